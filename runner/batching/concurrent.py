@@ -1,0 +1,96 @@
+"""Concurrent requests: one prompt a request, `batch.size` requests in flight."""
+
+import asyncio
+import contextlib
+import functools
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from runner.config import BatchConfig, GenerationParams
+from runner.providers.base import ConcurrentProvider
+from runner.records import Outcome, Prompt
+
+_BACKLOG = 4096
+"""Outcomes that may wait to be kept before requests wait too: bounds memory, and is out of reach of any service."""
+
+
+def generate(
+    provider: ConcurrentProvider, prompts: Sequence[Prompt], params: GenerationParams, config: BatchConfig
+) -> Iterator[Outcome]:
+    """Yield outcomes as requests finish; `Outcome.batch` is the request's number, from 0.
+
+    The event loop has a thread of its own, so that keeping an outcome never delays a request or its timing. Closing
+    the iterator early cancels what is in flight.
+    """
+    requests = _Requests(provider, prompts, params, config.size)
+    thread = threading.Thread(target=requests.run, name="requests")
+    thread.start()
+    try:
+        yield from requests.outcomes()
+    finally:
+        requests.cancel()
+        thread.join()
+    requests.raise_error()
+
+
+class _Requests:
+    """The requests of one run. `run` belongs to their own thread, everything else to the caller's."""
+
+    def __init__(
+        self, provider: ConcurrentProvider, prompts: Sequence[Prompt], params: GenerationParams, size: int
+    ) -> None:
+        self._provider, self._params = provider, params
+        self._waiting = iter(enumerate(prompts))
+        self._size = min(size, len(prompts))
+        self._done: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
+        self._room = threading.Semaphore(_BACKLOG)
+        self._cancelled = threading.Event()
+        self._stop: Callable[[], object] | None = None
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            asyncio.run(self._send_all())
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._done.put(None)
+
+    def outcomes(self) -> Iterator[Outcome]:
+        while (outcome := self._done.get()) is not None:
+            self._room.release()
+            yield outcome
+
+    def cancel(self) -> None:
+        """Stop sending and give up what is in flight; nothing to do once all is done."""
+        self._cancelled.set()
+        self._room.release(_BACKLOG)
+        if self._stop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed already: it was done
+                self._stop()
+
+    def raise_error(self) -> None:
+        """Raise in the caller's thread what ended the requests' thread, if it was an error."""
+        error = self._error
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if error is not None:
+            raise error
+
+    async def _send_all(self) -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        if task is not None:
+            self._stop = functools.partial(loop.call_soon_threadsafe, task.cancel)
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(self._size):
+                workers.create_task(self._send_one_after_another())
+
+    async def _send_one_after_another(self) -> None:
+        for number, prompt in self._waiting:
+            if self._cancelled.is_set():
+                return
+            for outcome in await self._provider.generate(prompt, self._params):
+                self._room.acquire()
+                self._done.put(replace(outcome, batch=number))

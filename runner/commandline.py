@@ -1,0 +1,206 @@
+"""The Hydra entry, and its only owner: composes what the command line asks for and hands it to `app.run`, job by job.
+
+What a command line can get wrong ends in one message and an exit code: 0 done, 1 failures, 2 a wrong request, 130
+interrupted.
+"""
+
+import contextlib
+import logging
+import os
+import re
+import secrets
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from runner import display, runfiles
+from runner.config import CONF_DIR, RunConfig, known_keys, parse, unknown_key
+from runner.errors import ConfigError, RequestError, RunnerError
+
+log = logging.getLogger(__name__)
+
+OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+_SECRET = re.compile(
+    r"^[+~]*(?P<key>[\w.@/:]*?(?<![a-z])(api_?key|key|token|secret|password|credentials?))=", re.IGNORECASE
+)
+
+
+def main() -> None:
+    """Run what the command line asks for, and exit."""
+    with one_message():
+        refuse_secrets(sys.argv[1:])
+        codes: list[int] = []
+        try:
+            _compose(lambda cfg: codes.append(_job(cfg)))
+        finally:
+            interrupted = isinstance(sys.exception(), KeyboardInterrupt)
+            if SweepWatch.directory is not None:
+                codes = _finish_sweep(SweepWatch.directory, codes, interrupted=interrupted)
+        sys.exit(max(codes, default=0))
+
+
+class SweepWatch(Callback):
+    """Tells this process where Hydra puts a sweep, for the jobs may run in others."""
+
+    directory: Path | None = None
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Note the sweep's folder."""
+        SweepWatch.directory = Path(config.hydra.sweep.dir).absolute()
+
+
+def _compose(job: Callable[[DictConfig], None]) -> None:
+    with hydra_errors_raised():
+        try:
+            hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")(job)()
+        except ValueError as error:  # Hydra's answer to an option that is no text (batch=4); jobs raise none
+            raise ConfigError(
+                f"the command line cannot be read: {error}. A group takes one of its options: GROUP=OPTION"
+            ) from error
+
+
+def _job(cfg: DictConfig) -> int:
+    """Run one of Hydra's jobs and return its exit code. Its errors stay in it: the next job of a sweep goes on."""
+    directory = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        with runfiles.failure_recorded(directory):
+            return _run(cfg, directory)
+    except RunnerError as error:
+        log.error("%s", error)  # noqa: TRY400 - a RunnerError is one message
+        return error.exit_code
+    except OmegaConfBaseException as error:
+        log.error("%s", explain_hydra(error))  # noqa: TRY400
+        return RequestError.exit_code
+    except Exception:
+        log.exception("a defect, of the runner or of a library that it uses: see the traceback in runner.log")
+        return RunnerError.exit_code
+
+
+def _run(cfg: DictConfig, directory: Path) -> int:
+    from runner import app  # here, so that --help and a wrong key answer at once
+
+    job = HydraConfig.get()
+    in_sweep = job.mode == RunMode.MULTIRUN
+    config = from_hydra(cfg)
+    summary = app.run(
+        config,
+        directory,
+        sweep_dir=Path(job.sweep.dir).absolute() if in_sweep else None,
+        tags={"hydra.overrides": " ".join(job.overrides.task)}
+        | ({"hydra.job.num": str(job.job.num)} if in_sweep else {}),
+    )
+    return summary.exit_code
+
+
+def from_hydra(cfg: DictConfig) -> RunConfig:
+    """Check a composed configuration; from here on there is no DictConfig."""
+    return parse(cast("Mapping[str, Any]", OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)))
+
+
+def _finish_sweep(directory: Path, codes: Sequence[int], *, interrupted: bool) -> list[int]:
+    """Compare the jobs, end the parent run, and return an exit code per job."""
+    from runner import sweep, tracking
+
+    jobs, comparison = sweep.compare_jobs(directory)
+    if not jobs:
+        return list(codes)
+    columns, rows = comparison.columns, comparison.rows
+    display.print_table(f"Sweep {display.short(directory)}", columns, rows, text_columns=comparison.text_columns)
+    if store := sweep.finish(directory, jobs, comparison, interrupted=interrupted):
+        display.print_line(f"Browse  {tracking.ui_command(store.store)}")
+        display.print_line(f"        http://127.0.0.1:5000{store.address}")
+    if codes and all(code == RequestError.exit_code for code in codes):
+        return list(codes)
+    return [job.summary.exit_code if job.summary else RunnerError.exit_code for job in jobs]
+
+
+@contextlib.contextmanager
+def one_message() -> Iterator[None]:
+    """Turn what is wrong with a request into one message and its exit code; anything else keeps its traceback."""
+    try:
+        yield
+    except RunnerError as error:
+        display.say_error(str(error))
+        sys.exit(error.exit_code)
+    except (HydraException, OmegaConfBaseException) as error:
+        if os.environ.get(_FULL_ERROR) == "1":
+            raise
+        display.say_error(explain_hydra(error))
+        sys.exit(RequestError.exit_code)
+    except KeyboardInterrupt:
+        display.say_error("interrupted")
+        sys.exit(130)
+
+
+@contextlib.contextmanager
+def hydra_errors_raised() -> Iterator[None]:
+    """Let Hydra raise its exceptions instead of printing them and exiting with 1."""
+    before = os.environ.get(_FULL_ERROR)
+    os.environ[_FULL_ERROR] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_FULL_ERROR]
+        else:
+            os.environ[_FULL_ERROR] = before
+
+
+def refuse_secrets(arguments: Sequence[str]) -> None:
+    """Refuse a secret among the overrides, before Hydra writes the overrides to disk.
+
+    Raises:
+        ConfigError: an override gives a key, token, secret or password. Its value is not repeated.
+    """
+    for argument in arguments:
+        if found := _SECRET.match(argument):
+            raise ConfigError(
+                f"{found['key']}=... on the command line would be written to disk: put the secret into an environment "
+                "variable; where a provider takes one, KEY_env holds the variable's name"
+            )
+
+
+def explain_hydra(error: Exception) -> str:
+    """Say in one message what Hydra or OmegaConf found: which key, which value, what to do."""
+    text = str(error).strip()
+    key = re.search(r"full_key: (\S+)", text)
+    first_line = text.partition("\n")[0]
+    if isinstance(error, MissingMandatoryValue):
+        return f"{key[1]} is needed: set {key[1]}=VALUE" if key else first_line
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return _no_such_option(error.missing_cfg_file, error.options)
+    if found := re.match(r"Could not (?:override|append|delete).*?'(?P<key>[^'=]+)", text):
+        return _no_such_key(found["key"])
+    if key:
+        return f"{key[1]}: {first_line}"
+    kept = re.split(r"\n\s*Config search path:|\nSet the environment variable|\nSee https", text)[0]
+    return re.sub(r"\s*\n\s*", " ", kept)
+
+
+def _no_such_option(config: str, options: Sequence[str] | None) -> str:
+    group, _, option = config.removesuffix(".yaml").rpartition("/")
+    options = options or sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
+    return f"{group}={option!r}: there is no such option; {group!r} has: {', '.join(options)}"
+
+
+def _no_such_key(key: str) -> str:
+    value = next((given.partition("=")[2] for given in sys.argv if given.lstrip("+~").startswith(f"{key}=")), None)
+    was = "" if value is None else f" (its value was {value!r})"
+    section = key.rpartition(".")[0]
+    known = known_keys(section)
+    if section and not known:
+        return f"unknown key {key!r}{was}: python -m runner --cfg job shows the keys of {section!r}"
+    if not section and key in known:
+        return f"{key!r} is a section{was}: choose an option of it (python -m runner --help) or set one of its keys"
+    return unknown_key(key, known) + was

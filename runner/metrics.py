@@ -1,0 +1,192 @@
+"""From outcomes to metrics: pure sums over the record. A metric that does not exist for a run is absent."""
+
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import numpy as np
+
+from runner.config import BatchConfig, BatchMode
+from runner.records import Completion, Outcome
+
+NAMES = (
+    *("completed_prompts", "failed_prompts", "input_tokens", "output_tokens", "duration_s", "load_s"),
+    *("output_tokens_per_s", "prompts_per_s"),
+    *(f"latency_p{rank}_s" for rank in (50, 90, 95, 99)),
+    *(f"time_to_first_token_p{rank}_s" for rank in (50, 90, 95, 99)),
+    *(f"inter_token_latency_p{rank}_s" for rank in (50, 99)),
+    *("retries", "prompt_padding_ratio", "tail_wait_ratio", "cost_usd", "overhead_s", "peak_memory_mb"),
+)
+
+_SAMPLES_NEEDED = {50: 1, 90: 10, 95: 20, 99: 100}
+"""A percentile is stated from this many samples on: fewer would only repeat the largest."""
+
+
+def summarize(outcomes: Iterable[Outcome], *, mode: BatchMode, duration_s: float) -> dict[str, float]:
+    """Return the metrics that follow from the outcomes alone.
+
+    Args:
+        outcomes: those of one run in the order of the record, a batch's side by side.
+        mode: the batch mode; only static batches have padding and tail wait.
+        duration_s: seconds of the measured loop, from the first prompt sent to the last outcome.
+    """
+    totals = _Totals()
+    for _, batch in groupby(outcomes, key=lambda outcome: (outcome.segment, outcome.batch)):
+        totals.add_batch(list(batch))
+    metrics = totals.counts() | totals.rates(duration_s) | totals.percentiles()
+    if mode == "static":
+        metrics |= totals.padding()
+    if totals.starts:
+        metrics["overhead_s"] = max(0.0, duration_s - _covered(totals.starts, totals.ends))
+    return metrics
+
+
+def batch_metrics(batch: list[Outcome]) -> dict[str, float]:
+    """Return the metrics of one step, for curves over the course of a run."""
+    latency_s = max(outcome.timing.latency_s for outcome in batch)
+    completions = [outcome for outcome in batch if isinstance(outcome, Completion)]
+    output_tokens = sum(completion.usage.output_tokens for completion in completions)
+    metrics = {"batch/latency_s": latency_s, "batch/output_tokens": float(output_tokens)}
+    if latency_s > 0:
+        metrics["batch/output_tokens_per_s"] = output_tokens / latency_s
+    if first := [c.timing.time_to_first_token_s for c in completions if c.timing.time_to_first_token_s is not None]:
+        metrics["batch/time_to_first_token_s"] = first[0]
+    return metrics
+
+
+class Steps:
+    """Cuts a stream of outcomes into steps: a static batch is one, and so are `batch.size` outcomes of other modes."""
+
+    def __init__(self, config: BatchConfig) -> None:
+        self._static, self._size = config.mode == "static", config.size
+        self._open: list[Outcome] = []
+        self._closed: list[dict[str, float]] = []
+
+    def add(self, outcome: Outcome) -> None:
+        """Take the next outcome."""
+        if self._open and self._is_full(outcome):
+            self._close()
+        self._open.append(outcome)
+
+    def finish(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """Yield number and metrics of every step."""
+        if self._open:
+            self._close()
+        yield from enumerate(self._closed)
+
+    def _is_full(self, outcome: Outcome) -> bool:
+        return self._open[-1].batch != outcome.batch if self._static else len(self._open) >= self._size
+
+    def _close(self) -> None:
+        self._closed.append(batch_metrics(self._open))
+        self._open = []
+
+
+def in_order(values: Mapping[str, float]) -> dict[str, float]:
+    """Return metrics in the order of the contract, which is the order of a reader's questions."""
+    return {name: values[name] for name in NAMES if name in values}
+
+
+def _numbers() -> "array[float]":
+    return array("d")
+
+
+@dataclass(slots=True, kw_only=True)
+class _Totals:
+    """Running sums in bounded memory: 8 bytes a number, no texts."""
+
+    completed: int = 0
+    failed: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    retries: int = 0
+    prompt_slots: int = 0
+    prompt_tokens: int = 0
+    decode_slots: int = 0
+    latency: "array[float]" = field(default_factory=_numbers)
+    first_token: "array[float]" = field(default_factory=_numbers)
+    inter_token: "array[float]" = field(default_factory=_numbers)
+    starts: "array[float]" = field(default_factory=_numbers)
+    ends: "array[float]" = field(default_factory=_numbers)
+
+    def add_batch(self, batch: list[Outcome]) -> None:
+        first = batch[0].timing
+        self.starts.append(first.started_at.timestamp())
+        self.ends.append(first.started_at.timestamp() + max(outcome.timing.latency_s for outcome in batch))
+        completions = [outcome for outcome in batch if isinstance(outcome, Completion)]
+        self.failed += len({outcome.prompt_id for outcome in batch} - {done.prompt_id for done in completions})
+        self._add_completions(completions)
+        self.retries += sum(outcome.attempts - 1 for outcome in batch if outcome.choice == 0)
+
+    def _add_completions(self, completions: list[Completion]) -> None:
+        if not completions:
+            return
+        prompts = [completion for completion in completions if completion.choice == 0]
+        width = max(completion.usage.input_tokens for completion in completions)
+        steps = max(completion.usage.output_tokens for completion in completions)
+        self.completed += len(prompts)
+        self.input_tokens += sum(completion.usage.input_tokens for completion in prompts)
+        self.output_tokens += sum(completion.usage.output_tokens for completion in completions)
+        self.prompt_slots += width * len(completions)
+        self.prompt_tokens += sum(completion.usage.input_tokens for completion in completions)
+        self.decode_slots += steps * len(completions)
+        for completion in prompts:
+            self._add_timing(completion, steps)
+
+    def _add_timing(self, completion: Completion, steps: int) -> None:
+        latency, first = completion.timing.latency_s, completion.timing.time_to_first_token_s
+        self.latency.append(latency)
+        if first is not None:
+            self.first_token.append(first)
+            if steps > 1:
+                self.inter_token.append((latency - first) / (steps - 1))
+
+    def counts(self) -> dict[str, float]:
+        return {
+            "completed_prompts": self.completed,
+            "failed_prompts": self.failed,
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "retries": self.retries,
+        }
+
+    def rates(self, duration_s: float) -> dict[str, float]:
+        rates: dict[str, float] = {"duration_s": duration_s}
+        if self.completed and duration_s > 0:
+            rates["output_tokens_per_s"] = self.output_tokens / duration_s
+            rates["prompts_per_s"] = self.completed / duration_s
+        return rates
+
+    def padding(self) -> dict[str, float]:
+        ratios = {}
+        if self.prompt_slots:
+            ratios["prompt_padding_ratio"] = 1 - self.prompt_tokens / self.prompt_slots
+        if self.decode_slots:
+            ratios["tail_wait_ratio"] = 1 - self.output_tokens / self.decode_slots
+        return ratios
+
+    def percentiles(self) -> dict[str, float]:
+        return {
+            **_percentiles("latency", self.latency, (50, 90, 95, 99)),
+            **_percentiles("time_to_first_token", self.first_token, (50, 90, 95, 99)),
+            **_percentiles("inter_token_latency", self.inter_token, (50, 99)),
+        }
+
+
+def _percentiles(name: str, samples: "array[float]", ranks: tuple[int, ...]) -> Mapping[str, float]:
+    """Linear interpolation between the closest ranks (numpy's default, Hyndman and Fan's type 7)."""
+    return {
+        f"{name}_p{rank}_s": float(np.percentile(samples, rank))
+        for rank in ranks
+        if len(samples) >= _SAMPLES_NEEDED[rank]
+    }
+
+
+def _covered(starts: "array[float]", ends: "array[float]") -> float:
+    """Return how long at least one call was under way: the length of the union of the intervals, in seconds."""
+    order = np.argsort(starts)
+    start, end = np.asarray(starts)[order], np.asarray(ends)[order]
+    reach = np.maximum.accumulate(end)
+    gaps = np.maximum(0.0, start[1:] - reach[:-1]).sum()
+    return float(reach[-1] - start[0] - gaps)

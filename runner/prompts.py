@@ -1,0 +1,246 @@
+"""Reads a prompt set: whole and checked, or not at all. Knows files and datasets, nothing of models."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, get_args
+
+from runner.config import CONF_DIR, PromptsConfig
+from runner.errors import MissingPackageError, PromptSetError
+from runner.records import Message, Prompt, Role
+
+PACKAGED = "conf://"
+"""Prefix of a path that starts in the packaged conf/ folder, wherever that is installed."""
+
+_FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet", ".txt": "txt"}
+Row = tuple[str, Mapping[str, Any]]
+"""Where a record stands ("line 3"), and its fields."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptSet:
+    """The ordered prompts of a run; `sha256` identifies ids and messages, in order."""
+
+    name: str
+    source: str
+    prompts: tuple[Prompt, ...]
+    sha256: str
+
+
+def load_prompts(config: PromptsConfig) -> PromptSet:
+    """Read the whole prompt set.
+
+    Raises:
+        PromptSetError: it is missing, empty, or one of its records is wrong (named by its place).
+        MissingPackageError: a hub dataset is asked for without the extra `hub`.
+    """
+    if config.dataset is not None:
+        name, source, rows = config.dataset, f"hub://{config.dataset}", _dataset_rows(config)
+    else:
+        path = _resolve(config.path or "")
+        name, source, rows = path.stem, str(config.path), _file_rows(path, config)
+    prompts = tuple(_prompts(islice(rows, config.limit), config, source))
+    if not prompts:
+        raise PromptSetError(f"prompt set {source!r} is empty: give it at least one prompt")
+    return PromptSet(name=name, source=source, prompts=prompts, sha256=_digest(prompts))
+
+
+def _resolve(path: str) -> Path:
+    if path.startswith(PACKAGED):
+        return CONF_DIR / path.removeprefix(PACKAGED)
+    return Path(path).expanduser()
+
+
+def _file_rows(path: Path, config: PromptsConfig) -> Iterator[Row]:
+    if not path.is_file():
+        raise PromptSetError(
+            f"prompts.path={config.path!r}: no such file (looked for {path.absolute()}): "
+            "give the path of a jsonl, csv, parquet or txt file"
+        )
+    form = config.format or _FORMATS.get(path.suffix.lower())
+    if form is None:
+        raise PromptSetError(
+            f"prompts.path={config.path!r}: cannot tell the format from {path.suffix!r}: "
+            "set prompts.format to jsonl, csv, parquet or txt"
+        )
+    return _READERS[form](path, config)
+
+
+def _text_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield every line that is not blank, with its place. A byte order mark is skipped."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="\n") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield f"line {number}", line.rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise PromptSetError(
+            f"prompts.path={str(path)!r} is not UTF-8 (byte {error.object[error.start]:#04x}): convert it to UTF-8"
+        ) from None
+    except OSError as error:
+        raise PromptSetError(f"prompts.path={str(path)!r} cannot be read: {error.strerror}") from None
+
+
+def _read_jsonl(path: Path, _config: PromptsConfig) -> Iterator[Row]:
+    for place, line in _text_lines(path):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise PromptSetError(f"{path}, {place}: not JSON ({error.msg}): {_shorten(line)}") from None
+        if isinstance(record, str):
+            record = {_config.text_field: record}
+        if not isinstance(record, dict):
+            raise PromptSetError(f"{path}, {place}: not a JSON object or string: {_shorten(line)}")
+        yield place, record
+
+
+def _read_txt(path: Path, config: PromptsConfig) -> Iterator[Row]:
+    for place, line in _text_lines(path):
+        yield place, {config.text_field: line}
+
+
+def _read_csv(path: Path, config: PromptsConfig) -> Iterator[Row]:
+    csv.field_size_limit(2**31 - 1)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            for record in reader:
+                place = f"line {reader.line_num}"
+                if None in record or None in record.values():
+                    raise PromptSetError(
+                        f"{path}, {place}: its number of columns is not the header's {len(reader.fieldnames or [])}"
+                    )
+                yield place, record
+    except UnicodeDecodeError:
+        raise PromptSetError(f"prompts.path={config.path!r} is not UTF-8: convert the file to UTF-8") from None
+    except csv.Error as error:
+        raise PromptSetError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
+
+
+def _read_parquet(path: Path, config: PromptsConfig) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            wanted = {config.text_field, config.id_field, config.messages_field}
+            columns = [name for name in file.schema_arrow.names if name in wanted]
+            number = 0
+            for batch in file.iter_batches(columns=columns):
+                for record in batch.to_pylist():
+                    number += 1
+                    yield f"row {number}", record
+    except pyarrow.ArrowInvalid as error:
+        raise PromptSetError(f"prompts.path={config.path!r} is not a Parquet file: {error}") from None
+
+
+_READERS: Mapping[str, Callable[[Path, PromptsConfig], Iterator[Row]]] = {
+    "jsonl": _read_jsonl,
+    "csv": _read_csv,
+    "parquet": _read_parquet,
+    "txt": _read_txt,
+}
+
+
+def _dataset_rows(config: PromptsConfig) -> Iterator[Row]:
+    try:
+        import datasets
+    except ModuleNotFoundError:
+        raise MissingPackageError.for_extra("prompts=hub", package="datasets", extra="hub") from None
+    try:
+        rows = datasets.load_dataset(
+            config.dataset,
+            config.subset,
+            split=config.split,
+            revision=config.revision,
+            streaming=config.limit is not None,
+        )
+    except (OSError, ValueError, datasets.exceptions.DatasetNotFoundError) as error:
+        raise PromptSetError(
+            f"prompts.dataset={config.dataset!r} cannot be loaded: {_shorten(str(error))}: check the id, "
+            "prompts.subset and prompts.split, or use a local file: prompts=file prompts.path=FILE"
+        ) from None
+    return ((f"row {number}", record) for number, record in enumerate(rows, 1))
+
+
+def _prompts(rows: Iterable[Row], config: PromptsConfig, source: str) -> Iterator[Prompt]:
+    seen: dict[str, str] = {}
+    for index, (place, record) in enumerate(rows):
+        where = f"{source}, {place}"
+        prompt = Prompt(id=_id(record, index, config, where), messages=_messages(record, config, where))
+        if prompt.id in seen:
+            raise PromptSetError(
+                f"{where}: the id {prompt.id!r} already stands at {seen[prompt.id]}: make ids unique, or set "
+                "prompts.id_field to a field that is"
+            )
+        seen[prompt.id] = place
+        yield prompt
+
+
+def _id(record: Mapping[str, Any], index: int, config: PromptsConfig, where: str) -> str:
+    value = record.get(config.id_field)
+    if value is None:
+        return str(index)
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise PromptSetError(f"{where}: the id (field {config.id_field!r}) is {value!r}: use a text or a whole number")
+    return str(value)
+
+
+def _messages(record: Mapping[str, Any], config: PromptsConfig, where: str) -> tuple[Message, ...]:
+    if record.get(config.messages_field) is not None:
+        messages = _conversation(record[config.messages_field], where)
+    else:
+        messages = (Message(role="user", content=_text(record, config, where)),)
+    if config.system is None or messages[0].role == "system":
+        return messages
+    return (Message(role="system", content=config.system), *messages)
+
+
+def _text(record: Mapping[str, Any], config: PromptsConfig, where: str) -> str:
+    if config.text_field not in record:
+        raise PromptSetError(
+            f"{where}: no field {config.text_field!r} or {config.messages_field!r}, "
+            f"it has {', '.join(map(repr, record))}: set prompts.text_field or prompts.messages_field"
+        )
+    text = record[config.text_field]
+    if not isinstance(text, str) or not text.strip():
+        raise PromptSetError(
+            f"{where}: the prompt (field {config.text_field!r}) is {_shorten(repr(text))}: it must be a text"
+        )
+    return text
+
+
+def _conversation(value: Any, where: str) -> tuple[Message, ...]:
+    if isinstance(value, str):  # a CSV cell
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            raise PromptSetError(f"{where}: the messages are not JSON: {_shorten(value)}") from None
+    roles = get_args(Role)
+    well_formed = isinstance(value, list) and all(
+        isinstance(item, dict) and item.get("role") in roles and isinstance(item.get("content"), str) for item in value
+    )
+    if not well_formed or not value:
+        raise PromptSetError(
+            f"{where}: the messages are {_shorten(repr(value))}: use a list of "
+            f'{{"role": {"|".join(roles)}, "content": "text"}}'
+        )
+    if value[-1]["role"] != "user":
+        raise PromptSetError(f"{where}: the last message is the {value[-1]['role']}'s: a prompt ends with the user's")
+    return tuple(Message(role=item["role"], content=item["content"]) for item in value)
+
+
+def _digest(prompts: Iterable[Prompt]) -> str:
+    digest = hashlib.sha256()
+    for prompt in prompts:
+        canonical = [prompt.id, [[message.role, message.content] for message in prompt.messages]]
+        digest.update(json.dumps(canonical).encode("ascii") + b"\n")
+    return digest.hexdigest()
+
+
+def _shorten(text: str, width: int = 120) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"

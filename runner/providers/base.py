@@ -1,0 +1,172 @@
+"""What a provider is: small protocols, one per batch mode, and the way from configuration to a provider.
+
+A provider knows nothing of logging, retries, files or MLflow. Its constructor is cheap: it checks its settings and
+imports nothing heavy. `with provider:` loads what it needs and gives it back at the end.
+"""
+
+import importlib
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+
+from pydantic import ValidationError
+
+from runner.config import BatchMode, GenerationParams, RunConfig, explain, unknown_key
+from runner.errors import ConfigError
+from runner.records import Outcome, Prompt
+
+
+class Provider(Protocol):
+    """What every provider has, whatever its modes."""
+
+    name: ClassVar[str]
+    default_mode: ClassVar[BatchMode]
+    is_local: ClassVar[bool]
+    """Local providers are warmed up; a hosted one would be paid for it."""
+    honours: ClassVar[frozenset[str]]
+    """The generation keys that it can honour; any other that is set is refused before a run."""
+
+    def check(self, params: GenerationParams) -> None:
+        """Raise ConfigError for values, or pairs of values, that this provider cannot honour."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def describe(self) -> Mapping[str, Any]:
+        """Return what was resolved on loading (device, dtype, threads), for the record."""
+
+
+@runtime_checkable
+class TokenCounter(Protocol):
+    """A provider that can count a prompt's input tokens before it generates."""
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        """Return the input tokens of one prompt as this model will see it."""
+
+
+@runtime_checkable
+class StaticProvider(Protocol):
+    """One call, many prompts."""
+
+    def generate_batch(self, prompts: Sequence[Prompt], params: GenerationParams) -> Sequence[Outcome]:
+        """Return `n` outcomes per prompt, or one failure."""
+
+
+@runtime_checkable
+class ContinuousProvider(Protocol):
+    """Many prompts, outcomes as they finish."""
+
+    def generate_continuously(
+        self, prompts: Iterable[Prompt], params: GenerationParams, size: int
+    ) -> Iterator[Outcome]:
+        """Keep `size` sequences alive and yield each prompt's outcomes when it is done."""
+
+
+@runtime_checkable
+class ConcurrentProvider(Protocol):
+    """One prompt a call; the mode keeps `size` calls in flight."""
+
+    async def generate(self, prompt: Prompt, params: GenerationParams) -> Sequence[Outcome]:
+        """Return `n` outcomes, or one failure."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRef:
+    """What is needed to find a submitted job again, from any process."""
+
+    provider: str
+    job_id: str
+    prompt_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStatus:
+    """How far a job is."""
+
+    state: Literal["waiting", "running", "done", "failed", "cancelled"]
+    completed: int
+    total: int
+
+
+@runtime_checkable
+class JobProvider(Protocol):
+    """Hand over a file, come back later."""
+
+    def submit(self, prompts: Sequence[Prompt], params: GenerationParams) -> JobRef:
+        """Hand over the prompts and return at once."""
+
+    def poll(self, job: JobRef) -> JobStatus:
+        """Return how far the job is."""
+
+    def collect(self, job: JobRef) -> Iterator[Outcome]:
+        """Yield the outcomes of a job that is done."""
+
+    def cancel(self, job: JobRef) -> None:
+        """Ask the service to stop the job; what is done can still be collected."""
+
+
+_PROTOCOLS: Mapping[BatchMode, type] = {
+    "static": StaticProvider,
+    "continuous": ContinuousProvider,
+    "concurrent": ConcurrentProvider,
+}
+
+
+def modes_of(provider: type | Provider) -> tuple[BatchMode, ...]:
+    """Return the batch modes that the provider can do: it has their protocol, and the runner has the mode."""
+    kind = provider if isinstance(provider, type) else type(provider)
+    return tuple(mode for mode, protocol in _PROTOCOLS.items() if issubclass(kind, protocol))
+
+
+def provider_class(config: RunConfig) -> type[Provider]:
+    """Import the class that `provider._target_` names; its place was checked with the configuration."""
+    module_name, _, class_name = config.provider.target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ModuleNotFoundError, AttributeError):
+        raise ConfigError(f"provider._target_={config.provider.target!r}: there is no such provider") from None
+    if not (isinstance(found, type) and hasattr(found, "default_mode") and modes_of(found)):
+        raise ConfigError(f"provider._target_={config.provider.target!r} is not a provider")
+    return found
+
+
+def build(config: RunConfig) -> Provider:
+    """Construct the provider and check that it can do what the configuration asks. Loads and sends nothing.
+
+    Raises:
+        ConfigError: a setting, the batch mode or a generation key is not something this provider has.
+    """
+    kind = provider_class(config)
+    known = [name for name in inspect.signature(kind).parameters if name != "model"]
+    if "model" in config.provider.settings:
+        raise ConfigError(f"{unknown_key('provider.model', known)}; the model is model.id")
+    try:
+        provider = kind(model=config.model, **config.provider.settings)  # type: ignore[call-arg]
+    except ValidationError as error:
+        raise ConfigError(explain(error, {"provider": known})) from None
+    _check_mode(config.batch.mode, provider)
+    _check_honoured(config, provider)
+    provider.check(config.params())
+    return provider
+
+
+def _check_mode(mode: BatchMode | None, provider: Provider) -> None:
+    has = modes_of(provider)
+    if mode is not None and mode not in has:
+        raise ConfigError(
+            f"batch.mode={mode!r} is not something provider {provider.name!r} can do; it has: {', '.join(has)}"
+        )
+
+
+def _check_honoured(config: RunConfig, provider: Provider) -> None:
+    unset = {"temperature": 0.0, "top_p": None, "top_k": None, "stop_sequences": (), "n": 1}
+    for name, nothing in unset.items():
+        value = getattr(config.generation, name)
+        if value != nothing and name not in provider.honours:
+            raise ConfigError(
+                f"generation.{name}={value!r}: provider {provider.name!r} cannot honour {name}: "
+                f"leave it at {nothing!r} or choose another provider"
+            )
