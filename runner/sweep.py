@@ -38,7 +38,7 @@ def finish(
         parent["name"],
         parent["mlflow_run_id"],
         status=_status(jobs, interrupted),
-        table={name: [row[place] for row in comparison.rows] for place, name in enumerate(comparison.columns)},
+        table=[dict(zip(comparison.columns, row, strict=True)) for row in comparison.rows],
         note=_note(comparison),
     )
 

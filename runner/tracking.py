@@ -92,9 +92,7 @@ class TrackedRun:
         places = {prompt.id: place for place, prompt in enumerate(prompts)}
         first = sorted(islice(outcomes, _TABLE_ROWS), key=lambda outcome: (places[outcome.prompt_id], outcome.choice))
         rows = [_table_row(outcome, prompts[places[outcome.prompt_id]]) for outcome in first]
-        if rows:
-            columns = {name: [row[name] for row in rows] for name in rows[0]}
-            self.store.client.log_table(self.run_id, columns, "outputs.json")
+        _log_table(self.store, self.run_id, "outputs.json", rows)
 
     def log_traces(self, config: RunConfig, prompts: Sequence[Prompt], outcomes: Iterable[Outcome], count: int) -> None:
         """Log outcomes as traces with GenAI attributes: all, or a sample spread evenly over the `count` there are."""
@@ -184,13 +182,12 @@ def finish_parent(
     run_id: str,
     *,
     status: runfiles.Status,
-    table: Mapping[str, Sequence[Any]],
+    table: Sequence[Mapping[str, Any]],
     note: str,
 ) -> TrackedRun:
     """End a sweep's parent run with its comparison as table and note."""
     store = open_store(config, experiment)
-    if table:
-        store.client.log_table(run_id, dict(table), "comparison.json")
+    _log_table(store, run_id, "comparison.json", table)
     _set_tags(store, run_id, {"mlflow.note.content": note})
     store.client.set_terminated(run_id, status)
     return TrackedRun(store, run_id)
@@ -258,6 +255,13 @@ def _log_dataset(store: Store, run_id: str, prompts: PromptSet) -> None:
         profile=f'{{"num_prompts": {len(prompts.prompts)}}}',
     )
     store.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "prompts")])])
+
+
+def _log_table(store: Store, run_id: str, file: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    import pandas as pd
+
+    if rows:  # as objects: MLflow looks for images in them, and takes text columns of other dtypes with a warning
+        store.client.log_table(run_id, pd.DataFrame(list(rows), dtype=object), file)
 
 
 def _set_tags(store: Store, run_id: str, tags: Mapping[str, str]) -> None:

@@ -1,0 +1,94 @@
+"""What does the runner cost around `generate()`? The same static batches, in one process, with and without it.
+
+The bare loop is what one would write by hand: pad, generate, decode. The runner's side is its measured loop: plan the
+batches, generate, keep every outcome. They take turns batch by batch, and the one who goes first changes, because a
+shared machine is never equally fast for a minute: read the ratio.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from runner.batching import static
+from runner.commandline import from_hydra
+from runner.config import CONF_DIR, RunConfig
+from runner.journal import Journal
+from runner.prompts import load_prompts
+from runner.providers import _embedded
+from runner.providers.base import StaticProvider, build
+from runner.records import Prompt
+
+
+def main(*, repeats: int, size: int, max_tokens: int) -> None:
+    """Measure, and print a line per repeat and the verdict."""
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        config = from_hydra(compose("config", [f"batch.size={size}", f"generation.max_tokens={max_tokens}"]))
+    provider, prompts = build(config), load_prompts(config.prompts).prompts
+    assert isinstance(provider, StaticProvider)
+    bare, ratios = _bare_call(config), []
+    with provider, tempfile.TemporaryDirectory() as scratch:
+        batches = static.plan(provider, prompts, config.batch)
+        bare(batches[0])
+        for repeat in range(repeats):
+            with _journal(Path(scratch) / str(repeat)) as journal:
+                outcomes = static.generate(provider, prompts, config.params(), config.batch)
+                runner_s = loop_s = 0.0
+                for number, batch in enumerate(batches):
+                    turns = [partial(bare, batch), partial(_keep, outcomes, len(batch), journal)]
+                    order = (0, 1) if (number + repeat) % 2 else (1, 0)
+                    seconds = {turn: _timed(turns[turn]) for turn in order}
+                    loop_s, runner_s = loop_s + seconds[0], runner_s + seconds[1]
+            ratios.append(runner_s / loop_s)
+            print(f"bare loop {loop_s:7.3f} s   runner {runner_s:7.3f} s   ratio {ratios[-1]:.4f}")
+    print(f"runner / bare loop = {statistics.median(ratios):.4f} (median of {repeats})")
+
+
+def _timed(call: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _journal(folder: Path) -> Journal:
+    folder.mkdir()
+    return Journal(folder)
+
+
+def _keep(outcomes: Iterator[Any], count: int, journal: Journal) -> None:
+    for outcome in islice(outcomes, count):
+        journal.append(outcome)
+
+
+def _bare_call(config: RunConfig) -> Callable[[tuple[Prompt, ...]], None]:
+    folder = _embedded.resolve(config.model.id)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    dtype = torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+
+    def call(batch: tuple[Prompt, ...]) -> None:
+        chats = [[{"role": "user", "content": prompt.text}] for prompt in batch]
+        written = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
+        inputs = tokenizer(written, return_tensors="pt", padding=True, add_special_tokens=False)
+        with torch.inference_mode():
+            output = model.generate(**inputs, max_new_tokens=config.generation.max_tokens, do_sample=False)
+        tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+    return call
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--size", type=int, default=16, help="batch.size")
+    parser.add_argument("--max-tokens", type=int, default=64)
+    main(**vars(parser.parse_args()))

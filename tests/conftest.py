@@ -1,0 +1,89 @@
+"""Shared parts: configurations composed as Hydra composes them, a tiny model made on the spot, and no network."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from runner.commandline import from_hydra
+from runner.config import CONF_DIR, RunConfig
+
+_LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")  # noqa: S104 - compared, not bound
+
+Compose = Callable[..., RunConfig]
+Runner = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def _refuse_the_network(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "socket.connect" and isinstance(arguments[1], tuple) and not str(arguments[1][0]).startswith(_LOOPBACK):
+        raise RuntimeError(f"a test reached for the network: {arguments[1]}")
+
+
+sys.addaudithook(_refuse_the_network)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One MLflow store for the session: creating one costs seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+
+
+@pytest.fixture
+def config(store: str) -> Compose:
+    """Compose and check a configuration from overrides, tracked in the session's store."""
+
+    def composed(*overrides: str) -> RunConfig:
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            return from_hydra(compose("config", [f"tracking.uri={store}", "tracking.traces=off", *overrides]))
+
+    return composed
+
+
+@pytest.fixture
+def run_command(tmp_path: Path, store: str) -> Runner:
+    """Run `python -m runner ...` in an empty folder, as a user would, without a terminal."""
+
+    def run(*arguments: str, track: bool = True, **environment: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "runner", *arguments, *([f"tracking.uri={store}"] if track else [])]
+        return subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of random weights (60 kB), saved as a model folder. Its tokens are letters; it has no chat template, no pad token."""
+    import torch
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny")
+    vocabulary = {chr(code): place for place, code in enumerate(range(32, 127))}
+    vocabulary["<end>"] = len(vocabulary)
+    tokenizer = Tokenizer(models.WordLevel(vocab=vocabulary))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>").save_pretrained(folder)
+    torch.manual_seed(0)
+    shape = LlamaConfig(
+        vocab_size=len(vocabulary), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256, eos_token_id=vocabulary["<end>"], bos_token_id=None,
+        pad_token_id=None, initializer_range=0.4,
+    )  # fmt: skip
+    LlamaForCausalLM(shape).save_pretrained(folder)
+    return folder

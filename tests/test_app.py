@@ -1,0 +1,202 @@
+"""`app.run`: one configuration in, a whole record out, on disk and in a real MLflow store."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from runner import app
+from runner.errors import JournalError, PromptSetError, RunnerError
+from runner.metrics import NAMES
+from runner.prompts import load_prompts
+from tests.conftest import Compose
+
+
+@pytest.fixture
+def client(store: str) -> MlflowClient:
+    mlflow.set_tracking_uri(store)
+    return MlflowClient(store)
+
+
+def last_run(client: MlflowClient, name: str) -> Any:
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    return client.search_runs([experiment.experiment_id])[0]
+
+
+def test_a_run_leaves_its_record_on_disk(config: Compose, tmp_path: Path):
+    summary = app.run(config("provider=echo", "batch.mode=static", "name=disk"), tmp_path)
+    assert summary.exit_code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "config.yaml",
+        "outcomes.jsonl",
+        "summary.json",
+        "environment.json",
+    }
+    outcomes = [json.loads(line) for line in (tmp_path / "outcomes.jsonl").read_text().splitlines()]
+    assert len(outcomes) == summary.metrics["completed_prompts"] == 64
+    written = json.loads((tmp_path / "summary.json").read_text())
+    assert written["status"] == "FINISHED"
+    assert written["metrics"] == summary.metrics
+    assert set(written["metrics"]) <= set(NAMES)
+    environment = json.loads((tmp_path / "environment.json").read_text())
+    assert {"git", "python", "os", "cpu", "packages", "settings", "provider"} <= set(environment)
+    assert environment["packages"]["mlflow"]
+
+
+def test_the_config_file_is_whole_and_states_the_mode_that_ran(config: Compose, tmp_path: Path):
+    asked = config("provider=echo", "name=mode")
+    assert asked.batch.mode is None
+    app.run(asked, tmp_path)
+    written = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert written["batch"]["mode"] == "concurrent"
+    assert set(written) == {"name", "seed", "provider", "model", "generation", "prompts", "batch", "tracking"}
+
+
+def test_mlflow_has_params_tags_metrics_steps_dataset_files_and_table(
+    config: Compose, client: MlflowClient, tmp_path: Path
+):
+    asked = config(
+        "provider=echo", "batch.mode=static", "batch.size=10", "name=tracked", "generation.stop_sequences=[END]"
+    )
+    summary = app.run(asked, tmp_path, tags={"hydra.overrides": "a b"})
+    run = client.get_run(str(summary.mlflow_run_id))
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics.keys() >= summary.metrics.keys()
+    params = run.data.params
+    assert (params["batch.size"], params["batch.mode"], params["prompts.limit"]) == ("10", "static", "null")
+    assert (params["provider.latency_s"], params["generation.stop_sequences"]) == ("0", "[END]")
+    assert run.data.tags["hydra.overrides"] == "a b"
+    assert run.data.tags["prompts.sha256"] == load_prompts(asked.prompts).sha256
+    assert run.data.tags["environment.python"]
+    assert len(client.get_metric_history(run.info.run_id, "batch/latency_s")) == 7, (
+        "a step per batch of 64 prompts by 10"
+    )
+    (dataset,) = run.inputs.dataset_inputs
+    assert (dataset.dataset.name, json.loads(dataset.dataset.profile)) == ("demo", {"num_prompts": 64})
+    files = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
+    assert files == {"config.yaml", "outcomes.jsonl", "summary.json", "environment.json", "outputs.json"}
+    mlflow.set_experiment("tracked")
+    table = mlflow.load_table("outputs.json", run_ids=[run.info.run_id])
+    assert list(table["prompt_id"]) == [prompt.id for prompt in load_prompts(asked.prompts).prompts], (
+        "in the set's order"
+    )
+    assert table["text"].notna().all()
+
+
+def test_params_are_hydra_overrides_that_give_the_same_configuration(
+    config: Compose, client: MlflowClient, tmp_path: Path
+):
+    asked = config(
+        "provider=echo", "batch.mode=static", "name=again", "generation.stop_sequences=[a,b]", "generation.n=2"
+    )
+    summary = app.run(asked, tmp_path)
+    params = client.get_run(str(summary.mlflow_run_id)).data.params
+    assert config("provider=echo", *(f"{name}={value}" for name, value in params.items())) == asked
+
+
+@pytest.mark.parametrize(("traces", "expected"), [("sample", 16), ("all", 33), ("off", 0)])
+def test_traces_carry_the_prompt_the_answer_and_genai_attributes(
+    traces: str, expected: int, config: Compose, client: MlflowClient, tmp_path: Path
+):
+    asked = config(
+        "provider=echo",
+        f"tracking.traces={traces}",
+        f"name=traces-{traces}",
+        "prompts.limit=33",
+        "provider.fail_on=Shorten",
+    )
+    summary = app.run(asked, tmp_path)
+    experiment = client.get_experiment_by_name(f"traces-{traces}")
+    assert experiment is not None
+    found = client.search_traces(locations=[experiment.experiment_id], max_results=100)
+    assert len(found) == expected
+    for trace in found:
+        assert trace.info.trace_metadata["mlflow.sourceRun"] == summary.mlflow_run_id
+        (span,) = trace.data.spans
+        assert span.inputs["messages"][0]["content"]
+        assert span.attributes["gen_ai.request.max_tokens"] == 64
+        if span.status.status_code == "OK":
+            assert span.outputs["choices"][0]["message"]["content"]
+            assert span.attributes["gen_ai.usage.output_tokens"] > 0
+            assert span.end_time_ns >= span.start_time_ns
+        else:
+            assert span.attributes["error.type"] == "EchoRefused"
+
+
+def test_a_run_with_failures_is_finished_and_says_one(
+    config: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    summary = app.run(config("provider=echo", "provider.fail_on=Write", "name=some"), tmp_path)
+    assert summary.status == "FINISHED"
+    assert summary.exit_code == 1
+    assert 0 < summary.metrics["failed_prompts"] < 64
+    assert "prompts failed" in caplog.text
+
+
+def test_a_run_in_which_everything_failed_has_failed(config: Compose, client: MlflowClient, tmp_path: Path):
+    with pytest.raises(RunnerError, match=r"none of the 64 prompts.*EchoRefused"):
+        app.run(config("provider=echo", "provider.fail_on=''", "name=all-failed"), tmp_path)
+    run = last_run(client, "all-failed")
+    assert run.info.status == "FAILED"
+    assert run.data.tags["error.type"] == "RunnerError"
+    written = json.loads((tmp_path / "summary.json").read_text())
+    assert (written["status"], written["metrics"]["failed_prompts"]) == ("FAILED", 64)
+    assert "output_tokens_per_s" not in written["metrics"], "absent, not zero"
+
+
+def test_an_error_ends_the_mlflow_run_failed_with_its_message(config: Compose, client: MlflowClient, tmp_path: Path):
+    (tmp_path / "outcomes.jsonl").write_text("someone else's\n")
+    with pytest.raises(JournalError):
+        app.run(config("provider=echo", "name=failed"), tmp_path)
+    run = last_run(client, "failed")
+    assert run.info.status == "FAILED"
+    assert run.data.tags["error.type"] == "JournalError"
+    assert "exists already" in run.data.tags["error.message"]
+    written = json.loads((tmp_path / "summary.json").read_text())
+    assert (written["status"], written["mlflow_run_id"]) == ("FAILED", run.info.run_id)
+    assert (tmp_path / "outcomes.jsonl").read_text() == "someone else's\n"
+
+
+def test_wrong_prompts_leave_no_mlflow_run(config: Compose, client: MlflowClient, tmp_path: Path):
+    with pytest.raises(PromptSetError):
+        app.run(config("provider=echo", "prompts=file", "prompts.path=absent.txt", "name=never"), tmp_path)
+    assert client.get_experiment_by_name("never") is None
+    assert json.loads((tmp_path / "summary.json").read_text())["error"]["type"] == "PromptSetError"
+
+
+def test_the_store_is_created_by_two_runs_at_once_without_harm(tmp_path: Path):
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "runner", "provider=echo", "prompts=memo"]
+    together = [
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
+    for process in together:
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output
+    client = MlflowClient(f"sqlite:///{tmp_path}/outputs/mlflow.db")
+    (experiment,) = client.search_experiments(filter_string="name = 'batch-generation'")
+    assert len(client.search_runs([experiment.experiment_id])) == 2
+    assert (tmp_path / "outputs" / "artifacts").is_dir()
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_model_text_reaches_no_terminal_as_a_command(
+    config: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    prompts = tmp_path / "p.jsonl"
+    prompts.write_text(json.dumps({"prompt": "red \x1b[31m [bold]x[/bold] \x07 end"}))
+    app.run(config("provider=echo", "prompts=file", f"prompts.path={prompts}", "name=escapes"), tmp_path / "run")
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert "\x07" not in shown
+    assert "[bold]x[/bold]" in shown
+    kept = json.loads((tmp_path / "run" / "outcomes.jsonl").read_text())
+    assert kept["text"] == "red \x1b[31m [bold]x[/bold] \x07 end"

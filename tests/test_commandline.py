@@ -1,0 +1,175 @@
+"""`python -m runner` as a user types it: single runs, sweeps, interrupts, exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from tests.conftest import Runner
+
+
+def test_a_run_ends_with_its_metrics_and_the_way_to_the_ui(run_command: Runner, tmp_path: Path):
+    done = run_command("provider=echo")
+    assert done.returncode == 0, done.stderr
+    for part in ("completed_prompts", "output_tokens_per_s", "-m mlflow ui", "http://127.0.0.1:5000/#/experiments/"):
+        assert part in done.stdout
+    assert "\x1b" not in done.stdout + done.stderr, "quiet when not a terminal"
+    (folder,) = (tmp_path / "outputs" / "runs").glob("*/*")
+    assert {"runner.log", ".hydra", "config.yaml", "outcomes.jsonl", "summary.json", "environment.json"} == {
+        path.name for path in folder.iterdir()
+    }
+    assert "64 prompts" in (folder / "runner.log").read_text()
+
+
+def test_a_terminal_sees_progress(tmp_path: Path, store: str):
+    import pty
+
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "runner", "provider=echo", "provider.latency_s=0.1", f"tracking.uri={store}"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=theirs, env=os.environ | {"TERM": "xterm"}
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(ours, 4096)
+        except OSError:
+            break
+    assert process.wait(60) == 0
+    for part in (b"generating", b"/64", b"tokens/s", b"left"):
+        assert part in shown
+
+
+def test_failed_prompts_give_exit_code_1(run_command: Runner):
+    done = run_command("provider=echo", "provider.fail_on=Write")
+    assert done.returncode == 1
+    assert "prompts failed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_hydra_run_dir_keeps_its_meaning_and_a_used_one_is_refused(run_command: Runner, tmp_path: Path):
+    assert run_command("provider=echo", "hydra.run.dir=mine").returncode == 0
+    first = (tmp_path / "mine" / "outcomes.jsonl").read_bytes()
+    again = run_command("provider=echo", "hydra.run.dir=mine")
+    assert again.returncode == 1
+    assert "exists already" in again.stderr
+    assert (tmp_path / "mine" / "outcomes.jsonl").read_bytes() == first
+
+
+def test_a_config_dir_adds_options_of_ones_own(run_command: Runner, tmp_path: Path):
+    (tmp_path / "mine" / "generation").mkdir(parents=True)
+    (tmp_path / "mine" / "generation" / "tiny.yaml").write_text("defaults:\n  - greedy\nmax_tokens: 2\n")
+    done = run_command("--config-dir", "mine", "provider=echo", "generation=tiny", "hydra.run.dir=out")
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "out" / "outcomes.jsonl").read_text().splitlines()
+    assert max(json.loads(line)["output_tokens"] for line in lines) == 2
+
+
+def test_a_sweep_is_a_parent_with_its_jobs_and_ends_with_their_comparison(
+    run_command: Runner, store: str, tmp_path: Path
+):
+    done = run_command(
+        "-m", "provider=echo", "batch.mode=static", "batch.size=1,4,16", "name=swept", "hydra.sweep.dir=s"
+    )
+    assert done.returncode == 0, done.stderr
+    table = done.stdout[done.stdout.index("Sweep s") :]
+    assert [line.split()[:4] for line in table.splitlines() if line[:1].isdigit()] == [
+        ["0", "1", "static", "ok"], ["1", "4", "static", "ok"], ["2", "16", "static", "ok"],
+    ]  # fmt: skip
+    assert max(map(len, table[: table.index("Browse")].splitlines())) <= 100
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("swept")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert {run.data.params["batch.size"] for run in children} == {"1", "4", "16"}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert "| job | size | mode |" in parent.data.tags["mlflow.note.content"]
+    assert "comparison.json" in {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
+    assert {run.data.tags["hydra.job.num"] for run in children} == {"0", "1", "2"}
+
+
+def test_a_failing_job_does_not_stop_the_others_and_says_why_in_its_own_log(
+    run_command: Runner, store: str, tmp_path: Path
+):
+    (tmp_path / "p.txt").write_text("hello\n")
+    done = run_command(
+        "-m", "provider=echo", "prompts=file", "prompts.path=absent.txt,p.txt", "name=half", "hydra.sweep.dir=t"
+    )
+    assert done.returncode == 1
+    assert "no such file" in (tmp_path / "t" / "0" / "runner.log").read_text()
+    assert json.loads((tmp_path / "t" / "1" / "summary.json").read_text())["status"] == "FINISHED"
+    assert "FAILED" in done.stdout
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("half")
+    assert experiment is not None
+    (parent,) = [run for run in client.search_runs([experiment.experiment_id]) if "sweep.dir" in run.data.tags]
+    assert parent.info.status == "FAILED"
+
+
+def test_a_defect_is_logged_with_its_traceback_where_it_happened(run_command: Runner, tmp_path: Path):
+    (tmp_path / "s" / "0" / "environment.json").mkdir(parents=True)  # in the way of the first job's file
+    done = run_command("-m", "provider=echo", "prompts=memo", "seed=1,2", "hydra.sweep.dir=s")
+    assert done.returncode == 1
+    assert "Traceback" in (tmp_path / "s" / "0" / "runner.log").read_text()
+    assert "Traceback" not in done.stderr
+    assert json.loads((tmp_path / "s" / "1" / "summary.json").read_text())["status"] == "FINISHED"
+
+
+def test_a_sweep_in_which_every_job_is_wrong_is_a_wrong_request(run_command: Runner):
+    assert run_command("-m", "provider=echo", "batch.size=0,-1").returncode == 2
+
+
+@pytest.mark.parametrize("sweep", [False, True])
+def test_an_interrupt_ends_a_run_or_sweep_killed(sweep: bool, tmp_path: Path, store: str):
+    name = f"interrupted-{sweep}"
+    arguments = ["provider=echo", "provider.latency_s=0.2", "batch.size=1", f"name={name}", f"tracking.uri={store}"]
+    arguments = ["-m", *arguments, "seed=1,2", "hydra.sweep.dir=r"] if sweep else [*arguments, "hydra.run.dir=r/0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "runner", *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    outcomes = tmp_path / "r" / "0" / "outcomes.jsonl"
+    deadline = time.monotonic() + 60
+    while not (outcomes.exists() and outcomes.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert json.loads((tmp_path / "r" / "0" / "summary.json").read_text())["status"] == "KILLED"
+    assert not (tmp_path / "r" / "1").exists(), "an interrupt ends the sweep, not only the job"
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    statuses = [run.info.status for run in client.search_runs([experiment.experiment_id])]
+    assert statuses == ["KILLED"] * (2 if sweep else 1)
+
+
+def test_jobs_in_other_processes_join_the_same_parent(tmp_path: Path, store: str):
+    """Two jobs of one sweep as separate processes, as a launcher would start them."""
+    code = (
+        "import sys; from pathlib import Path; from hydra import compose, initialize_config_dir\n"
+        "from runner import app, commandline; from runner.config import CONF_DIR\n"
+        "with initialize_config_dir(str(CONF_DIR), version_base='1.3'):\n"
+        f"    config = commandline.from_hydra(compose('config', ['provider=echo', 'prompts=memo', 'name=joined', 'tracking.uri={store}']))\n"
+        "app.run(config, Path(sys.argv[1]), sweep_dir=Path('s').absolute())\n"
+    )
+    jobs = [
+        subprocess.Popen([sys.executable, "-c", code, f"s/{n}"], cwd=tmp_path, stdout=subprocess.DEVNULL)
+        for n in range(2)
+    ]
+    assert [job.wait(60) for job in jobs] == [0, 0]
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("joined")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 3
+    assert len({run.data.tags["mlflow.parentRunId"] for run in runs if "mlflow.parentRunId" in run.data.tags}) == 1

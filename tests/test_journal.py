@@ -1,0 +1,84 @@
+"""outcomes.jsonl: what is written is what is read, and what is there is not written over."""
+
+import json
+import resource
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.errors import JournalError
+from runner.journal import FILE_NAME, Journal, read_outcomes
+from runner.records import Completion, ErrorInfo, Failure, Timing, Usage
+from tests.outcomes import completion, failure
+
+seconds = st.floats(min_value=0, max_value=1e6)
+texts = st.text(st.characters(), max_size=200)  # surrogates, NUL and control characters included
+timings = st.builds(
+    Timing,
+    started_at=st.datetimes(timezones=st.timezones()),
+    latency_s=seconds,
+    time_to_first_token_s=st.none() | seconds,
+)
+shared = {
+    "prompt_id": texts, "timing": timings, "model": texts, "choice": st.integers(0, 9), "attempts": st.integers(1, 9),
+    "batch": st.integers(0, 10**6), "segment": st.integers(0, 9),
+}  # fmt: skip
+completions = st.builds(
+    Completion, **shared, text=texts, finish_reason=st.sampled_from(["stop", "length", "unknown"]),
+    usage=st.builds(Usage, input_tokens=st.integers(0, 10**6), output_tokens=st.integers(0, 10**6)),
+)  # fmt: skip
+failures = st.builds(Failure, **shared, error=st.builds(ErrorInfo, type=texts, message=texts, retryable=st.booleans()))
+
+
+@given(st.lists(completions | failures, max_size=5))
+def test_outcomes_come_back_as_they_were(
+    tmp_path_factory: pytest.TempPathFactory, outcomes: list[Completion | Failure]
+):
+    folder = tmp_path_factory.mktemp("journal")
+    with Journal(folder) as journal:
+        for outcome in outcomes:
+            journal.append(outcome)
+    assert list(read_outcomes(folder)) == outcomes
+    assert (folder / FILE_NAME).read_bytes().count(b"\n") == len(outcomes), "one line per outcome"
+
+
+def test_a_line_has_the_fields_of_the_contract(tmp_path: Path):
+    with Journal(tmp_path) as journal:
+        journal.append(completion("a", text="héllo 日本"))
+        journal.append(failure("b"))
+    first, second = map(json.loads, (tmp_path / FILE_NAME).read_text(encoding="utf-8").splitlines())
+    fields = (
+        "prompt_id choice segment batch text finish_reason input_tokens output_tokens latency_s time_to_first_token_s"
+    )
+    assert list(first) == list(second) == [*fields.split(), "attempts", "started_at", "model", "error"]
+    assert first["error"] is None
+    assert second["error"] == {"type": "Refused", "message": "no", "retryable": False}
+    assert second["text"] is None, "a failure has no text, not even an empty one"
+    assert "日本" in (tmp_path / FILE_NAME).read_text(encoding="utf-8"), "a person can read it"
+
+
+def test_an_outcome_is_in_the_file_before_the_next_is_asked_for(tmp_path: Path):
+    with Journal(tmp_path) as journal:
+        journal.append(completion("a"))
+        assert len(list(read_outcomes(tmp_path))) == 1
+
+
+def test_a_folder_with_outcomes_is_not_written_again(tmp_path: Path):
+    with Journal(tmp_path):
+        pass
+    with pytest.raises(JournalError, match="exists already"), Journal(tmp_path):
+        pass
+
+
+def test_an_outcome_that_does_not_fit_on_the_disk_is_an_error(tmp_path: Path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Journal(tmp_path) as journal:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+        try:
+            with pytest.raises(JournalError, match=r"outcomes\.jsonl"):
+                for number in range(5):
+                    journal.append(completion(str(number)))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

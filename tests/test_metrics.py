@@ -1,0 +1,106 @@
+"""The sums, against figures worked out by hand."""
+
+import pytest
+
+from runner.config import BatchConfig
+from runner.metrics import NAMES, Steps, summarize
+from tests.outcomes import completion, failure, timing
+
+
+def test_a_ragged_batch_is_counted_by_hand():
+    # batch 0: 3 rows, inputs 2, 4, 6 (width 6: 18 slots, 12 real); outputs 1, 3, 8 (8 steps: 24 slots, 12 useful)
+    # batch 1: 1 row, input 5, output 2: nothing padded, nobody waits
+    first, second = timing(0.0, 2.0, 0.4), timing(2.5, 1.0, 0.2)
+    outcomes = [
+        completion("a", 2, 1, when=first),
+        completion("b", 4, 3, when=first),
+        completion("c", 6, 8, when=first),
+        completion("d", 5, 2, batch=1, when=second),
+    ]
+    metrics = summarize(outcomes, mode="static", duration_s=4.0)
+    assert metrics["completed_prompts"] == 4
+    assert metrics["failed_prompts"] == 0
+    assert metrics["input_tokens"] == 17
+    assert metrics["output_tokens"] == 14
+    assert metrics["prompt_padding_ratio"] == pytest.approx(1 - 17 / 23)
+    assert metrics["tail_wait_ratio"] == pytest.approx(1 - 14 / 26)
+    assert metrics["output_tokens_per_s"] == pytest.approx(3.5)
+    assert metrics["prompts_per_s"] == pytest.approx(1.0)
+    assert metrics["latency_p50_s"] == pytest.approx(2.0)
+    assert metrics["time_to_first_token_p50_s"] == pytest.approx(0.4)
+    # a step of batch 0 took (2.0 - 0.4) / 7, of batch 1 (1.0 - 0.2) / 1; three of four prompts saw the former
+    assert metrics["inter_token_latency_p50_s"] == pytest.approx(1.6 / 7)
+    # the calls cover 0..2 and 2.5..3.5 of the 4 seconds
+    assert metrics["overhead_s"] == pytest.approx(1.0)
+
+
+def test_several_answers_count_their_prompt_once():
+    outcomes = [completion("a", 5, tokens, choice=choice) for choice, tokens in enumerate((2, 4))]
+    metrics = summarize(outcomes, mode="static", duration_s=1.0)
+    assert metrics["completed_prompts"] == 1
+    assert metrics["input_tokens"] == 5
+    assert metrics["output_tokens"] == 6
+    assert metrics["tail_wait_ratio"] == pytest.approx(1 - 6 / 8)
+
+
+def test_a_failure_is_counted_and_leaves_no_trace_in_the_token_figures():
+    metrics = summarize([completion("a", 3, 3), failure("b")], mode="static", duration_s=1.0)
+    assert (metrics["completed_prompts"], metrics["failed_prompts"]) == (1, 1)
+    assert metrics["prompt_padding_ratio"] == 0
+    assert metrics["input_tokens"] == 3
+
+
+def test_a_run_without_completions_has_no_rates_and_no_percentiles():
+    metrics = summarize([failure("a")], mode="static", duration_s=1.0)
+    assert set(metrics) == {
+        "completed_prompts", "failed_prompts", "input_tokens", "output_tokens", "retries", "duration_s", "overhead_s",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("samples", "stated"),
+    [(1, {50}), (9, {50}), (10, {50, 90}), (20, {50, 90, 95}), (99, {50, 90, 95}), (100, {50, 90, 95, 99})],
+)
+def test_a_percentile_needs_enough_samples(samples: int, stated: set[int]):
+    outcomes = [completion(str(i), batch=i, when=timing(i, latency_s=i + 1)) for i in range(samples)]
+    metrics = summarize(outcomes, mode="concurrent", duration_s=samples + 1)
+    assert {rank for rank in (50, 90, 95, 99) if f"latency_p{rank}_s" in metrics} == stated
+
+
+def test_modes_without_padded_batches_have_no_padding_figures():
+    metrics = summarize([completion("a", 3, 3)], mode="concurrent", duration_s=1.0)
+    assert "prompt_padding_ratio" not in metrics
+    assert "tail_wait_ratio" not in metrics
+
+
+def test_overlapping_requests_are_covered_once():
+    outcomes = [completion(str(i), batch=i, when=timing(0.1 * i, latency_s=1.0)) for i in range(5)]
+    assert summarize(outcomes, mode="concurrent", duration_s=1.5)["overhead_s"] == pytest.approx(0.1)
+
+
+def test_a_service_that_does_not_stream_has_no_first_token():
+    metrics = summarize([completion("a", when=timing(first_s=None))], mode="concurrent", duration_s=1.0)
+    assert not [name for name in metrics if "token_p" in name or "inter_token" in name]
+
+
+def test_retries_are_counted_once_a_prompt():
+    outcomes = [completion("a", attempts=3), completion("a", attempts=3, choice=1), completion("b", batch=1)]
+    assert summarize(outcomes, mode="concurrent", duration_s=1.0)["retries"] == 2
+
+
+def test_every_metric_has_a_name_of_the_contract():
+    outcomes = [completion(str(i), 2, 2, batch=i, when=timing(i)) for i in range(100)]
+    assert set(summarize(outcomes, mode="static", duration_s=100.0)) <= set(NAMES)
+
+
+def test_a_static_batch_is_a_step_and_so_are_size_outcomes_of_other_modes():
+    outcomes = [completion(str(i), batch=i // 3) for i in range(7)]
+    static = BatchConfig(mode="static", size=3, order="given", warmup=0)
+    for config, expected in (
+        (static, [3, 3, 1]),
+        (static.model_copy(update={"mode": "concurrent", "size": 5}), [5, 2]),
+    ):
+        steps = Steps(config)
+        for outcome in outcomes:
+            steps.add(outcome)
+        assert [metrics["batch/output_tokens"] for _, metrics in steps.finish()] == expected
