@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
-from runner import display, environment, metrics, runfiles, sweep, tracking
+from runner import display, environment, metrics, runfiles, sweep
 from runner.batching.modes import MODES
 from runner.config import GenerationParams, RunConfig
 from runner.errors import RunnerError
@@ -16,6 +16,8 @@ from runner.prompts import PromptSet, load_prompts
 from runner.providers.base import Provider, build
 from runner.records import Failure, Outcome, Prompt
 from runner.runfiles import Summary
+from runner.tracking.run import TrackedRun, run_name, track
+from runner.tracking.store import ui_command
 
 log = logging.getLogger(__name__)
 
@@ -62,14 +64,14 @@ def run(
 @contextmanager
 def _tracked(
     config: RunConfig, prompts: PromptSet, output_dir: Path, sweep_dir: Path | None, tags: Mapping[str, str]
-) -> Iterator[tracking.TrackedRun]:
+) -> Iterator[TrackedRun]:
     parent_run_id = sweep.join(sweep_dir, config) if sweep_dir else None
     with (
-        tracking.track(config, prompts, parent_run_id=parent_run_id, tags=tags) as tracked,
+        track(config, prompts, parent_run_id=parent_run_id, tags=tags) as tracked,
         runfiles.failure_recorded(output_dir, mlflow_run_id=tracked.run_id),
     ):
         where = display.short(output_dir)
-        log.info("%s: %d prompts, into %s", tracking.run_name(config), len(prompts.prompts), where)
+        log.info("%s: %d prompts, into %s", run_name(config), len(prompts.prompts), where)
         yield tracked
 
 
@@ -94,7 +96,7 @@ def _generate(
     prompts: Sequence[Prompt],
     config: RunConfig,
     journal: Journal,
-    tracked: tracking.TrackedRun,
+    tracked: TrackedRun,
 ) -> dict[str, float]:
     """Generate for all prompts, keeping every outcome as it comes; return what only this process can measure."""
     memory, steps = environment.PeakMemory(), metrics.Steps(config.batch)
@@ -126,7 +128,7 @@ def _summarize(config: RunConfig, output_dir: Path, run_id: str, measured: Mappi
 
 
 def _record(
-    tracked: tracking.TrackedRun,
+    tracked: TrackedRun,
     config: RunConfig,
     prompts: Sequence[Prompt],
     summary: Summary,
@@ -149,11 +151,11 @@ def _raise_if_nothing_completed(summary: Summary, output_dir: Path) -> None:
         )
 
 
-def _show(summary: Summary, tracked: tracking.TrackedRun, output_dir: Path) -> None:
+def _show(summary: Summary, tracked: TrackedRun, output_dir: Path) -> None:
     display.print_samples(islice(read_outcomes(output_dir), _SAMPLES))
     display.print_metrics("Metrics", summary.metrics)
     display.print_line(f"Record        {display.short(output_dir)}")
-    display.print_line(f"Browse        {tracking.ui_command(tracked.store)}")
+    display.print_line(f"Browse        {ui_command(tracked.store)}")
     display.print_line(f"              http://127.0.0.1:5000{tracked.address}")
     if failed := summary.metrics["failed_prompts"]:
         log.warning(

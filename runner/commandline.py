@@ -110,7 +110,8 @@ def from_hydra(cfg: DictConfig) -> RunConfig:
 
 def _finish_sweep(directory: Path, codes: Sequence[int], *, interrupted: bool) -> list[int]:
     """Compare the jobs, end the parent run, and return an exit code per job."""
-    from runner import sweep, tracking
+    from runner import sweep
+    from runner.tracking.store import ui_command
 
     jobs, comparison = sweep.compare_jobs(directory)
     if not jobs:
@@ -118,7 +119,7 @@ def _finish_sweep(directory: Path, codes: Sequence[int], *, interrupted: bool) -
     columns, rows = comparison.columns, comparison.rows
     display.print_table(f"Sweep {display.short(directory)}", columns, rows, text_columns=comparison.text_columns)
     if store := sweep.finish(directory, jobs, comparison, interrupted=interrupted):
-        display.print_line(f"Browse  {tracking.ui_command(store.store)}")
+        display.print_line(f"Browse  {ui_command(store.store)}")
         display.print_line(f"        http://127.0.0.1:5000{store.address}")
     if codes and all(code == RequestError.exit_code for code in codes):
         return list(codes)

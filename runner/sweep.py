@@ -6,9 +6,10 @@ from pathlib import Path
 import yaml
 from filelock import FileLock
 
-from runner import runfiles, tracking
+from runner import runfiles
 from runner.comparison.table import Comparison, Job, compare
 from runner.config import RunConfig, TrackingConfig
+from runner.tracking.run import TrackedRun, create_parent, finish_parent
 
 _PARENT = "sweep.json"
 
@@ -19,21 +20,19 @@ def join(directory: Path, config: RunConfig) -> str:
     path = directory / _PARENT
     with FileLock(f"{path}.lock"):
         if not path.exists():
-            run_id = tracking.create_parent(config, {"sweep.dir": str(directory)})
+            run_id = create_parent(config, {"sweep.dir": str(directory)})
             parent = {"mlflow_run_id": run_id, "name": config.name, "tracking": config.tracking.model_dump()}
             path.write_text(json.dumps(parent, indent=2) + "\n", encoding="utf-8")
         return str(json.loads(path.read_text(encoding="utf-8"))["mlflow_run_id"])
 
 
-def finish(
-    directory: Path, jobs: list[Job], comparison: Comparison, *, interrupted: bool
-) -> tracking.TrackedRun | None:
+def finish(directory: Path, jobs: list[Job], comparison: Comparison, *, interrupted: bool) -> TrackedRun | None:
     """End the parent run, if any job got as far as having one."""
     path = directory / _PARENT
     if not path.exists():
         return None
     parent = json.loads(path.read_text(encoding="utf-8"))
-    return tracking.finish_parent(
+    return finish_parent(
         TrackingConfig(**parent["tracking"]),
         parent["name"],
         parent["mlflow_run_id"],

@@ -12,10 +12,11 @@ LAYERS = [
     {"errors", "records"},
     {"config"},
     {"prompts", "environment", "runfiles", "journal"},
-    {"providers.base"},
+    {"providers.base", "providers._embedded", "providers._causal_lm"},
     {"providers"},
     {"batching"},
     {"metrics"},
+    {"tracking.store", "tracking.traces"},
     {"display", "tracking", "comparison"},
     {"sweep"},
     {"app"},
@@ -23,11 +24,11 @@ LAYERS = [
     {"__main__"},
 ]
 OWNERS = {
-    "mlflow": {"tracking"},
+    "mlflow": {"tracking.store", "tracking.run", "tracking.traces"},
     "hydra": {"commandline"},
     "omegaconf": {"commandline"},
-    "torch": {"providers.transformers", "providers._embedded"},
-    "transformers": {"providers.transformers", "providers._embedded"},
+    "torch": {"providers.transformers", "providers._causal_lm", "providers._embedded"},
+    "transformers": {"providers.transformers", "providers._causal_lm", "providers._embedded"},
     "datasets": {"prompts"},
     "rich": {"display"},
     "numpy": {"metrics"},
@@ -41,12 +42,10 @@ def modules() -> dict[str, Path]:
 
 
 def layer(name: str) -> int:
-    for number, members in enumerate(LAYERS):
-        if name in members:
-            return number
-    for number, members in enumerate(LAYERS):
-        if name.partition(".")[0] in members:
-            return number
+    for known in (name, name.partition(".")[0]):
+        for number, members in enumerate(LAYERS):
+            if known in members:
+                return number
     raise AssertionError(f"{name} has no place in the order of imports: give it one")
 
 
@@ -69,7 +68,7 @@ def imports(path: Path, *, top_only: bool = False) -> set[str]:
             found |= (
                 {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "runner" else {node.module}
             )
-            if node.module in ("runner.providers", "runner.batching", "runner.comparison"):
+            if node.module in ("runner.providers", "runner.batching", "runner.comparison", "runner.tracking"):
                 found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 

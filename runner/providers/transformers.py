@@ -1,13 +1,9 @@
-"""Hugging Face Transformers, in this process: one left-padded `generate()` per batch, every row counted by itself.
-
-Sources: transformers 5.23 `generation/utils.py` (padding, end-of-sequence fill, inherited generation configs).
-"""
+"""Hugging Face Transformers, in this process: one left-padded `generate()` per batch."""
 
 import gc
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -16,11 +12,11 @@ from pydantic import StringConstraints, validate_call
 from runner.config import STRICT, BatchMode, GenerationParams, ModelConfig, NonEmptyStr
 from runner.errors import ConfigError, MissingPackageError, ModelError, OutOfMemoryError
 from runner.providers import _embedded
+from runner.providers._causal_lm import Answer, CausalLM
 from runner.records import (
     Completion,
     ErrorInfo,
     Failure,
-    FinishReason,
     Outcome,
     Prompt,
     Stopwatch,
@@ -30,7 +26,6 @@ from runner.records import (
 
 if TYPE_CHECKING:
     import torch
-    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +69,7 @@ class TransformersProvider:
         self._compile = compile
         self._chat_template = chat_template
         self._trust_remote_code = trust_remote_code
-        self._loaded: _Loaded | None = None
+        self._loaded: CausalLM | None = None
 
     def check(self, params: GenerationParams) -> None:
         """Refuse several choices of a greedy answer: they would all be the same text."""
@@ -154,12 +149,12 @@ class TransformersProvider:
         ]
 
     @property
-    def _here(self) -> "_Loaded":
+    def _here(self) -> CausalLM:
         if self._loaded is None:
             raise RuntimeError("the model is loaded inside `with provider:` only")
         return self._loaded
 
-    def _load(self) -> "_Loaded":
+    def _load(self) -> CausalLM:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -183,11 +178,9 @@ class TransformersProvider:
         if self._compile:
             model.forward = torch.compile(model.forward, dynamic=True)
         has_template = bool(getattr(tokenizer, "chat_template", None))
-        return _Loaded(model=model, tokenizer=tokenizer, uses_template=self._chat_template and has_template)
+        return CausalLM(model=model, tokenizer=tokenizer, uses_template=self._chat_template and has_template)
 
-    def _completion(
-        self, prompt: Prompt, input_tokens: int, choice: int, answer: "_Answer", timing: Timing
-    ) -> Completion:
+    def _completion(self, prompt: Prompt, input_tokens: int, choice: int, answer: Answer, timing: Timing) -> Completion:
         return Completion(
             prompt_id=prompt.id,
             choice=choice,
@@ -207,118 +200,6 @@ class TransformersProvider:
         return Failure(prompt_id=prompt.id, error=error, timing=timing, model=self._config.id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Answer:
-    text: str
-    tokens: int
-    finish_reason: FinishReason
-
-
-class _Loaded:
-    """A model with its tokenizer: from prompts to token rows, and from token rows to answers."""
-
-    def __init__(self, *, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", uses_template: bool) -> None:
-        self.model = model
-        self.uses_template = uses_template
-        self._tokenizer = tokenizer
-        self._eos = _end_of_sequence_ids(model, tokenizer)
-        self.context_length = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**62
-        # generate() fills what a call leaves open from the checkpoint's own generation config (top_k, repetition
-        # penalty ...): an experiment states everything itself.
-        model.generation_config = type(model.generation_config)()
-
-    def encode(self, prompt: Prompt) -> list[int]:
-        """Return the token ids of one prompt, template applied, nothing padded."""
-        if self.uses_template:
-            messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
-            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-        return list(self._tokenizer(prompt.text)["input_ids"])
-
-    def generate(self, encoded: list[list[int]], params: GenerationParams, watch: Stopwatch) -> list[list[int]]:
-        """Return the new tokens of every row, `n` neighbours per prompt, each as long as the longest."""
-        import torch
-
-        if not encoded:
-            return []
-        inputs = self._tokenizer.pad({"input_ids": encoded}, padding_side="left", return_tensors="pt")
-        inputs = inputs.to(self.model.device)
-        stops = {"tokenizer": self._tokenizer} if params.stop_sequences else {}
-        with torch.inference_mode():
-            output = self.model.generate(
-                input_ids=inputs["input_ids"],
-                attention_mask=inputs["attention_mask"],
-                generation_config=self._generation_config(params),
-                streamer=_FirstToken(watch),
-                **stops,
-            )
-        rows: list[list[int]] = output[:, inputs["input_ids"].shape[1] :].tolist()  # waits for the device
-        return rows
-
-    def answer(self, row: list[int], params: GenerationParams) -> _Answer:
-        """Read one row up to its own end: the first end-of-sequence token or stop sequence, whichever is first."""
-        end = next((at for at, token in enumerate(row) if token in self._eos), None)
-        own = row if end is None else row[: end + 1]
-        text = self._decode(own)
-        stop = min((at for stop in params.stop_sequences if (at := text.find(stop)) >= 0), default=None)
-        if stop is not None:
-            return _Answer(text=text[:stop], tokens=self._tokens_until_stop(own, params), finish_reason="stop")
-        return _Answer(text=text, tokens=len(own), finish_reason="length" if end is None else "stop")
-
-    def _tokens_until_stop(self, row: list[int], params: GenerationParams) -> int:
-        """Return how many tokens were generated when a stop sequence was complete (bisection over the prefixes)."""
-        low, high = 1, len(row)
-        while low < high:
-            middle = (low + high) // 2
-            text = self._decode(row[:middle])
-            if any(stop in text for stop in params.stop_sequences):
-                high = middle
-            else:
-                low = middle + 1
-        return low
-
-    def _decode(self, tokens: list[int]) -> str:
-        text: str = self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text
-
-    def _generation_config(self, params: GenerationParams) -> "GenerationConfig":
-        from transformers import GenerationConfig
-
-        sampling: dict[str, Any] = {"do_sample": False}
-        if params.temperature > 0:
-            sampling = {
-                "do_sample": True,
-                "temperature": params.temperature,
-                "top_p": params.top_p if params.top_p is not None else 1.0,
-                "top_k": params.top_k if params.top_k is not None else 0,
-                "num_return_sequences": params.n,
-            }
-        return GenerationConfig(
-            max_new_tokens=params.max_tokens,
-            eos_token_id=sorted(self._eos) or None,
-            pad_token_id=self._tokenizer.pad_token_id,
-            bos_token_id=self._tokenizer.bos_token_id,
-            stop_strings=list(params.stop_sequences) or None,
-            **sampling,
-        )
-
-
-class _FirstToken:
-    """A streamer that only notes when the first new token is there: `generate()` puts the prompt first."""
-
-    def __init__(self, watch: Stopwatch) -> None:
-        self._watch = watch
-        self._saw_prompt = False
-
-    def put(self, _tokens: "torch.Tensor") -> None:
-        if self._saw_prompt:
-            self._watch.first_token()
-        self._saw_prompt = True
-
-    def end(self) -> None:
-        """Nothing is left to flush."""
-
-
 def _import_libraries() -> None:
     try:
         import accelerate  # noqa: F401
@@ -331,18 +212,6 @@ def _import_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_default_handler()
     transformers.utils.logging.enable_propagation()
-
-
-def _end_of_sequence_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
-    """Return the ids that end a sequence; chat models have several, named in the checkpoint's generation config."""
-    for candidate in (
-        model.generation_config.eos_token_id,
-        model.config.eos_token_id,
-        tokenizer.eos_token_id,
-    ):
-        if candidate is not None:
-            return frozenset(candidate if isinstance(candidate, list | tuple) else [candidate])
-    return frozenset()
 
 
 def _choose_device(name: str) -> str:

@@ -1,0 +1,1 @@
+"""What MLflow is told. The only package that imports mlflow."""
