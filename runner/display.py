@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import (
@@ -120,26 +121,18 @@ def print_metrics(title: str, metrics: Mapping[str, float]) -> None:
     Console().print(table)
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int) -> None:
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int) -> None:
     """Print a comparison; the first `text_columns` are left-aligned, the rest are figures."""
     console = Console()
     if not console.is_terminal:
         console.width = 100
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        padding=(0, 2, 0, 0),
-        header_style="bold",
-    )
+    widths = (max(map(len, cells)) for cells in zip(columns, *rows, strict=True))
+    gap = 2 if sum(width + 2 for width in widths) <= console.width else 1
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="bold")
+    table.padding = (0, gap, 0, 0)
     for place, name in enumerate(columns):
-        table.add_column(
-            Text(name),
-            justify="left" if place < text_columns else "right",
-            vertical="bottom",
-            overflow="fold",
-        )
+        justify: Literal["left", "right"] = "left" if place < text_columns else "right"
+        table.add_column(Text(name), justify=justify, vertical="bottom", overflow="fold")
     for row in rows:
         table.add_row(*(Text(plain(cell)) for cell in row))
     console.print(table)

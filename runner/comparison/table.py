@@ -50,10 +50,10 @@ def compare(jobs: Sequence[Job]) -> Comparison:
 _FIGURES = {
     "tokens/s": ("output_tokens_per_s", "{:,.1f}"),
     "prompts/s": ("prompts_per_s", "{:,.2f}"),
-    "latency s": ("latency_p50_s", "{:.2f}"),
+    "p50 s": ("latency_p50_s", "{:.2f}"),
     "TTFT s": ("time_to_first_token_p50_s", "{:.3f}"),
     "padding": ("prompt_padding_ratio", "{:.0%}"),
-    "tail wait": ("tail_wait_ratio", "{:.0%}"),
+    "tail": ("tail_wait_ratio", "{:.0%}"),
     "total s": ("duration_s", "{:,.1f}"),
 }
 

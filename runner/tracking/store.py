@@ -1,5 +1,6 @@
 """The MLflow store: opened once per run, created if it is not there, and written in few calls."""
 
+import getpass
 import logging
 import os
 import sys
@@ -69,7 +70,8 @@ def ui_command(store: Store) -> str:
 
 def create_run(store: Store, name: str, tags: Mapping[str, str]) -> str:
     """Create a run and return its id."""
-    run = store.client.create_run(store.experiment_id, run_name=name, tags=_cut_values(tags))
+    origin = {"mlflow.source.name": "python -m runner", "mlflow.source.type": "LOCAL", "mlflow.user": _user()}
+    run = store.client.create_run(store.experiment_id, run_name=name, tags=_cut_values(origin | dict(tags)))
     return str(run.info.run_id)
 
 
@@ -105,6 +107,13 @@ def _mlflow() -> Any:
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return mlflow
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        return str(os.getuid())
 
 
 def _store_lock(uri: str) -> Any:
