@@ -10,8 +10,10 @@ from pathlib import Path
 from runner import display, environment, metrics, runfiles, sweep
 from runner.batching.modes import MODES
 from runner.config import GenerationParams, RunConfig
-from runner.errors import RunnerError
+from runner.errors import BudgetError, RunnerError, ServiceError
 from runner.journal import Journal, read_outcomes
+from runner.pacing import Calls, paced
+from runner.pricing import price_of
 from runner.prompts import PromptSet, load_prompts
 from runner.providers.base import Provider, build
 from runner.records import Failure, Outcome, Prompt
@@ -43,6 +45,7 @@ def run(
         prompts = load_prompts(config.prompts)
         provider = build(config)
         config = config.with_mode(config.batch.mode or provider.default_mode)
+        calls = paced(provider, config)
         runfiles.write_config(output_dir, config)
         with (
             _tracked(config, prompts, output_dir, sweep_dir, tags or {}) as tracked,
@@ -52,12 +55,13 @@ def run(
                 facts = environment.describe(provider.describe())
                 runfiles.write_environment(output_dir, facts)
                 _warm_up(provider, prompts.prompts, config)
-                measured = _generate(provider, prompts.prompts, config, journal, tracked)
-            summary = _summarize(config, output_dir, tracked.run_id, {"load_s": load_s, **measured})
+                measured, stopped = _generate(calls, prompts.prompts, config, journal, tracked)
+            summary = _summarize(config, provider, output_dir, tracked, {"load_s": load_s, **measured}, stopped)
             runfiles.write_summary(output_dir, summary)
             _record(tracked, config, prompts.prompts, summary, facts, output_dir)
-            _raise_if_nothing_completed(summary, output_dir)
-    _show(summary, tracked, output_dir)
+            _show(summary, tracked, output_dir)
+            if summary.status == "FAILED":
+                raise stopped or _nothing_completed(output_dir)
     return summary
 
 
@@ -92,39 +96,54 @@ def _warm_up(provider: Provider, prompts: Sequence[Prompt], config: RunConfig) -
 
 
 def _generate(
-    provider: Provider,
-    prompts: Sequence[Prompt],
-    config: RunConfig,
-    journal: Journal,
-    tracked: TrackedRun,
-) -> dict[str, float]:
-    """Generate for all prompts, keeping every outcome as it comes; return what only this process can measure."""
-    memory, steps = environment.PeakMemory(), metrics.Steps(config.batch)
+    calls: Calls, prompts: Sequence[Prompt], config: RunConfig, journal: Journal, tracked: TrackedRun
+) -> tuple[dict[str, float], RunnerError | None]:
+    """Generate for all prompts, keeping every outcome as it comes.
+
+    Returns what only this process can measure, and the error that stopped the run before its end, if one did.
+    """
+    memory, steps, stopped = environment.PeakMemory(), metrics.Steps(config.batch), None
     with display.progress(len(prompts)) as ticker:
         start = time.perf_counter()
-        for outcome in _outcomes(provider, prompts, config.params(), config):
-            journal.append(outcome)
-            ticker.tick(outcome)
-            steps.add(outcome)
+        try:
+            for outcome in _outcomes(calls, prompts, config.params(), config):
+                journal.append(outcome)
+                ticker.tick(outcome)
+                steps.add(outcome)
+        except (BudgetError, ServiceError) as error:
+            stopped = error
         duration_s = time.perf_counter() - start
     for number, values in steps.finish():
         tracked.log_step(number, values)
     peak = memory.read_mb()
-    return {"duration_s": duration_s} | ({} if peak is None else {"peak_memory_mb": peak})
+    return {"duration_s": duration_s} | ({} if peak is None else {"peak_memory_mb": peak}), stopped
 
 
 def _outcomes(
-    provider: Provider, prompts: Sequence[Prompt], params: GenerationParams, config: RunConfig
+    calls: Calls, prompts: Sequence[Prompt], params: GenerationParams, config: RunConfig
 ) -> Iterator[Outcome]:
     assert config.batch.mode is not None  # noqa: S101 - settled in run()
-    return MODES[config.batch.mode](provider, prompts, params, config.batch)
+    return MODES[config.batch.mode](calls, prompts, params, config.batch)
 
 
-def _summarize(config: RunConfig, output_dir: Path, run_id: str, measured: Mapping[str, float]) -> Summary:
-    assert config.batch.mode is not None  # noqa: S101 - settled in run()
-    counted = metrics.summarize(read_outcomes(output_dir), mode=config.batch.mode, duration_s=measured["duration_s"])
-    status: runfiles.Status = "FINISHED" if counted["completed_prompts"] else "FAILED"
-    return Summary(status=status, mlflow_run_id=run_id, metrics=metrics.in_order({**counted, **measured}))
+def _summarize(
+    config: RunConfig,
+    provider: Provider,
+    output_dir: Path,
+    tracked: TrackedRun,
+    measured: Mapping[str, float],
+    stopped: RunnerError | None,
+) -> Summary:
+    padded = config.batch.mode == "static" and provider.is_local
+    counted = metrics.summarize(read_outcomes(output_dir), padded=padded, duration_s=measured["duration_s"])
+    if price := price_of(config.model, provider.price_list):
+        counted["cost_usd"] = price.cost_usd(int(counted["input_tokens"]), int(counted["output_tokens"]))
+    return Summary(
+        status="FINISHED" if counted["completed_prompts"] and not stopped else "FAILED",
+        mlflow_run_id=tracked.run_id,
+        metrics=metrics.in_order({**counted, **measured}),
+        error={"type": type(stopped).__name__, "message": str(stopped)} if stopped else None,
+    )
 
 
 def _record(
@@ -142,13 +161,12 @@ def _record(
     tracked.log_traces(config, prompts, read_outcomes(output_dir), count)
 
 
-def _raise_if_nothing_completed(summary: Summary, output_dir: Path) -> None:
-    if summary.status == "FAILED":
-        first = next(outcome for outcome in read_outcomes(output_dir) if isinstance(outcome, Failure))
-        raise RunnerError(
-            f"none of the {summary.metrics['failed_prompts']:.0f} prompts was completed; the first failed with "
-            f"{first.error.type}: {first.error.message}"
-        )
+def _nothing_completed(output_dir: Path) -> RunnerError:
+    failures = [outcome for outcome in read_outcomes(output_dir) if isinstance(outcome, Failure)]
+    first = failures[0].error
+    return RunnerError(
+        f"none of the {len(failures)} prompts was completed; the first failed with {first.type}: {first.message}"
+    )
 
 
 def _show(summary: Summary, tracked: TrackedRun, output_dir: Path) -> None:

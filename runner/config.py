@@ -9,7 +9,9 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     StringConstraints,
     ValidationError,
@@ -30,11 +32,19 @@ class _Section(BaseModel):
     model_config = STRICT
 
 
+class PriceConfig(_Section):
+    """What a million tokens cost, in US dollars."""
+
+    input_usd_per_million: NonNegativeFloat
+    output_usd_per_million: NonNegativeFloat
+
+
 class ModelConfig(_Section):
-    """What is served: a hub id, a folder, a deployment or a service's model name."""
+    """What is served: a hub id, a folder, a deployment or a service's model name. `price` null looks the price up."""
 
     id: NonEmptyStr
     revision: NonEmptyStr | None
+    price: PriceConfig | None
 
 
 class GenerationConfig(_Section):
@@ -95,6 +105,16 @@ class BatchConfig(_Section):
     warmup: NonNegativeInt
 
 
+class LimitsConfig(_Section):
+    """How requests are paced, and where a run stops. null is no limit."""
+
+    max_attempts: PositiveInt
+    timeout_s: PositiveFloat
+    requests_per_minute: PositiveFloat | None
+    tokens_per_minute: PositiveFloat | None
+    max_cost_usd: PositiveFloat | None
+
+
 class TrackingConfig(_Section):
     """Where MLflow keeps the runs, and how many outcomes become traces."""
 
@@ -129,6 +149,7 @@ class RunConfig(_Section):
     generation: GenerationConfig
     prompts: PromptsConfig
     batch: BatchConfig
+    limits: LimitsConfig
     tracking: TrackingConfig
 
     def params(self, *, seed: int | None = None) -> GenerationParams:

@@ -3,11 +3,14 @@
 RunnerError                    exit code 1: the run began and could not be finished
 ├── OutOfMemoryError           the batch does not fit on the device
 ├── JournalError               an outcome cannot be kept
+├── ServiceError               the service will answer no further request either
+├── BudgetError                the next request could pass limits.max_cost_usd
 └── RequestError               exit code 2: the request was wrong, nothing was generated
     ├── ConfigError            a key, a value, or a pair of them
     ├── PromptSetError         the prompt set cannot be read as asked
     ├── MissingPackageError    an optional package is not installed
-    └── ModelError             the model cannot be found or loaded
+    ├── ModelError             the model cannot be found or loaded
+    └── AccessError            the service answers no request: key, model, address or rights are wrong
 
 A message says what is wrong, which value it was, and what to do.
 """
@@ -25,6 +28,14 @@ class OutOfMemoryError(RunnerError):
 
 class JournalError(RunnerError):
     """An outcome cannot be written or read."""
+
+
+class ServiceError(RunnerError):
+    """The service stopped answering for a reason that another request does not change (quota, revoked key)."""
+
+
+class BudgetError(RunnerError):
+    """The next request could cost more than is left of limits.max_cost_usd."""
 
 
 class RequestError(RunnerError):
@@ -55,3 +66,7 @@ class MissingPackageError(RequestError):
 
 class ModelError(RequestError):
     """The model cannot be found or loaded."""
+
+
+class AccessError(RequestError):
+    """The service has answered no request at all, and will not: key, model, address or rights are wrong."""

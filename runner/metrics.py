@@ -7,7 +7,7 @@ from itertools import groupby
 
 import numpy as np
 
-from runner.config import BatchConfig, BatchMode
+from runner.config import BatchConfig
 from runner.records import Completion, Outcome
 
 NAMES = (
@@ -23,19 +23,19 @@ _SAMPLES_NEEDED = {50: 1, 90: 10, 95: 20, 99: 100}
 """A percentile is stated from this many samples on: fewer would only repeat the largest."""
 
 
-def summarize(outcomes: Iterable[Outcome], *, mode: BatchMode, duration_s: float) -> dict[str, float]:
+def summarize(outcomes: Iterable[Outcome], *, padded: bool, duration_s: float) -> dict[str, float]:
     """Return the metrics that follow from the outcomes alone.
 
     Args:
         outcomes: those of one run in the order of the record, a batch's side by side.
-        mode: the batch mode; only static batches have padding and tail wait.
+        padded: whether batches were padded and ran to their longest row, as static batches in this process are.
         duration_s: seconds of the measured loop, from the first prompt sent to the last outcome.
     """
     totals = _Totals()
     for _, batch in groupby(outcomes, key=lambda outcome: (outcome.segment, outcome.batch)):
         totals.add_batch(list(batch))
     metrics = totals.counts() | totals.rates(duration_s) | totals.percentiles()
-    if mode == "static":
+    if padded:
         metrics |= totals.padding()
     if totals.starts:
         metrics["overhead_s"] = max(0.0, duration_s - _covered(totals.starts, totals.ends))

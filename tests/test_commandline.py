@@ -134,8 +134,9 @@ def test_an_interrupt_ends_a_run_or_sweep_killed(sweep: bool, tmp_path: Path, st
     arguments = ["provider=echo", "provider.latency_s=0.2", "batch.size=1", f"name={name}", f"tracking.uri={store}"]
     arguments = ["-m", *arguments, "seed=1,2", "hydra.sweep.dir=r"] if sweep else [*arguments, "hydra.run.dir=r/0"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "runner", *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-m", "runner", *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell has it ignored
+    )  # fmt: skip
     outcomes = tmp_path / "r" / "0" / "outcomes.jsonl"
     deadline = time.monotonic() + 60
     while not (outcomes.exists() and outcomes.stat().st_size) and time.monotonic() < deadline:

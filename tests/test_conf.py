@@ -87,7 +87,7 @@ def test_help_shows_the_groups_without_torch_or_mlflow(tmp_path: Path):
         "finally: print([name for name in ('torch', 'mlflow', 'transformers') if name in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", watch], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "provider: echo, transformers" in done.stdout
+    assert "provider: azure, bedrock, echo, llama-server, ollama, openai" in done.stdout
     assert "model/transformers: default, gpt2" in done.stdout
     assert done.stderr.strip() == "[]"
     assert not list(tmp_path.iterdir()), "help writes nothing"

@@ -11,10 +11,10 @@ ROOT = Path(runner.__file__).parent
 LAYERS = [
     {"errors", "records"},
     {"config"},
-    {"prompts", "environment", "runfiles", "journal"},
+    {"prompts", "environment", "runfiles", "journal", "pricing"},
     {"providers.base", "providers._embedded", "providers._causal_lm"},
     {"providers"},
-    {"batching"},
+    {"batching", "pacing"},
     {"metrics"},
     {"tracking.store", "tracking.traces"},
     {"display", "tracking", "comparison"},
@@ -31,9 +31,25 @@ OWNERS = {
     "transformers": {"providers.transformers", "providers._causal_lm", "providers._embedded"},
     "datasets": {"prompts"},
     "rich": {"display"},
+    "openai": {"providers.openai", "providers.azure", "providers._openai_errors"},
+    "boto3": {"providers.bedrock"},
+    "botocore": {"providers.bedrock", "providers._bedrock_errors"},
+    "genai_prices": {"pricing"},
+    "tenacity": {"pacing"},
     "numpy": {"metrics"},
 }
-LAZY = {"mlflow", "torch", "transformers", "datasets", "pyarrow", "accelerate"}
+LAZY = {
+    "openai",
+    "boto3",
+    "botocore",
+    "genai_prices",
+    "mlflow",
+    "torch",
+    "transformers",
+    "datasets",
+    "pyarrow",
+    "accelerate",
+}
 
 
 def modules() -> dict[str, Path]:

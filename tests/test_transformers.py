@@ -100,7 +100,7 @@ def test_each_row_ends_at_its_own_first_end_of_sequence(early_end: Path, tiny_mo
         assert outcome.finish_reason == ("stop" if end in said else "length")
         tokens_out.append(expected)
     assert len(set(tokens_out)) > 1, "the batch is ragged"
-    metrics = summarize(outcomes, mode="static", duration_s=1.0)
+    metrics = summarize(outcomes, padded=True, duration_s=1.0)
     lengths = [len(text) for text in TEXTS]
     assert metrics["tail_wait_ratio"] == pytest.approx(1 - sum(tokens_out) / (5 * max(tokens_out)))
     assert metrics["prompt_padding_ratio"] == pytest.approx(1 - sum(lengths) / (5 * max(lengths)))

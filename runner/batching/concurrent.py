@@ -9,11 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from runner.config import BatchConfig, GenerationParams
+from runner.errors import RunnerError
 from runner.providers.base import ConcurrentProvider
 from runner.records import Outcome, Prompt
 
 _BACKLOG = 4096
 """Outcomes that may wait to be kept before requests wait too: bounds memory, and is out of reach of any service."""
+
+_STEPS_TO_LEAVE = 4
+"""Turns of the event loop until a request is on the wire: to begin, to take or open a connection, to write."""
 
 
 def generate(
@@ -22,7 +26,8 @@ def generate(
     """Yield outcomes as requests finish; `Outcome.batch` is the request's number, from 0.
 
     The event loop has a thread of its own, so that keeping an outcome never delays a request or its timing. Closing
-    the iterator early cancels what is in flight.
+    the iterator early cancels what is in flight. A RunnerError stops the sending, and is raised once everything in
+    flight is done.
     """
     requests = _Requests(provider, prompts, params, config.size)
     thread = threading.Thread(target=requests.run, name="requests")
@@ -81,16 +86,41 @@ class _Requests:
 
     async def _send_all(self) -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        self._start_line = asyncio.Lock()
         if task is not None:
             self._stop = functools.partial(loop.call_soon_threadsafe, task.cancel)
-        async with asyncio.TaskGroup() as workers:
-            for _ in range(self._size):
-                workers.create_task(self._send_one_after_another())
+        async with contextlib.AsyncExitStack() as connections:
+            if isinstance(self._provider, contextlib.AbstractAsyncContextManager):
+                await connections.enter_async_context(self._provider)
+            async with asyncio.TaskGroup() as workers:
+                for _ in range(self._size):
+                    workers.create_task(self._send_one_after_another())
+
+    async def _start(self, prompt: Prompt) -> Sequence[Outcome]:
+        """Let requests leave one by one, and wait for this one's outcomes.
+
+        Building a request takes this thread a millisecond or two. In a burst of 256, each would wait for the building
+        of all, and its time to first token would tell of this process instead of the service.
+        """
+        async with self._start_line:
+            request = asyncio.ensure_future(self._provider.generate(prompt, self._params))
+            try:
+                for _ in range(_STEPS_TO_LEAVE):
+                    await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                request.cancel()
+                raise
+        return await request
 
     async def _send_one_after_another(self) -> None:
         for number, prompt in self._waiting:
-            if self._cancelled.is_set():
+            if self._cancelled.is_set() or self._error is not None:
                 return
-            for outcome in await self._provider.generate(prompt, self._params):
+            try:
+                outcomes = await self._start(prompt)
+            except RunnerError as error:  # nothing more is to be sent; what is in flight is paid for, and kept
+                self._error = self._error or error
+                return
+            for outcome in outcomes:
                 self._room.acquire()
                 self._done.put(replace(outcome, batch=number))

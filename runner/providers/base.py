@@ -25,8 +25,12 @@ class Provider(Protocol):
     default_mode: ClassVar[BatchMode]
     is_local: ClassVar[bool]
     """Local providers are warmed up; a hosted one would be paid for it."""
-    honours: ClassVar[frozenset[str]]
-    """The generation keys that it can honour; any other that is set is refused before a run."""
+    price_list: ClassVar[str | None]
+    """The provider's id in genai-prices; None where nothing is charged per token."""
+
+    @property
+    def honours(self) -> frozenset[str]:
+        """The generation keys that it can honour; any other that is set is refused before a run."""
 
     def check(self, params: GenerationParams) -> None:
         """Raise ConfigError for values, or pairs of values, that this provider cannot honour."""
@@ -67,10 +71,62 @@ class ContinuousProvider(Protocol):
 
 @runtime_checkable
 class ConcurrentProvider(Protocol):
-    """One prompt a call; the mode keeps `size` calls in flight."""
+    """One prompt a call; the mode keeps `size` calls in flight.
+
+    A provider whose connections live in an event loop is an asynchronous context manager too: the loop that calls
+    `generate` enters it first.
+    """
 
     async def generate(self, prompt: Prompt, params: GenerationParams) -> Sequence[Outcome]:
-        """Return `n` outcomes, or one failure."""
+        """Return `n` outcomes, or one failure.
+
+        Raises:
+            CallError: the call has no answer; pacing decides what becomes of it.
+        """
+
+
+@runtime_checkable
+class ListProvider(Protocol):
+    """A service that takes a list of prompts in one request: static batches over HTTP."""
+
+    async def generate_list(self, prompts: Sequence[Prompt], params: GenerationParams) -> Sequence[Outcome]:
+        """Return `n` outcomes per prompt.
+
+        Raises:
+            CallError: the request as a whole has no answer.
+        """
+
+
+UNREACHABLE = "ConnectionError"
+"""The kind of CallError that says: nobody answered at the service's address."""
+
+
+class CallError(Exception):
+    """A call to a service has no answer.
+
+    Args:
+        kind: the SDK's or the service's name for it.
+        message: what the service said; never a secret.
+        retryable: asking again may help.
+        fatal: no other request will be answered either, until a person changes something; `message` says what.
+        throttled: the service asked for fewer requests, from everyone.
+        retry_after_s: how long the service asked to wait.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        message: str,
+        *,
+        retryable: bool = False,
+        fatal: bool = False,
+        throttled: bool = False,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(f"{kind}: {message}")
+        self.kind, self.message = kind, message
+        self.retryable, self.fatal, self.throttled = retryable, fatal, throttled
+        self.retry_after_s = retry_after_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,17 +164,17 @@ class JobProvider(Protocol):
         """Ask the service to stop the job; what is done can still be collected."""
 
 
-_PROTOCOLS: Mapping[BatchMode, type] = {
-    "static": StaticProvider,
-    "continuous": ContinuousProvider,
-    "concurrent": ConcurrentProvider,
+_PROTOCOLS: Mapping[BatchMode, tuple[type, ...]] = {
+    "static": (StaticProvider, ListProvider),
+    "continuous": (ContinuousProvider,),
+    "concurrent": (ConcurrentProvider,),
 }
 
 
 def modes_of(provider: type | Provider) -> tuple[BatchMode, ...]:
     """Return the batch modes that the provider can do: it has their protocol, and the runner has the mode."""
     kind = provider if isinstance(provider, type) else type(provider)
-    return tuple(mode for mode, protocol in _PROTOCOLS.items() if issubclass(kind, protocol))
+    return tuple(mode for mode, protocols in _PROTOCOLS.items() if issubclass(kind, protocols))
 
 
 def provider_class(config: RunConfig) -> type[Provider]:

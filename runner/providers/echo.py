@@ -30,7 +30,8 @@ class EchoProvider:
     name: ClassVar[str] = "echo"
     default_mode: ClassVar[BatchMode] = "concurrent"
     is_local: ClassVar[bool] = True
-    honours: ClassVar[frozenset[str]] = frozenset({"stop_sequences", "n"})
+    price_list: ClassVar[str | None] = None
+    honours = frozenset({"stop_sequences", "n"})
 
     @validate_call(config=STRICT)
     def __init__(self, *, model: ModelConfig, latency_s: Annotated[float, Field(ge=0)], fail_on: str | None) -> None:

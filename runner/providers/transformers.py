@@ -49,7 +49,8 @@ class TransformersProvider:
     name: ClassVar[str] = "transformers"
     default_mode: ClassVar[BatchMode] = "static"
     is_local: ClassVar[bool] = True
-    honours: ClassVar[frozenset[str]] = frozenset({"temperature", "top_p", "top_k", "stop_sequences", "n"})
+    price_list: ClassVar[str | None] = None
+    honours = frozenset({"temperature", "top_p", "top_k", "stop_sequences", "n"})
 
     @validate_call(config=STRICT)
     def __init__(

@@ -1,0 +1,68 @@
+"""Is the measured time to first token the service's own? 256 requests in flight against a server of known pace.
+
+The server (its own process) notes when each request arrived and when its first token left; the runner measures from
+sending to receiving. What is between the two medians is the runner's own doing, and the loopback's.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.openai_server import OpenAIServer
+
+
+def main(*, prompts: int, size: int, first_token_s: float, token_s: float, tokens: int) -> None:
+    """Measure and print."""
+    queues: list[Any] = [multiprocessing.Queue() for _ in range(3)]
+    url, stop, found = queues
+    server = multiprocessing.Process(target=_serve, args=(first_token_s, token_s, url, stop, found))
+    server.start()
+    measured = _run(url.get(), prompts, size, tokens)
+    stop.put(None)
+    most_open, own = found.get()
+    server.join()
+    difference_s = statistics.median(measured) - statistics.median(own)
+    print(f"most requests in flight: {most_open} (batch.size={size})")
+    print(
+        f"median time to first token: server {statistics.median(own):.4f} s, runner {statistics.median(measured):.4f} s"
+    )
+    print(f"difference: {difference_s * 1000:.1f} ms")
+
+
+def _serve(first_token_s: float, token_s: float, url: Any, stop: Any, found: Any) -> None:
+    with OpenAIServer(first_token_s=first_token_s, token_s=token_s) as server:
+        url.put(server.url)
+        stop.get()
+        found.put((server.most_open, [asked.first_token_s for asked in server.asked]))
+
+
+def _run(url: str, prompts: int, size: int, tokens: int) -> list[float]:
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "prompts.jsonl"
+        text = " ".join(["word"] * tokens)
+        path.write_text("\n".join(json.dumps({"prompt": text}) for _ in range(prompts)), encoding="utf-8")
+        overrides = ["provider=openai", f"provider.base_url={url}/v1", f"batch.size={size}", "tracking.traces=off"]
+        overrides += ["prompts=file", f"prompts.path={path}", "hydra.run.dir=out"]
+        subprocess.run(
+            [sys.executable, "-m", "runner", *overrides],
+            cwd=scratch, env=os.environ | {"OPENAI_API_KEY": "none"}, stdout=subprocess.DEVNULL, check=True,
+        )  # fmt: skip
+        lines = (Path(scratch) / "out" / "outcomes.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["time_to_first_token_s"] for line in lines]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--prompts", type=int, default=1024)
+    parser.add_argument("--size", type=int, default=256, help="batch.size")
+    parser.add_argument("--first-token-s", type=float, default=0.5)
+    parser.add_argument("--token-s", type=float, default=0.1)
+    parser.add_argument("--tokens", type=int, default=10)
+    main(**vars(parser.parse_args()))

@@ -1,0 +1,282 @@
+"""OpenAI and every server that speaks its API: chat, responses or completions, streamed, one request a prompt.
+
+Also static batches where a server takes a list of prompts in one completions request. The SDK's own retries are off:
+pacing does them. `azure` is this wire format behind another client.
+"""
+
+import importlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from pydantic import validate_call
+
+from runner.config import STRICT, BatchMode, GenerationParams, ModelConfig, NonEmptyStr
+from runner.errors import ConfigError, MissingPackageError
+from runner.providers._openai_errors import call_errors
+from runner.providers._openai_streams import Answer, read_choices, read_responses, share
+from runner.providers.base import CallError
+from runner.records import Completion, Outcome, Prompt, Stopwatch, Timing, Usage
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+Endpoint = Literal["chat", "responses", "completions"]
+_CONNECTIONS = 1_000_000
+"""Out of reach: the batch mode alone decides how many there are. None would be aiohttp's own limit, which is 100."""
+_KNOBS: Mapping[Endpoint, frozenset[str]] = {
+    "chat": frozenset({"temperature", "top_p", "stop_sequences", "n"}),
+    "completions": frozenset({"temperature", "top_p", "stop_sequences", "n"}),
+    "responses": frozenset({"temperature", "top_p"}),
+}
+
+
+class OpenAIProvider:
+    """Requests to OpenAI, or to a compatible server at `base_url`.
+
+    Args:
+        model: its id is the request's `model`.
+        base_url: the server's address up to and including /v1; null is OpenAI's own.
+        api_key_env: the name of the environment variable that holds the key; null for servers that take none.
+        endpoint: chat, responses or completions.
+        stream: stream the answer, so that time to first token is real; false where a server cannot.
+        max_tokens_field: what the server calls the limit of new tokens in chat requests.
+        service_tier: as in the API (auto, default, flex, priority); another tier than the standard has no known price.
+        reasoning_effort: as in the API; "none" lets reasoning models take a temperature.
+        prediction: the text that the answer is expected to repeat (predicted outputs, chat only).
+        seed: send a seed; null where the server has no such field. Responses have none.
+    """
+
+    name: ClassVar[str] = "openai"
+    default_mode: ClassVar[BatchMode] = "concurrent"
+    is_local: ClassVar[bool] = False
+
+    @validate_call(config=STRICT)
+    def __init__(
+        self,
+        *,
+        model: ModelConfig,
+        base_url: NonEmptyStr | None,
+        api_key_env: NonEmptyStr | None,
+        endpoint: Endpoint,
+        stream: bool,
+        max_tokens_field: Literal["max_completion_tokens", "max_tokens"],
+        service_tier: NonEmptyStr | None,
+        reasoning_effort: NonEmptyStr | None,
+        prediction: NonEmptyStr | None,
+        seed: bool,
+    ) -> None:
+        self._model = model
+        self._base_url = base_url
+        self._api_key_env = api_key_env
+        self._endpoint = endpoint
+        self._stream = stream
+        self._max_tokens_field = max_tokens_field
+        self._service_tier, self._reasoning_effort, self._prediction = service_tier, reasoning_effort, prediction
+        self._seed = seed and endpoint != "responses"
+        self._client: AsyncOpenAI | None = None
+
+    @property
+    def price_list(self) -> str | None:
+        """OpenAI's list for OpenAI's own address and standard tier; any other price is not known."""
+        return "openai" if self._base_url is None and self._service_tier in (None, "auto", "default") else None
+
+    @property
+    def honours(self) -> frozenset[str]:
+        """The generation keys that the endpoint has."""
+        return _KNOBS[self._endpoint]
+
+    def check(self, params: GenerationParams) -> None:
+        """Refuse settings that the endpoint has no place for."""
+        if self._prediction is not None and self._endpoint != "chat":
+            raise ConfigError(
+                f"provider.prediction is for provider.endpoint=chat only, not {self._endpoint!r}: unset it"
+            )
+        if params.temperature > 2:
+            raise ConfigError(f"generation.temperature={params.temperature}: {self.name} takes 0 to 2: lower it")
+
+    def __enter__(self) -> Self:
+        _import_sdk(self.name)
+        self._secret()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is held outside of an event loop."""
+
+    async def __aenter__(self) -> Self:
+        self._client = self._connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return where requests go and what they carry."""
+        return {
+            "base_url": self._base_url or "https://api.openai.com/v1",
+            "endpoint": self._endpoint,
+            "stream": self._stream,
+            "service_tier": self._service_tier,
+            "sends_seed": self._seed,
+        }
+
+    async def generate(self, prompt: Prompt, params: GenerationParams) -> Sequence[Outcome]:
+        """Send one request and return its `n` answers."""
+        send = {"chat": self._chat, "completions": self._complete, "responses": self._respond}[self._endpoint]
+        watch = Stopwatch()
+        with call_errors(self._model.id):
+            answers = await send(prompt, params, watch)
+        timing = watch.stop()
+        return self._completions([prompt], params, answers, timing)
+
+    async def generate_list(self, prompts: Sequence[Prompt], params: GenerationParams) -> Sequence[Outcome]:
+        """Send one completions request with a list of prompts; answers come back in the list's order, `n` a prompt."""
+        watch = Stopwatch()
+        with call_errors(self._model.id):
+            answers = await self._complete_texts([_plain(prompt) for prompt in prompts], params, watch)
+        timing = watch.stop()
+        if len(answers) != len(prompts) * params.n:
+            raise CallError("ListRefused", f"{len(prompts)} prompts in one request gave {len(answers)} answers")
+        return self._completions(prompts, params, answers, timing)
+
+    async def _chat(self, prompt: Prompt, params: GenerationParams, watch: Stopwatch) -> Sequence[Answer]:
+        body: dict[str, Any] = {
+            "messages": _messages(prompt),
+            self._max_tokens_field: params.max_tokens,
+            **self._sampling(params),
+        }
+        if self._reasoning_effort is not None:
+            body["reasoning_effort"] = self._reasoning_effort
+        if self._prediction is not None:
+            body["prediction"] = {"type": "content", "content": self._prediction}
+        chunks = await self._open(self._ready.chat.completions.create, body)
+        return await read_choices(chunks, watch, text=_chat_text, streamed=self._stream, count=params.n)
+
+    async def _complete(self, prompt: Prompt, params: GenerationParams, watch: Stopwatch) -> Sequence[Answer]:
+        return await self._complete_texts(_plain(prompt), params, watch)
+
+    async def _complete_texts(
+        self, texts: str | list[str], params: GenerationParams, watch: Stopwatch
+    ) -> Sequence[Answer]:
+        body = {"prompt": texts, "max_tokens": params.max_tokens, **self._sampling(params)}
+        chunks = await self._open(self._ready.completions.create, body)
+        count = params.n * (1 if isinstance(texts, str) else len(texts))
+        return await read_choices(chunks, watch, text=_completion_text, streamed=self._stream, count=count)
+
+    async def _respond(self, prompt: Prompt, params: GenerationParams, watch: Stopwatch) -> Sequence[Answer]:
+        body: dict[str, Any] = {"input": _messages(prompt), "max_output_tokens": params.max_tokens, "store": False}
+        body |= {"temperature": params.temperature} | ({} if params.top_p is None else {"top_p": params.top_p})
+        if self._reasoning_effort is not None:
+            body["reasoning"] = {"effort": self._reasoning_effort}
+        events = await self._open(self._ready.responses.create, body, usage_option=False)
+        return await read_responses(events, watch, streamed=self._stream)
+
+    async def _open(self, create: Callable[..., Any], body: dict[str, Any], *, usage_option: bool = True) -> Any:
+        if self._service_tier is not None:
+            body["service_tier"] = self._service_tier
+        if self._stream:
+            body |= {"stream": True} | ({"stream_options": {"include_usage": True}} if usage_option else {})
+        return await create(model=self._model.id, **body)
+
+    def _sampling(self, params: GenerationParams) -> dict[str, Any]:
+        values: dict[str, Any] = {
+            "temperature": params.temperature,
+            "top_p": params.top_p,
+            "stop": list(params.stop_sequences) or None,
+            "n": params.n if params.n > 1 else None,
+            "seed": params.seed if self._seed else None,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+    def _completions(
+        self, prompts: Sequence[Prompt], params: GenerationParams, answers: Sequence[Answer], timing: Timing
+    ) -> list[Outcome]:
+        shares = share(answers[0].request_input_tokens, [len(prompt.text) for prompt in prompts])
+        return [
+            Completion(
+                prompt_id=prompt.id,
+                choice=choice,
+                text=answer.text,
+                finish_reason=answer.finish_reason,
+                usage=Usage(input_tokens=input_tokens, output_tokens=answer.output_tokens),
+                timing=timing,
+                model=answer.model or self._model.id,
+            )
+            for place, (prompt, input_tokens) in enumerate(zip(prompts, shares, strict=True))
+            for choice, answer in enumerate(answers[place * params.n : (place + 1) * params.n])
+        ]
+
+    @property
+    def _ready(self) -> "AsyncOpenAI":
+        if self._client is None:
+            raise RuntimeError("requests are sent inside `async with provider:` only")
+        return self._client
+
+    def _connect(self) -> "AsyncOpenAI":
+        from openai import AsyncOpenAI
+
+        return AsyncOpenAI(base_url=self._base_url, api_key=self._secret(), **client_settings())
+
+    def _secret(self) -> str:
+        """Return the key, read from the environment at the last moment.
+
+        Raises:
+            ConfigError: the variable is not set.
+        """
+        if self._api_key_env is None:
+            return "none"
+        key = os.environ.get(self._api_key_env)
+        if not key:
+            raise ConfigError(
+                f"provider {self.name!r} needs a key in the environment variable {self._api_key_env}, which is not "
+                "set: export it, or name another variable in provider.api_key_env"
+            )
+        return key
+
+
+def client_settings() -> dict[str, Any]:
+    """Return what every client is made with: no retries and no timeout of its own, and no limit of connections.
+
+    The default transport's pool gets slower with every connection; aiohttp's does not. Connections are as many as the
+    batch mode asks for.
+    """
+    import httpx2
+    from openai import DefaultAioHttpClient
+
+    limits = httpx2.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS)
+    http_client = DefaultAioHttpClient(limits=limits, timeout=httpx2.Timeout(None, connect=10.0))
+    return {"max_retries": 0, "timeout": httpx2.Timeout(None, connect=10.0), "http_client": http_client}
+
+
+def _import_sdk(provider: str) -> None:
+    for package in ("openai", "aiohttp"):
+        try:
+            importlib.import_module(package)
+        except ModuleNotFoundError:
+            raise MissingPackageError.for_extra(f"provider={provider}", package=package, extra=provider) from None
+
+
+def _messages(prompt: Prompt) -> list[Any]:
+    return [{"role": message.role, "content": message.content} for message in prompt.messages]
+
+
+def _plain(prompt: Prompt) -> str:
+    """Return the prompt as plain text, for endpoints without roles."""
+    return prompt.text
+
+
+def _chat_text(choice: Any, streamed: bool) -> str | None:
+    found: str | None = choice.delta.content if streamed else choice.message.content
+    return found
+
+
+def _completion_text(choice: Any, _streamed: bool) -> str | None:
+    found: str | None = choice.text
+    return found

@@ -1,0 +1,426 @@
+"""A stand-in for Bedrock's runtime on 127.0.0.1: what boto3 sends is checked against botocore's own service model.
+
+It answers with the words of the last user turn. What a family's InvokeModel body may hold is written down here a second
+time, apart from the provider.
+"""
+
+import base64
+import binascii
+import json
+import re
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote
+
+import botocore.session
+from botocore.validate import ParamValidator
+
+OPERATIONS = {
+    "converse": "Converse",
+    "converse-stream": "ConverseStream",
+    "invoke": "InvokeModel",
+    "invoke-with-response-stream": "InvokeModelWithResponseStream",
+}
+LLAMA3_TURN = r"<\|start_header_id\|>user<\|end_header_id\|>\n\n(.*?)<\|eot_id\|>"
+LLAMA4_TURN = r"<\|header_start\|>user<\|header_end\|>\n\n(.*?)<\|eot\|>"
+LLAMA_KEYS = {"prompt", "max_gen_len", "temperature", "top_p"}
+BODIES: Mapping[str, tuple[set[str], set[str]]] = {
+    "anthropic": (
+        {"anthropic_version", "max_tokens", "messages"},
+        {"system", "temperature", "top_p", "top_k", "stop_sequences"},
+    ),
+    "nova": ({"messages"}, {"system", "inferenceConfig"}),
+    "llama3": ({"prompt"}, LLAMA_KEYS),
+    "llama4": ({"prompt"}, LLAMA_KEYS),
+    "mistral": ({"prompt"}, {"max_tokens", "temperature", "top_p", "top_k", "stop"}),
+    "titan": ({"inputText"}, {"textGenerationConfig"}),
+}
+NESTED = {
+    "inferenceConfig": {"maxTokens", "temperature", "topP", "topK", "stopSequences"},
+    "textGenerationConfig": {"maxTokenCount", "temperature", "topP", "stopSequences"},
+}
+"""By family: the keys that a body must have, and those that it may have. Then the objects within them."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An HTTP error instead of an answer."""
+
+    status: int
+    code: str
+    message: str
+    retry_after: str | None = None
+
+
+@dataclass(frozen=True)
+class InBand:
+    """An exception inside the stream, after its first words."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The stream ends after its first words: as if all were well, or with the connection."""
+
+    clean: bool
+
+
+@dataclass(frozen=True)
+class Hang:
+    """No answer until the test releases it."""
+
+    release: threading.Event
+
+
+@dataclass(frozen=True)
+class StopReason:
+    """An answer with this stop reason."""
+
+    value: str
+
+
+@dataclass(frozen=True)
+class NoUsage:
+    """An answer that counts nothing."""
+
+
+Fault = Refusal | InBand | Cut | Hang | StopReason | NoUsage
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One request that arrived."""
+
+    operation: str
+    model_id: str
+    body: Mapping[str, Any]
+    headers: Mapping[str, str]
+    arrived_s: float
+    in_flight: int
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What is answered, before it has a wire format."""
+
+    words: list[str]
+    input_tokens: int
+    limit: int
+    stop_reason: str | None
+    counted: bool
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words[: self.limit])
+
+    @property
+    def output_tokens(self) -> int:
+        return min(len(self.words), self.limit)
+
+    @property
+    def deltas(self) -> list[str]:
+        return re.findall(r"\S+\s*", self.text)
+
+    def finish(self, done: str, cut: str) -> str:
+        return self.stop_reason or (cut if len(self.words) > self.limit else done)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        counts = {"inputTokenCount": self.input_tokens, "outputTokenCount": self.output_tokens}
+        return {"amazon-bedrock-invocationMetrics": counts} if self.counted else {}
+
+    @property
+    def usage(self) -> dict[str, int]:
+        total = self.input_tokens + self.output_tokens
+        counts = {"inputTokens": self.input_tokens, "outputTokens": self.output_tokens, "totalTokens": total}
+        return counts if self.counted else {}
+
+
+class BedrockServer(ThreadingHTTPServer):
+    """`with BedrockServer() as server:` serves until the block ends. `faults` are met first, one a request."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.faults: deque[Fault] = deque()
+        self.seen: list[Seen] = []
+        self.barrier: threading.Barrier | None = None
+        self.lock = threading.Lock()
+        self.in_flight = 0
+        self.service = botocore.session.get_session().get_service_model("bedrock-runtime")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def __enter__(self) -> "BedrockServer":
+        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05})
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away is no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # it would add 40 ms an answer
+    server: BedrockServer
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        fault = self._note()
+        try:
+            self._reply(fault)
+        finally:
+            with self.server.lock:
+                self.server.in_flight -= 1
+
+    def _note(self) -> Fault | None:
+        _, _, model_id, self.action = self.path.split("/", 3)
+        self.raw = self.rfile.read(int(self.headers["Content-Length"]))
+        self.model_id, self.body = unquote(model_id), json.loads(self.raw)
+        with self.server.lock:
+            self.server.in_flight += 1
+            self.server.seen.append(
+                Seen(
+                    OPERATIONS[self.action],
+                    self.model_id,
+                    self.body,
+                    dict(self.headers.items()),
+                    time.perf_counter(),
+                    self.server.in_flight,
+                )
+            )
+            return self.server.faults.popleft() if self.server.faults else None
+
+    def _reply(self, fault: Fault | None) -> None:
+        if self.server.barrier is not None:
+            self.server.barrier.wait(timeout=30)
+        if isinstance(fault, Hang):
+            fault.release.wait(timeout=600)
+        wrong = self._wrong()
+        if wrong:
+            fault = Refusal(400, "ValidationException", wrong)
+        if isinstance(fault, Refusal):
+            self._refuse(fault)
+        elif self.action.endswith("stream"):
+            self._stream(fault)
+        else:
+            self._whole(fault)
+
+    def _wrong(self) -> str | None:
+        """Say what botocore's model, or the family's own body, has no place for."""
+        operation = self.server.service.operation_model(OPERATIONS[self.action])
+        sent = {"body": self.raw} if self.action.startswith("invoke") else self.body
+        report = ParamValidator().validate({"modelId": self.model_id, **sent}, operation.input_shape)
+        if report.has_errors():
+            return str(report.generate_report())
+        if not self.action.startswith("invoke"):
+            return None
+        needed, allowed = BODIES[_family(self.model_id)]
+        inner = {key for name, value in self.body.items() if name in NESTED for key in value.keys() - NESTED[name]}
+        odd = (needed - self.body.keys()) | (self.body.keys() - needed - allowed) | inner
+        return f"Malformed input request: {sorted(odd)}" if odd else None
+
+    def _refuse(self, fault: Refusal) -> None:
+        extra = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
+        self._send(fault.status, {"message": fault.message}, {"x-amzn-ErrorType": fault.code, **extra})
+
+    def _whole(self, fault: Fault | None) -> None:
+        reply = self._compose(fault)
+        if self.action == "converse":
+            self._send(200, _converse_body(reply), {})
+            return
+        family = _family(self.model_id)
+        headers = {
+            "X-Amzn-Bedrock-Input-Token-Count": str(reply.input_tokens),
+            "X-Amzn-Bedrock-Output-Token-Count": str(reply.output_tokens),
+        }
+        self._send(200, _invoke_body(family, reply), headers if reply.counted else {})
+
+    def _send(self, status: int, body: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+        raw = json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(raw)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def _stream(self, fault: Fault | None) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/vnd.amazon.eventstream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        reply = self._compose(fault)
+        converse = self.action == "converse-stream"
+        frames = converse_frames(reply) if converse else invoke_frames(_family(self.model_id), reply)
+        for number, frame in enumerate(frames):
+            if number == 2 and isinstance(fault, InBand):
+                self._chunk(exception_frame(fault))
+                break
+            if number == 2 and isinstance(fault, Cut):
+                if fault.clean:
+                    break
+                self.wfile.write(b"%x\r\n" % len(frame) + frame[:5])
+                self.close_connection = True
+                return
+            self._chunk(frame)
+        self.wfile.write(b"0\r\n\r\n")
+
+    def _chunk(self, frame: bytes) -> None:
+        self.wfile.write(b"%x\r\n" % len(frame) + frame + b"\r\n")
+        self.wfile.flush()
+
+    def _compose(self, fault: Fault | None) -> Reply:
+        family = _family(self.model_id) if self.action.startswith("invoke") else "converse"
+        text, whole, limit = _read(family, self.body)
+        return Reply(
+            words=text.split(),
+            input_tokens=len(whole.split()),
+            limit=limit,
+            stop_reason=fault.value if isinstance(fault, StopReason) else None,
+            counted=not isinstance(fault, NoUsage),
+        )
+
+
+def _family(model_id: str) -> str:
+    known = {"claude": "anthropic", "titan": "titan", "nova": "nova", "llama3": "llama3", "llama4": "llama4"}
+    return next((family for part, family in known.items() if part in model_id), "mistral")
+
+
+def _read(family: str, body: Mapping[str, Any]) -> tuple[str, str, int]:
+    """Return the last user turn, all that was said, and the limit of new tokens."""
+    if family in ("converse", "nova"):
+        turns = [turn["content"][0]["text"] for turn in body["messages"]]
+        system = [block["text"] for block in body.get("system", [])]
+        return turns[-1], " ".join([*system, *turns]), body["inferenceConfig"]["maxTokens"]
+    if family == "anthropic":
+        turns = [turn["content"] for turn in body["messages"]]
+        return turns[-1], " ".join([body.get("system", ""), *turns]), body["max_tokens"]
+    pattern, text, limit = {
+        "llama3": (LLAMA3_TURN, body.get("prompt"), body.get("max_gen_len")),
+        "llama4": (LLAMA4_TURN, body.get("prompt"), body.get("max_gen_len")),
+        "mistral": (r"\[INST\] (.*?) \[/INST\]", body.get("prompt"), body.get("max_tokens")),
+        "titan": (r"User: (.*?)\n", body.get("inputText"), body.get("textGenerationConfig", {}).get("maxTokenCount")),
+    }[family]
+    turns = re.findall(pattern, str(text), re.DOTALL)
+    return turns[-1], " ".join(turns), int(limit or 0)
+
+
+def _converse_body(reply: Reply) -> dict[str, Any]:
+    return {
+        "output": {"message": {"role": "assistant", "content": [{"text": reply.text}]}},
+        "stopReason": reply.finish("end_turn", "max_tokens"),
+        "usage": reply.usage,
+        "metrics": {"latencyMs": 1},
+    }
+
+
+def _invoke_body(family: str, reply: Reply) -> dict[str, Any]:
+    counted = reply.counted
+    if family == "anthropic":
+        usage = {"input_tokens": reply.input_tokens, "output_tokens": reply.output_tokens}
+        return {
+            "type": "message",
+            "content": [{"type": "text", "text": reply.text}],
+            "stop_reason": reply.finish("end_turn", "max_tokens"),
+            "usage": usage if counted else {},
+        }
+    if family == "nova":
+        return _converse_body(reply)
+    if family.startswith("llama"):
+        counts = {"prompt_token_count": reply.input_tokens, "generation_token_count": reply.output_tokens}
+        return {
+            "generation": reply.text,
+            "stop_reason": reply.finish("stop", "length"),
+            **(counts if counted else {}),
+        }
+    if family == "mistral":
+        return {"outputs": [{"text": reply.text, "stop_reason": reply.finish("stop", "length")}]}
+    result = {"outputText": reply.text, "completionReason": reply.finish("FINISH", "LENGTH")}
+    count = {"tokenCount": reply.output_tokens} if counted else {}
+    return {**({"inputTextTokenCount": reply.input_tokens} if counted else {}), "results": [{**result, **count}]}
+
+
+def converse_events(reply: Reply) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield "messageStart", {"role": "assistant"}
+    for delta in reply.deltas:
+        yield "contentBlockDelta", {"delta": {"text": delta}, "contentBlockIndex": 0}
+    yield "contentBlockStop", {"contentBlockIndex": 0}
+    yield "messageStop", {"stopReason": reply.finish("end_turn", "max_tokens")}
+    yield "metadata", {"usage": reply.usage, "metrics": {"latencyMs": 1}}
+
+
+def converse_frames(reply: Reply) -> Iterator[bytes]:
+    for name, payload in converse_events(reply):
+        yield event_frame(name, payload)
+
+
+def invoke_frames(family: str, reply: Reply) -> Iterator[bytes]:
+    for chunk in _invoke_chunks(family, reply):
+        yield event_frame("chunk", {"bytes": base64.b64encode(json.dumps(chunk).encode()).decode()})
+
+
+def _invoke_chunks(family: str, reply: Reply) -> Iterator[dict[str, Any]]:
+    if family == "nova":
+        yield from ({name: payload} for name, payload in converse_events(reply))
+        yield reply.metrics
+    elif family == "anthropic":
+        yield {"type": "message_start", "message": {"content": [], "usage": {"input_tokens": 1, "output_tokens": 1}}}
+        for delta in reply.deltas:
+            yield {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": delta}}
+        yield {"type": "message_delta", "delta": {"stop_reason": reply.finish("end_turn", "max_tokens")}}
+        yield {"type": "message_stop", **reply.metrics}
+    else:
+        yield from _text_chunks(family, reply)
+
+
+def _text_chunks(family: str, reply: Reply) -> Iterator[dict[str, Any]]:
+    text, reason, done, cut = {
+        "mistral": ("text", "stop_reason", "stop", "length"),
+        "titan": ("outputText", "completionReason", "FINISH", "LENGTH"),
+    }.get(family, ("generation", "stop_reason", "stop", "length"))
+    for delta in reply.deltas:
+        part = {text: delta, reason: None}
+        yield {"outputs": [part]} if family == "mistral" else part
+    last = {text: "", reason: reply.finish(done, cut)}
+    yield {**({"outputs": [last]} if family == "mistral" else last), **reply.metrics}
+
+
+def event_frame(name: str, payload: Mapping[str, Any]) -> bytes:
+    headers = {":event-type": name, ":content-type": "application/json", ":message-type": "event"}
+    return frame(headers, json.dumps(payload).encode())
+
+
+def exception_frame(fault: InBand) -> bytes:
+    headers = {":exception-type": fault.code, ":content-type": "application/json", ":message-type": "exception"}
+    return frame(headers, json.dumps({"message": fault.message}).encode())
+
+
+def frame(headers: Mapping[str, str], payload: bytes) -> bytes:
+    """Encode application/vnd.amazon.eventstream: lengths, their checksum, headers, payload, the checksum of all."""
+    encoded = b"".join(
+        bytes([len(name)]) + name.encode() + b"\x07" + struct.pack(">H", len(value)) + value.encode()
+        for name, value in headers.items()
+    )
+    prelude = struct.pack(">II", 16 + len(encoded) + len(payload), len(encoded))
+    message = prelude + struct.pack(">I", binascii.crc32(prelude)) + encoded + payload
+    return message + struct.pack(">I", binascii.crc32(message))

@@ -1,0 +1,267 @@
+"""A local server that speaks as much of OpenAI's API as the provider uses, with a known pace and chosen faults.
+
+Answers are the prompt's words, one a chunk. It keeps what it was asked, when, and how many requests were open at once.
+asyncio streams and nothing else: it must cost little beside the client that it measures.
+"""
+
+import asyncio
+import json
+import ssl
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+Fault = Callable[[int, dict[str, Any]], "dict[str, Any] | None"]
+
+
+@dataclass
+class Asked:
+    """One request as it arrived. `first_token_s` is from its arrival to its first token leaving."""
+
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+    arrived: float
+    first_token_s: float | None = None
+    status: int = 200
+
+
+@dataclass
+class OpenAIServer:
+    """`with OpenAIServer(...) as server:` serves at `server.url`.
+
+    Args:
+        first_token_s: seconds from a request's arrival to its first token.
+        token_s: seconds between tokens.
+        fault: given a request's number and body, what to do instead of answering: {"status", "headers", "body"},
+            {"cut": tokens}, {"raw": bytes} or {"hang": seconds}; None answers.
+        tls: serve https with this context.
+    """
+
+    first_token_s: float = 0.0
+    token_s: float = 0.0
+    fault: Fault = lambda number, body: None
+    tls: ssl.SSLContext | None = None
+    asked: list[Asked] = field(default_factory=list)
+    open: int = 0
+    most_open: int = 0
+
+    def __enter__(self) -> "OpenAIServer":
+        ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(ready)), daemon=True)
+        self._thread.start()
+        assert ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+
+    async def _serve(self, ready: threading.Event) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(self._connection, "127.0.0.1", 0, ssl=self.tls, backlog=2048)
+        scheme = "https" if self.tls else "http"
+        self.url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        ready.set()
+        await self._stop.wait()
+        server.close()
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while request := await self._read(reader):
+                self.open += 1
+                self.most_open = max(self.most_open, self.open)
+                try:
+                    if not await self._answer(request, writer):
+                        break
+                finally:
+                    self.open -= 1
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    async def _read(self, reader: asyncio.StreamReader) -> Asked | None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        arrived = time.perf_counter()
+        first, *lines = head.decode().split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
+        asked = Asked(path=first.split()[1], headers=headers, body=json.loads(body or b"{}"), arrived=arrived)
+        self.asked.append(asked)
+        return asked
+
+    async def _answer(self, asked: Asked, writer: asyncio.StreamWriter) -> bool:
+        fault = self.fault(len(self.asked) - 1, asked.body) or {}
+        if "hang" in fault:
+            await asyncio.sleep(fault["hang"])
+        if "status" in fault or "raw" in fault:
+            asked.status = fault.get("status", 200)
+            payload = fault.get("raw") or json.dumps(fault.get("body", {})).encode()
+            _head(writer, asked.status, {"content-length": str(len(payload)), **fault.get("headers", {})})
+            writer.write(payload)
+            await writer.drain()
+            return True
+        if not asked.body.get("stream"):
+            await asyncio.sleep(self.first_token_s)
+            payload = json.dumps(_whole(asked)).encode()
+            _head(writer, 200, {"content-length": str(len(payload))})
+            writer.write(payload)
+            await writer.drain()
+            return True
+        return await self._stream(asked, writer, fault.get("cut"))
+
+    async def _stream(self, asked: Asked, writer: asyncio.StreamWriter, cut: int | None) -> bool:
+        _head(writer, 200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})
+        sent = 0
+        async for event in self._paced(asked):
+            if cut is not None and sent >= cut:
+                return False
+            sent += 1
+            data = b"data: " + json.dumps(event).encode() + b"\n\n"
+            writer.write(b"%x\r\n%b\r\n" % (len(data), data))
+            await writer.drain()
+        writer.write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
+        await writer.drain()
+        return True
+
+    async def _paced(self, asked: Asked) -> AsyncIterator[dict[str, Any]]:
+        due = asked.arrived + self.first_token_s
+        for event, is_token in _events(asked):
+            if is_token:
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                due += self.token_s
+                if asked.first_token_s is None:
+                    asked.first_token_s = time.perf_counter() - asked.arrived
+            yield event
+
+
+def _head(writer: asyncio.StreamWriter, status: int, headers: dict[str, str]) -> None:
+    lines = [
+        f"HTTP/1.1 {status} X",
+        *(f"{name}: {value}" for name, value in ({"content-type": "application/json"} | headers).items()),
+    ]
+    writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+
+
+def words(text: str, limit: int) -> tuple[list[str], str]:
+    found = text.split()
+    return [word if place == 0 else f" {word}" for place, word in enumerate(found[:limit])], "length" if len(
+        found
+    ) > limit else "stop"
+
+
+def _texts(asked: Asked) -> list[str]:
+    body = asked.body
+    if "prompt" in body:
+        return [body["prompt"]] if isinstance(body["prompt"], str) else body["prompt"]
+    return [(body.get("messages") or body["input"])[-1]["content"]]
+
+
+def _limit(body: dict[str, Any]) -> int:
+    return next(body[name] for name in ("max_completion_tokens", "max_output_tokens", "max_tokens") if name in body)
+
+
+def _answers(asked: Asked) -> list[tuple[list[str], str]]:
+    return [words(text, _limit(asked.body)) for text in _texts(asked) for _ in range(asked.body.get("n", 1))]
+
+
+def _usage(asked: Asked) -> dict[str, int]:
+    given, made = sum(len(text.split()) for text in _texts(asked)), sum(len(pieces) for pieces, _ in _answers(asked))
+    if asked.path.endswith("/responses"):
+        return {"input_tokens": given, "output_tokens": made, "total_tokens": given + made}
+    return {"prompt_tokens": given, "completion_tokens": made, "total_tokens": given + made}
+
+
+def _base(asked: Asked) -> dict[str, Any]:
+    return {"id": "x", "created": 0, "model": f"{asked.body.get('model')}-2026", "system_fingerprint": "fp_local"}
+
+
+def _whole(asked: Asked) -> dict[str, Any]:
+    if asked.path.endswith("/responses"):
+        return _response(asked)
+    chat = "messages" in asked.body
+    choices = [
+        {
+            "index": index,
+            "finish_reason": end,
+            **({"message": {"role": "assistant", "content": "".join(pieces)}} if chat else {"text": "".join(pieces)}),
+        }
+        for index, (pieces, end) in enumerate(_answers(asked))
+    ]
+    return {
+        **_base(asked),
+        "object": "chat.completion" if chat else "text_completion",
+        "choices": choices,
+        "usage": _usage(asked),
+    }
+
+
+def _response(asked: Asked) -> dict[str, Any]:
+    ((pieces, end),) = _answers(asked)
+    output = [
+        {
+            "type": "message",
+            "id": "m",
+            "role": "assistant",
+            "status": "completed",
+            "content": [{"type": "output_text", "text": "".join(pieces), "annotations": []}],
+        }
+    ]
+    cut = (
+        {"incomplete_details": {"reason": "max_output_tokens"}, "status": "incomplete"}
+        if end == "length"
+        else {"incomplete_details": None, "status": "completed"}
+    )
+    return {
+        **_base(asked),
+        "object": "response",
+        "created_at": 0,
+        "output": output,
+        "usage": _usage(asked),
+        "error": None,
+        "parallel_tool_calls": False,
+        "tool_choice": "auto",
+        "tools": [],
+        **cut,
+    }
+
+
+def _events(asked: Asked) -> list[tuple[dict[str, Any], bool]]:
+    answers = _answers(asked)
+    if asked.path.endswith("/responses"):
+        ((pieces, _),) = answers
+        deltas: list[tuple[dict[str, Any], bool]] = [
+            (
+                {
+                    "type": "response.output_text.delta",
+                    "delta": piece,
+                    "content_index": 0,
+                    "item_id": "m",
+                    "output_index": 0,
+                    "sequence_number": n,
+                    "logprobs": [],
+                },
+                True,
+            )
+            for n, piece in enumerate(pieces)
+        ]
+        final = _response(asked)
+        return [*deltas, ({"type": f"response.{final['status']}", "response": final, "sequence_number": 99}, False)]
+    chat = "messages" in asked.body
+    base = {**_base(asked), "object": "chat.completion.chunk" if chat else "text_completion"}
+    steps = max(len(pieces) for pieces, _ in answers)
+    events: list[tuple[dict[str, Any], bool]] = []
+    for step in range(steps):
+        for index, (pieces, _) in enumerate(answers):
+            if step < len(pieces):
+                part = {"delta": {"content": pieces[step]}} if chat else {"text": pieces[step]}
+                events.append(({**base, "choices": [{"index": index, "finish_reason": None, **part}]}, True))
+    for index, (_, end) in enumerate(answers):
+        part = {"delta": {}} if chat else {"text": ""}
+        events.append(({**base, "choices": [{"index": index, "finish_reason": end, **part}]}, False))
+    if asked.body.get("stream_options", {}).get("include_usage"):
+        events.append(({**base, "choices": [], "usage": _usage(asked)}, False))
+    return events
