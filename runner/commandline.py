@@ -103,6 +103,14 @@ def _run(cfg: DictConfig, directory: Path) -> int:
     return summary.exit_code
 
 
+def compose_config(arguments: Sequence[str], *, config_dir: str | None = None) -> RunConfig:
+    """Compose and check one configuration without Hydra's folders and logs, for commands that run nothing."""
+    refuse_secrets(arguments)
+    own = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
+    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3", job_name="runner"):
+        return from_hydra(hydra.compose("config", [*arguments, *own]))
+
+
 def from_hydra(cfg: DictConfig) -> RunConfig:
     """Check a composed configuration; from here on there is no DictConfig."""
     return parse(cast("Mapping[str, Any]", OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)))

@@ -13,6 +13,13 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+MODELS = {
+    "object": "list",
+    "data": [
+        {"id": "small", "object": "model", "created": 1767225600, "owned_by": "x"},
+        {"id": "old", "object": "model", "created": 0, "owned_by": "x", "shutdown_date": "2027-01-14"},
+    ],
+}
 Fault = Callable[[int, dict[str, Any]], "dict[str, Any] | None"]
 
 
@@ -95,6 +102,9 @@ class OpenAIServer:
 
     async def _answer(self, asked: Asked, writer: asyncio.StreamWriter) -> bool:
         fault = self.fault(len(self.asked) - 1, asked.body) or {}
+        if asked.path.partition("?")[0].endswith("/models"):
+            fault = {"body": MODELS}
+            asked.status, fault["status"] = 200, 200
         if "hang" in fault:
             await asyncio.sleep(fault["hang"])
         if "status" in fault or "raw" in fault:

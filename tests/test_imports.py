@@ -21,6 +21,7 @@ LAYERS = [
     {"sweep"},
     {"app"},
     {"commandline"},
+    {"plan", "models"},
     {"__main__"},
 ]
 OWNERS = {

@@ -23,26 +23,33 @@ class Answer:
     finish_reason: FinishReason
 
 
-class CausalLM:
-    """A model with its tokenizer: from prompts to token rows, and from token rows to answers."""
+class Writer:
+    """Writes prompts as the model reads them: template applied where there is one, then tokens."""
 
-    def __init__(self, *, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", uses_template: bool) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", *, use_template: bool) -> None:
+        self.tokenizer = tokenizer
+        self.uses_template = use_template and bool(getattr(tokenizer, "chat_template", None))
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Return the token ids of one prompt, nothing padded."""
+        if self.uses_template:
+            messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(self.tokenizer(prompt.text)["input_ids"])
+
+
+class CausalLM:
+    """A model with its tokenizer: from token rows to answers."""
+
+    def __init__(self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
         self.model = model
-        self.uses_template = uses_template
         self._tokenizer = tokenizer
         self._eos = _end_of_sequence_ids(model, tokenizer)
         self.context_length = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**62
         # generate() fills what a call leaves open from the checkpoint's own generation config (top_k, repetition
         # penalty ...): an experiment states everything itself.
         model.generation_config = type(model.generation_config)()
-
-    def encode(self, prompt: Prompt) -> list[int]:
-        """Return the token ids of one prompt, template applied, nothing padded."""
-        if self.uses_template:
-            messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
-            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-        return list(self._tokenizer(prompt.text)["input_ids"])
 
     def generate(self, encoded: list[list[int]], params: GenerationParams, watch: Stopwatch) -> list[list[int]]:
         """Return the new tokens of every row, `n` neighbours per prompt, each as long as the longest."""

@@ -43,6 +43,28 @@ class Provider(Protocol):
         """Return what was resolved on loading (device, dtype, threads), for the record."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """A model that an account or a machine can use. `id` is what `model.id` takes."""
+
+    id: str
+    kind: str
+    detail: str
+    shutdown_date: str | None = None
+
+
+@runtime_checkable
+class ModelLister(Protocol):
+    """A provider that can say which models there are."""
+
+    def list_models(self) -> Sequence[ModelInfo]:
+        """Return them. Needs no `with`; asks a service that there is, with the account's credentials.
+
+        Raises:
+            CallError: the service does not say.
+        """
+
+
 @runtime_checkable
 class TokenCounter(Protocol):
     """A provider that can count a prompt's input tokens before it generates."""

@@ -22,7 +22,7 @@ from runner.config import STRICT, BatchMode, GenerationParams, ModelConfig, NonE
 from runner.errors import ConfigError, MissingPackageError
 from runner.providers._bedrock_bodies import CONVERSE, FAMILIES, FINISH_REASONS, Body, Reader, Shape, family_of
 from runner.providers._bedrock_errors import call_errors, first_line
-from runner.providers.base import CallError
+from runner.providers.base import CallError, ModelInfo
 from runner.records import Completion, Outcome, Prompt, Stopwatch, Timing, Usage
 
 log = logging.getLogger(__name__)
@@ -137,6 +137,15 @@ class BedrockProvider:
             "boto3": boto3.__version__,
         }
 
+    def list_models(self) -> Sequence[ModelInfo]:
+        """Return the region's text models and inference profiles (`bedrock:List*` rights are needed)."""
+        with self, call_errors(f"listing models in region {self._region}"):
+            control = self._session().client("bedrock", config=self._settings(plain=False))
+            models = control.list_foundation_models(byOutputModality="TEXT")["modelSummaries"]
+            pages = control.get_paginator("list_inference_profiles").paginate()
+            profiles = [profile for page in pages for profile in page["inferenceProfileSummaries"]]
+        return [*map(_model_info, models), *map(_profile_info, profiles)]
+
     async def generate(self, prompt: Prompt, params: GenerationParams) -> Sequence[Outcome]:
         """Send one request, in a thread of its own, and return its one answer."""
         ask = functools.partial(self._ask, self._request(prompt, params))
@@ -148,13 +157,20 @@ class BedrockProvider:
         return self._family.shape if self._api == "invoke" and self._family is not None else CONVERSE
 
     def _connect(self) -> Any:
-        import boto3
-        from botocore.config import Config
-
-        session = boto3.Session(profile_name=self._profile, region_name=self._region)
+        session = self._session()
         plain = urllib.parse.urlsplit(self._endpoint_url or "").scheme == "http"
         _require_region_and_credentials(session, bearer=not plain)
-        settings = Config(
+        return session.client("bedrock-runtime", endpoint_url=self._endpoint_url, config=self._settings(plain=plain))
+
+    def _session(self) -> Any:
+        import boto3
+
+        return boto3.Session(profile_name=self._profile, region_name=self._region)
+
+    def _settings(self, *, plain: bool) -> Any:
+        from botocore.config import Config
+
+        return Config(
             retries={"mode": "standard", "total_max_attempts": 1},
             read_timeout=_READ_TIMEOUT_S,
             connect_timeout=_CONNECT_TIMEOUT_S,
@@ -162,7 +178,6 @@ class BedrockProvider:
             tcp_keepalive=True,
             signature_version="v4" if plain else None,  # botocore sends no bearer token over plain http
         )
-        return session.client("bedrock-runtime", endpoint_url=self._endpoint_url, config=settings)
 
     def _request(self, prompt: Prompt, params: GenerationParams) -> Mapping[str, Any]:
         body = self._shape.body(prompt.messages, params)
@@ -203,6 +218,21 @@ class BedrockProvider:
             timing=timing,
             model=self._model.id,
         )
+
+
+def _model_info(model: Body) -> ModelInfo:
+    inference = ", ".join(model.get("inferenceTypesSupported", ())).lower()
+    ends = model.get("modelLifecycle", {}).get("endOfLifeTime")
+    detail = f"{model.get('providerName', '')} {inference}".strip()
+    return ModelInfo(
+        id=model["modelId"], kind="model", detail=detail, shutdown_date=ends.date().isoformat() if ends else None
+    )
+
+
+def _profile_info(profile: Body) -> ModelInfo:
+    return ModelInfo(
+        id=profile["inferenceProfileId"], kind="inference profile", detail=profile.get("inferenceProfileName", "")
+    )
 
 
 def _converse(response: Body) -> Iterator[Body]:

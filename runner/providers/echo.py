@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field, validate_call
 
 from runner.config import STRICT, BatchMode, GenerationParams, ModelConfig
-from runner.providers.base import JobRef, JobStatus
+from runner.providers.base import JobRef, JobStatus, ModelInfo
 from runner.records import Completion, ErrorInfo, Failure, Outcome, Prompt, Stopwatch, Timing, Usage
 
 
@@ -55,6 +55,10 @@ class EchoProvider:
     def describe(self) -> Mapping[str, Any]:
         """Return nothing: an echo depends on nothing."""
         return {}
+
+    def list_models(self) -> Sequence[ModelInfo]:
+        """Return the one there is: an echo under any name."""
+        return [ModelInfo(id=self._model.id, kind="built in", detail="answers from the prompt")]
 
     def count_tokens(self, prompt: Prompt) -> int:
         """Return the number of words."""

@@ -4,9 +4,11 @@ Also static batches where a server takes a list of prompts in one completions re
 pacing does them. `azure` is this wire format behind another client.
 """
 
+import asyncio
 import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -16,7 +18,7 @@ from runner.config import STRICT, BatchMode, GenerationParams, ModelConfig, NonE
 from runner.errors import ConfigError, MissingPackageError
 from runner.providers._openai_errors import call_errors
 from runner.providers._openai_streams import Answer, read_choices, read_responses, share
-from runner.providers.base import CallError
+from runner.providers.base import CallError, ModelInfo
 from runner.records import Completion, Outcome, Prompt, Stopwatch, Timing, Usage
 
 if TYPE_CHECKING:
@@ -126,6 +128,17 @@ class OpenAIProvider:
             "service_tier": self._service_tier,
             "sends_seed": self._seed,
         }
+
+    def list_models(self) -> Sequence[ModelInfo]:
+        """Return the models that the key can use, with the day on which they are shut down, where the service says."""
+        _import_sdk(self.name)
+
+        async def ask() -> list[ModelInfo]:
+            async with self:
+                return [_model_info(model) async for model in self._ready.models.list()]
+
+        with call_errors(self._model.id):
+            return sorted(asyncio.run(ask()), key=lambda model: model.id)
 
     async def generate(self, prompt: Prompt, params: GenerationParams) -> Sequence[Outcome]:
         """Send one request and return its `n` answers."""
@@ -261,6 +274,12 @@ def _import_sdk(provider: str) -> None:
             importlib.import_module(package)
         except ModuleNotFoundError:
             raise MissingPackageError.for_extra(f"provider={provider}", package=package, extra=provider) from None
+
+
+def _model_info(model: Any) -> ModelInfo:
+    created = datetime.fromtimestamp(model.created, UTC).date().isoformat() if model.created else ""
+    date = getattr(model, "shutdown_date", None)
+    return ModelInfo(id=model.id, kind="model", detail=created, shutdown_date=None if date is None else str(date))
 
 
 def _messages(prompt: Prompt) -> list[Any]:

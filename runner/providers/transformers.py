@@ -12,7 +12,8 @@ from pydantic import StringConstraints, validate_call
 from runner.config import STRICT, BatchMode, GenerationParams, ModelConfig, NonEmptyStr
 from runner.errors import ConfigError, MissingPackageError, ModelError, OutOfMemoryError
 from runner.providers import _embedded
-from runner.providers._causal_lm import Answer, CausalLM
+from runner.providers._causal_lm import Answer, CausalLM, Writer
+from runner.providers.base import ModelInfo
 from runner.records import (
     Completion,
     ErrorInfo,
@@ -70,6 +71,7 @@ class TransformersProvider:
         self._compile = compile
         self._chat_template = chat_template
         self._trust_remote_code = trust_remote_code
+        self._tokenizer: Writer | None = None
         self._loaded: CausalLM | None = None
 
     def check(self, params: GenerationParams) -> None:
@@ -91,7 +93,7 @@ class TransformersProvider:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._loaded = None
+        self._loaded = self._tokenizer = None
         gc.collect()
         import torch
 
@@ -107,7 +109,7 @@ class TransformersProvider:
             "device": str(model.device),
             "dtype": str(model.dtype).removeprefix("torch."),
             "attn_implementation": model.config._attn_implementation,
-            "chat_template": self._here.uses_template,
+            "chat_template": self._writer.uses_template,
             "model_revision": getattr(model.config, "_commit_hash", None),
             "parameters": model.num_parameters(),
             "threads": torch.get_num_threads(),
@@ -118,9 +120,27 @@ class TransformersProvider:
             facts["cuda"] = torch.version.cuda
         return facts
 
+    def list_models(self) -> Sequence[ModelInfo]:
+        """Return the embedded models and what the Hugging Face cache holds. Loads no model."""
+        _import_libraries()
+        from huggingface_hub import CacheNotFound, scan_cache_dir
+
+        embedded = [
+            ModelInfo(id=name, kind="embedded", detail=found.requirement) for name, found in _embedded.MODELS.items()
+        ]
+        try:
+            cached = scan_cache_dir().repos
+        except CacheNotFound:
+            cached = frozenset()
+        return embedded + [
+            ModelInfo(id=repo.repo_id, kind="cached", detail=f"{repo.size_on_disk / 2**20:,.0f} MiB")
+            for repo in sorted(cached, key=lambda repo: repo.repo_id)
+            if repo.repo_type == "model"
+        ]
+
     def count_tokens(self, prompt: Prompt) -> int:
         """Return the tokens of the prompt as the model sees it, its template's included."""
-        return len(self._here.encode(prompt))
+        return len(self._writer.encode(prompt))
 
     def generate_batch(self, prompts: Sequence[Prompt], params: GenerationParams) -> Sequence[Outcome]:
         """Generate once for all prompts. A prompt too long for the model fails alone.
@@ -131,7 +151,7 @@ class TransformersProvider:
         from transformers import set_seed
 
         watch = Stopwatch()
-        encoded = [self._here.encode(prompt) for prompt in prompts]
+        encoded = [self._writer.encode(prompt) for prompt in prompts]
         fitting = [len(ids) + params.max_tokens <= self._here.context_length for ids in encoded]
         set_seed(params.seed)
         with _memory_errors(len(prompts), max(map(len, encoded)), params, self._here.model.device.type):
@@ -155,31 +175,40 @@ class TransformersProvider:
             raise RuntimeError("the model is loaded inside `with provider:` only")
         return self._loaded
 
+    @property
+    def _writer(self) -> Writer:
+        """The tokenizer, loaded on first use: counting tokens needs no model."""
+        if self._tokenizer is None:
+            _import_libraries()
+            from transformers import AutoTokenizer
+
+            with _model_errors(self._config.id):
+                tokenizer = AutoTokenizer.from_pretrained(**self._source, padding_side="left")
+            if tokenizer.pad_token is None:
+                tokenizer.pad_token = tokenizer.eos_token
+            self._tokenizer = Writer(tokenizer, use_template=self._chat_template)
+        return self._tokenizer
+
+    @property
+    def _source(self) -> dict[str, Any]:
+        revision = {} if self._config.revision is None else {"revision": self._config.revision}
+        folder = _embedded.resolve(self._config.id)
+        return {"pretrained_model_name_or_path": folder, "trust_remote_code": self._trust_remote_code, **revision}
+
     def _load(self) -> CausalLM:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
 
-        source: dict[str, Any] = {
-            "pretrained_model_name_or_path": _embedded.resolve(self._config.id),
-            "trust_remote_code": self._trust_remote_code,
-        }
-        if self._config.revision is not None:
-            source["revision"] = self._config.revision
-        tokenizer = AutoTokenizer.from_pretrained(**source, padding_side="left")
-        if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token
         device = torch.device(_choose_device(self._device_name))
         model = AutoModelForCausalLM.from_pretrained(
-            **source, dtype="auto" if self._dtype_name == "auto" else self._dtype_name,
-            attn_implementation=self._attention,
-        )  # fmt: skip
+            **self._source, dtype=self._dtype_name, attn_implementation=self._attention
+        )
         if self._dtype_name == "auto":
             model = model.to(_choose_dtype(model.dtype, device))
         model = model.to(device).eval()
         if self._compile:
             model.forward = torch.compile(model.forward, dynamic=True)
-        has_template = bool(getattr(tokenizer, "chat_template", None))
-        return CausalLM(model=model, tokenizer=tokenizer, uses_template=self._chat_template and has_template)
+        return CausalLM(model, self._writer.tokenizer)
 
     def _completion(self, prompt: Prompt, input_tokens: int, choice: int, answer: Answer, timing: Timing) -> Completion:
         return Completion(

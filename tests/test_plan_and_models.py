@@ -1,0 +1,140 @@
+"""`python -m runner.plan` and `python -m runner.models`: what they say, and what they do not do."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from runner import models, plan
+from tests.conftest import Compose
+from tests.openai_server import OpenAIServer
+
+
+def test_a_plan_adds_up(config: Compose):
+    found = plan.plan(
+        config("provider=echo", "batch.mode=static", "batch.size=10", "generation.max_tokens=5", "generation.n=2",
+               "model.price={input_usd_per_million: 1000000, output_usd_per_million: 2000000}")
+    )  # fmt: skip
+    assert (found.prompts, found.requests, found.most_output_tokens) == (64, 7, 640)
+    assert (found.input_tokens_are, found.price) == ("counted", "model.price")
+    assert found.least_cost_usd == pytest.approx(found.input_tokens)
+    assert found.most_cost_usd == pytest.approx(found.input_tokens + 2 * 640)
+
+
+def test_a_plan_knows_the_time_under_the_limits(config: Compose):
+    limited = config("provider=openai", "limits.requests_per_minute=32", "limits.tokens_per_minute=1000000")
+    assert plan.plan(limited).most_time_s == pytest.approx(120)
+    assert plan.plan(config("provider=openai")).most_time_s is None
+
+
+def test_a_plan_needs_no_key_and_sends_nothing(config: Compose, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with OpenAIServer() as server:
+        found = plan.plan(config("provider=openai", f"provider.base_url={server.url}/v1"))
+        assert not server.asked
+    assert found.input_tokens_are.startswith("estimated")
+    assert found.most_cost_usd is None, "another server than OpenAI's own has no known price"
+
+
+def test_prices_are_looked_up_exactly_or_not_at_all(config: Compose):
+    assert (plan.plan(config("provider=openai")).most_cost_usd or 0) > 0
+    for unknown in (("model.id=gpt-nonsense-9",), ("provider.service_tier=flex",)):
+        found = plan.plan(config("provider=openai", *unknown))
+        assert (found.price, found.most_cost_usd) == (None, None)
+    assert (plan.plan(config("provider=bedrock")).most_cost_usd or 0) > 0
+
+
+def test_a_local_models_tokens_are_counted_without_loading_it(config: Compose, tiny_model: Path):
+    (tiny_model / "model.safetensors").rename(tiny_model / "away")
+    try:
+        found = plan.plan(config(f"model.id={tiny_model}", "prompts=memo"))
+    finally:
+        (tiny_model / "away").rename(tiny_model / "model.safetensors")
+    assert (found.input_tokens, found.input_tokens_are) == (
+        len("Hello, my name is" + "What is the capital of"),
+        "counted",
+    )
+
+
+def test_plan_on_the_command_line(capsys: pytest.CaptureFixture[str]):
+    plan.main(["provider=openai", "--json"])
+    assert json.loads(capsys.readouterr().out)["requests"] == 64
+    plan.main(["provider=openai"])
+    assert "genai-prices" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        plan.main(["provider=openai", "batch.size=0"])
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("provider", ["openai", "azure"])
+def test_a_services_models_are_listed_with_their_end(provider: str, config: Compose, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", "k")
+    with OpenAIServer() as server:
+        address = (
+            f"provider.base_url={server.url}/v1" if provider == "openai" else f"provider.azure_endpoint={server.url}"
+        )
+        old, small = models.models(config(f"provider={provider}", address))
+    assert (old.id, old.shutdown_date) == ("old", "2027-01-14")
+    assert (small.id, small.detail, small.shutdown_date) == ("small", "2026-01-01", None)
+
+
+@contextmanager
+def bedrock_control() -> Iterator[str]:
+    answers = {
+        "/foundation-models": {
+            "modelSummaries": [
+                {"modelArn": "arn:aws:bedrock:us-east-1::foundation-model/a.b", "modelId": "a.b", "providerName": "A",
+                 "inferenceTypesSupported": ["ON_DEMAND"], "modelLifecycle": {"status": "LEGACY", "endOfLifeTime": "2027-02-03T00:00:00Z"}},
+            ]
+        },
+        "/inference-profiles": {"inferenceProfileSummaries": [{"inferenceProfileId": "us.a.b", "inferenceProfileName": "US A B"}]},
+    }  # fmt: skip
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(answers[self.path.partition("?")[0]]).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_bedrocks_models_and_inference_profiles_are_listed(config: Compose, monkeypatch: pytest.MonkeyPatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "fake")
+    monkeypatch.delenv("AWS_BEARER_TOKEN_BEDROCK", raising=False)
+    with bedrock_control() as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK", url)
+        model, profile = models.models(config("provider=bedrock", "provider.region=us-east-1"))
+    assert (model.id, model.kind, model.shutdown_date) == ("a.b", "model", "2027-02-03")
+    assert (profile.id, profile.kind, profile.detail) == ("us.a.b", "inference profile", "US A B")
+
+
+def test_this_machines_models_are_listed_as_a_table_and_as_json(capsys: pytest.CaptureFixture[str]):
+    models.main([])
+    assert "embedded/SmolLM2-135M-Instruct" in capsys.readouterr().out
+    models.main(["--json"])
+    assert json.loads(capsys.readouterr().out)[0]["kind"] == "embedded"
+
+
+def test_a_list_that_cannot_be_had_is_one_message(config: Compose, capsys: pytest.CaptureFixture[str]):
+    with OpenAIServer() as server:
+        url = server.url
+    with pytest.raises(SystemExit) as ended:
+        models.main(["provider=openai", f"provider.base_url={url}/v1", "provider.api_key_env=null"])
+    assert ended.value.code == 2
+    assert "cannot reach 127.0.0.1" in capsys.readouterr().err
