@@ -89,9 +89,9 @@ def _loaded(provider: Provider) -> Iterator[float]:
 
 def _warm_up(provider: Provider, prompts: Sequence[Prompt], config: RunConfig) -> None:
     """Generate a few tokens for the first batches, unmeasured and not kept. Never on a service: it would be paid."""
-    if provider.is_local and config.batch.warmup:
+    if provider.is_local and config.warmup_prompts:
         few = config.params().model_copy(update={"max_tokens": min(_WARMUP_TOKENS, config.generation.max_tokens)})
-        for _ in _outcomes(provider, prompts[: config.batch.size * config.batch.warmup], few, config):
+        for _ in _outcomes(provider, prompts[: config.warmup_prompts], few, config):
             continue
 
 
@@ -115,6 +115,8 @@ def _generate(
         duration_s = time.perf_counter() - start
     for number, values in steps.finish():
         tracked.log_step(number, values)
+    for done, requests in getattr(calls, "path", ()):
+        tracked.log_step(done, {"batch/requests_in_flight": requests})
     peak = memory.read_mb()
     return {"duration_s": duration_s} | ({} if peak is None else {"peak_memory_mb": peak}), stopped
 

@@ -96,13 +96,25 @@ class PromptsConfig(_Section):
         return self
 
 
+MOST_REQUESTS = 1024
+"""Requests in flight beyond which batch.size=auto does not look."""
+
+
 class BatchConfig(_Section):
-    """How prompts reach the model. `mode` null is what the provider does best interactively."""
+    """How prompts reach the model. `mode` null is what the provider does best interactively.
+
+    `size` auto finds the largest number of requests in flight that a service takes (concurrent mode only).
+    """
 
     mode: BatchMode | None
-    size: PositiveInt
+    size: PositiveInt | Literal["auto"]
     order: Literal["length", "given"]
     warmup: NonNegativeInt
+
+    @property
+    def count(self) -> int:
+        """`size` as a number; for auto, the most that is ever tried."""
+        return MOST_REQUESTS if self.size == "auto" else self.size
 
 
 class LimitsConfig(_Section):
@@ -156,6 +168,11 @@ class RunConfig(_Section):
         """Return what a provider is handed, with the run's seed unless another is given."""
         return GenerationParams(**self.generation.model_dump(), seed=self.seed if seed is None else seed)
 
+    @property
+    def warmup_prompts(self) -> int:
+        """How many prompts are generated unmeasured before a run."""
+        return self.batch.warmup * (1 if self.batch.size == "auto" else self.batch.size)
+
     def with_mode(self, mode: BatchMode) -> "RunConfig":
         """Return this configuration with the batch mode stated."""
         return self.model_copy(update={"batch": self.batch.model_copy(update={"mode": mode})})
@@ -185,7 +202,11 @@ def explain(error: ValidationError, constructor: Mapping[str, Sequence[str]] | N
         constructor: for a constructor, its section's name and its arguments.
     """
     section, known = next(iter(constructor.items())) if constructor else ("", None)
-    return "\n".join(_explain_one(found, section, known) for found in error.errors(include_url=False))
+    said: dict[str, list[str]] = {}
+    for found in error.errors(include_url=False):
+        subject, _, remedy = _explain_one(found, section, known).partition(": ")
+        said.setdefault(subject, []).append(remedy)
+    return "\n".join(f"{subject}: {', or '.join(remedies)}" for subject, remedies in said.items())
 
 
 def unknown_key(key: str, known: Sequence[str]) -> str:
@@ -210,7 +231,7 @@ def known_keys(section: str) -> list[str]:
 
 
 def _explain_one(found: Any, section: str, known: Sequence[str] | None) -> str:
-    location = [str(part) for part in found["loc"] if not str(part).startswith(("function-", "constrained-"))]
+    location = [str(part) for part in found["loc"] if not str(part).startswith(_BRANCHES)]
     key = ".".join(filter(None, (section, *location)))
     if found["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         names = known if known is not None else known_keys(key.rpartition(".")[0])
@@ -222,6 +243,8 @@ def _explain_one(found: Any, section: str, known: Sequence[str] | None) -> str:
     return f"{key}={found['input']!r}: {_REMEDIES.get(found['type']) or _lower_first(found['msg'])}"
 
 
+_BRANCHES = ("function-", "constrained-", "literal[", "lax-or-strict")
+"""Parts of a location that name a branch of a type, not a key."""
 _REMEDIES = {
     "tuple_type": "give a list: KEY=[A,B]",
     "string_pattern_mismatch": "that is not one of the values it can have",

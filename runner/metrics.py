@@ -19,6 +19,8 @@ NAMES = (
     *("retries", "prompt_padding_ratio", "tail_wait_ratio", "cost_usd", "overhead_s", "peak_memory_mb"),
 )
 
+_STEP = 16
+"""Outcomes in a step where the batch size is found by the run itself."""
 _SAMPLES_NEEDED = {50: 1, 90: 10, 95: 20, 99: 100}
 """A percentile is stated from this many samples on: fewer would only repeat the largest."""
 
@@ -59,7 +61,7 @@ class Steps:
     """Cuts a stream of outcomes into steps: a static batch is one, and so are `batch.size` outcomes of other modes."""
 
     def __init__(self, config: BatchConfig) -> None:
-        self._static, self._size = config.mode == "static", config.size
+        self._static, self._size = config.mode == "static", _STEP if config.size == "auto" else config.size
         self._open: list[Outcome] = []
         self._closed: list[dict[str, float]] = []
 

@@ -22,10 +22,12 @@ from runner.errors import AccessError, BudgetError, ConfigError, ServiceError
 from runner.pricing import Price, price_of
 from runner.providers.base import UNREACHABLE, CallError, ConcurrentProvider, ListProvider, Provider
 from runner.records import Completion, ErrorInfo, Failure, Outcome, Prompt, Stopwatch, Timing
+from runner.window import Window
 
 log = logging.getLogger(__name__)
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 60.0
+_FIRST_WINDOW = 4
 _CHARACTERS_A_TOKEN = 4
 """A rule of thumb for English, to set tokens aside before a request; what is billed is the service's own count."""
 
@@ -41,12 +43,15 @@ class Paced:
         provider: one that answers `generate` or `generate_list`.
         limits: attempts, timeout, requests and tokens per minute, and the budget.
         price: what tokens cost, if that is known.
+        window: finds how many requests may be in flight; None leaves that to the mode.
 
     Raises:
         ConfigError: a budget is set and the price is not known.
     """
 
-    def __init__(self, provider: Provider, model_id: str, limits: LimitsConfig, price: Price | None) -> None:
+    def __init__(
+        self, provider: Provider, model_id: str, limits: LimitsConfig, price: Price | None, window: Window | None = None
+    ) -> None:
         if limits.max_cost_usd is not None and price is None:
             raise ConfigError(
                 f"limits.max_cost_usd={limits.max_cost_usd} needs the model's price, which is not known: set "
@@ -60,9 +65,15 @@ class Paced:
         self._requests = _per_minute(limits.requests_per_minute)
         self._tokens = _per_minute(limits.tokens_per_minute)
         self._resume_at = 0.0
+        self._window = window
         self._answered = False
         self._runner: asyncio.Runner | None = None
         self._connections = AsyncExitStack()
+
+    @property
+    def path(self) -> Sequence[tuple[int, int]]:
+        """How many requests were allowed in flight, from how many answers on; empty where the mode decides."""
+        return self._window.path if self._window else ()
 
     async def __aenter__(self) -> Self:
         if hasattr(self.provider, "__aenter__"):
@@ -112,11 +123,15 @@ class Paced:
             before_sleep=self._note_retry,
             reraise=True,
         )
+        state.round = await self._window.enter() if self._window else 0
         try:
             outcomes: Sequence[Outcome] = await attempts(self._attempt, state, send)
         except CallError as error:
             self._give_up(error)
             return [state.failure(prompt, error, self._model_id) for prompt in prompts]
+        finally:
+            if self._window:
+                await self._window.leave()
         return [state.completed(outcome) for outcome in outcomes]
 
     async def _attempt(
@@ -156,6 +171,10 @@ class Paced:
         asked_s = error.retry_after_s if isinstance(error, CallError) else None
         wait_s = jitter_s if asked_s is None else asked_s + min(jitter_s, 0.1 * asked_s)
         if isinstance(error, CallError) and error.throttled:
+            if self._window:
+                call: _CallState = state.args[0]
+                self._window.throttled(call.round)
+                call.round = -1  # a request is one witness
             pause_s = jitter_s if asked_s is None else asked_s
             self._resume_at = max(self._resume_at, asyncio.get_running_loop().time() + pause_s)
         return wait_s
@@ -186,6 +205,7 @@ class _CallState:
         self.input_tokens = sum(map(estimate_tokens, prompts))
         self.output_tokens = params.max_tokens * params.n * len(prompts)
         self.tokens = self.input_tokens + self.output_tokens
+        self.round = 0
         self._attempts = 0
         self._watch: Stopwatch | None = None
         self._began: datetime | None = None
@@ -259,7 +279,8 @@ def paced(provider: Provider, config: RunConfig) -> Calls:
     """
     sends = config.batch.mode == "concurrent" or (config.batch.mode == "static" and isinstance(provider, ListProvider))
     if sends and isinstance(provider, ConcurrentProvider | ListProvider):
-        return Paced(provider, config.model.id, config.limits, price_of(config.model, provider.price_list))
+        window = Window(_FIRST_WINDOW, config.batch.count) if config.batch.size == "auto" else None
+        return Paced(provider, config.model.id, config.limits, price_of(config.model, provider.price_list), window)
     for name in ("requests_per_minute", "tokens_per_minute", "max_cost_usd"):
         if (value := getattr(config.limits, name)) is not None:
             raise ConfigError(

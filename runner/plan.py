@@ -49,7 +49,7 @@ def plan(config: RunConfig) -> Plan:
     mode = config.batch.mode or provider.default_mode
     input_tokens, how = _input_tokens(provider, prompts)
     most_output = len(prompts) * config.generation.n * config.generation.max_tokens
-    requests = math.ceil(len(prompts) / config.batch.size) if mode == "static" else len(prompts)
+    requests = math.ceil(len(prompts) / config.batch.count) if mode == "static" else len(prompts)
     price = price_of(config.model, provider.price_list)
     return Plan(
         provider=config.provider.name,

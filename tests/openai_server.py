@@ -21,6 +21,7 @@ MODELS = {
     ],
 }
 Fault = Callable[[int, dict[str, Any]], "dict[str, Any] | None"]
+"""Given a request's number and body, what to do instead of answering."""
 
 
 @dataclass

@@ -1,8 +1,10 @@
 """provider=openai and provider=azure against a local server: what leaves, what comes back, and what goes wrong."""
 
+import itertools
 import json
 import os
 import ssl
+import statistics
 import subprocess
 import sys
 import time
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from runner import app
 from runner.batching.modes import MODES
@@ -423,3 +426,32 @@ def test_azure_says_what_it_needs(config: Compose, monkeypatch: pytest.MonkeyPat
         build(config("provider=azure", "provider.azure_endpoint=http://x")),
     ):
         pass
+
+
+def test_auto_finds_what_the_service_takes_and_reports_its_path(hosted: Any, tmp_path: Path, store: str):
+    server = OpenAIServer(first_token_s=0.05)
+    server.fault = lambda *_: {"status": 429, "headers": {"retry-after-ms": "20"}} if server.open > 12 else None
+    with server:
+        summary = app.run(
+            hosted(server, "batch.size=auto", "limits.max_attempts=50", "name=auto", *_many(tmp_path, 300)),
+            tmp_path / "out",
+        )
+    assert summary.metrics["completed_prompts"] == 300
+    history = MlflowClient(store).get_metric_history(str(summary.mlflow_run_id), "batch/requests_in_flight")
+    path = [int(point.value) for point in sorted(history, key=lambda point: point.step)]
+    assert path[0] == 4
+    assert 12 < max(path) <= 32, "it looked beyond, and came back"
+    settled = path[len(path) // 2 :]
+    assert 5 <= statistics.median(settled) <= 16
+    assert any(later < earlier for earlier, later in itertools.pairwise(path)), "multiplicative decrease"
+
+
+def test_auto_is_for_concurrent_requests_only(config: Compose):
+    with pytest.raises(ConfigError, match=r"batch\.size='auto'.*'static'"):
+        build(config("provider=transformers", "batch.size=auto"))
+
+
+def _many(folder: Path, count: int) -> tuple[str, str]:
+    path = folder / "many.txt"
+    path.write_text("".join(f"prompt number {number}\n" for number in range(count)))
+    return "prompts=file", f"prompts.path={path}"

@@ -29,7 +29,7 @@ def generate(
     the iterator early cancels what is in flight. A RunnerError stops the sending, and is raised once everything in
     flight is done.
     """
-    requests = _Requests(provider, prompts, params, config.size)
+    requests = _Requests(provider, prompts, params, config.count)
     thread = threading.Thread(target=requests.run, name="requests")
     thread.start()
     try:

@@ -13,5 +13,5 @@ def generate(
 ) -> Iterator[Outcome]:
     """Yield outcomes as they finish; `Outcome.batch` is the prompt's place in the set, for there are no batches."""
     places = {prompt.id: place for place, prompt in enumerate(prompts)}
-    for outcome in provider.generate_continuously(prompts, params, config.size):
+    for outcome in provider.generate_continuously(prompts, params, config.count):
         yield replace(outcome, batch=places[outcome.prompt_id])

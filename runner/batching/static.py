@@ -30,7 +30,7 @@ def plan(provider: StaticProvider, prompts: Sequence[Prompt], config: BatchConfi
     if config.order == "length":
         length = provider.count_tokens if isinstance(provider, TokenCounter) else _characters
         ordered.sort(key=length, reverse=True)  # stable: equal lengths keep the given order
-    return [tuple(ordered[start : start + config.size]) for start in range(0, len(ordered), config.size)]
+    return [tuple(ordered[start : start + config.count]) for start in range(0, len(ordered), config.count)]
 
 
 def batch_seed(run_seed: int, batch: Batch) -> int:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 from pydantic import ValidationError
 
-from runner.config import BatchMode, GenerationParams, RunConfig, explain, unknown_key
+from runner.config import BatchConfig, BatchMode, GenerationParams, RunConfig, explain, unknown_key
 from runner.errors import ConfigError
 from runner.records import Outcome, Prompt
 
@@ -225,18 +225,20 @@ def build(config: RunConfig) -> Provider:
         provider = kind(model=config.model, **config.provider.settings)  # type: ignore[call-arg]
     except ValidationError as error:
         raise ConfigError(explain(error, {"provider": known})) from None
-    _check_mode(config.batch.mode, provider)
+    _check_mode(config.batch, provider)
     _check_honoured(config, provider)
     provider.check(config.params())
     return provider
 
 
-def _check_mode(mode: BatchMode | None, provider: Provider) -> None:
-    has = modes_of(provider)
-    if mode is not None and mode not in has:
+def _check_mode(batch: BatchConfig, provider: Provider) -> None:
+    has, mode = modes_of(provider), batch.mode or provider.default_mode
+    if mode not in has:
         raise ConfigError(
             f"batch.mode={mode!r} is not something provider {provider.name!r} can do; it has: {', '.join(has)}"
         )
+    if batch.size == "auto" and mode != "concurrent":
+        raise ConfigError(f"batch.size='auto' is for batch.mode=concurrent only, not {mode!r}: set a whole number")
 
 
 def _check_honoured(config: RunConfig, provider: Provider) -> None:
