@@ -27,9 +27,10 @@ format: .venv/.dev ## write the format and the fixes that ruff knows
 ui: .venv/.run ## browse the runs of this folder at http://127.0.0.1:5000
 	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/python -m mlflow ui --port 5000 --backend-store-uri sqlite:///outputs/mlflow.db
 
-bench: .venv/.run ## measure the runner itself: overhead around generate(), and 100,000 prompts through provider=echo
+bench: .venv/.dev ## measure the runner itself: around generate(), with 100,000 prompts, with 256 requests in flight
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.echo_scale
+	$(BIN)/python -m benchmarks.first_token
 
 lock: .venv/.dev ## resolve constraints.txt anew
 	$(BIN)/python -m pip install --quiet uv
