@@ -4,6 +4,7 @@ What a command line can get wrong ends in one message and an exit code: 0 done, 
 interrupted.
 """
 
+import argparse
 import contextlib
 import logging
 import os
@@ -109,6 +110,26 @@ def compose_config(arguments: Sequence[str], *, config_dir: str | None = None) -
     own = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
     with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3", job_name="runner"):
         return from_hydra(hydra.compose("config", [*arguments, *own]))
+
+
+def small_command(
+    name: str, doc: str, arguments: Sequence[str] | None, answer: Callable[[RunConfig, bool], None]
+) -> None:
+    """Run a command that only answers a question: compose what is asked, and answer it as a table or as JSON.
+
+    Args:
+        name: the module's, as in `python -m runner.NAME`.
+        doc: what --help says first.
+        arguments: the command line's; None is sys.argv's.
+        answer: is handed the configuration, and whether JSON is wanted.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m runner.{name}", description=doc)
+    parser.add_argument("overrides", nargs="*", help="as for python -m runner: KEY=VALUE, GROUP=OPTION")
+    parser.add_argument("--config-dir", help="a folder with options of your own")
+    parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    given = parser.parse_args(arguments)
+    with one_message():
+        answer(compose_config(given.overrides, config_dir=given.config_dir), given.json)
 
 
 def from_hydra(cfg: DictConfig) -> RunConfig:

@@ -1,12 +1,14 @@
 """Owns the terminal: progress, tables, messages. Whatever comes from a model or a file is shown as plain text."""
 
+import json
 import logging
+import sys
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import (
@@ -136,6 +138,11 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for row in rows:
         table.add_row(*(Text(plain(cell)) for cell in row))
     console.print(table)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON and nothing else, for scripts."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
 def print_line(text: str) -> None:

@@ -1,9 +1,6 @@
 """`python -m runner.plan [overrides]`: what a run would do, and cost. Sends nothing, and needs no key."""
 
-import argparse
-import json
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -69,19 +66,16 @@ def plan(config: RunConfig) -> Plan:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Plan what the command line asks for, print it, and exit."""
-    parser = argparse.ArgumentParser(prog="python -m runner.plan", description=__doc__)
-    parser.add_argument("overrides", nargs="*", help="as for python -m runner: KEY=VALUE, GROUP=OPTION")
-    parser.add_argument("--config-dir", help="a folder with options of your own")
-    parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
-    given = parser.parse_args(arguments)
-    with commandline.one_message():
-        found = plan(commandline.compose_config(given.overrides, config_dir=given.config_dir))
-        if given.json:
-            json.dump(asdict(found), sys.stdout, indent=2)
-            sys.stdout.write("\n")
-        else:
-            display.print_table("Plan: nothing was sent", ("what", "value"), _rows(found), text_columns=2)
+    """Plan what the command line asks for, and print it."""
+    commandline.small_command("plan", str(__doc__), arguments, _print)
+
+
+def _print(config: RunConfig, as_json: bool) -> None:
+    found = plan(config)
+    if as_json:
+        display.print_json(asdict(found))
+    else:
+        display.print_table("Plan: nothing was sent", ("what", "value"), _rows(found), text_columns=2)
 
 
 def _input_tokens(provider: Provider, prompts: Sequence[Prompt]) -> tuple[int, str]:
