@@ -52,10 +52,10 @@ def run(
             Journal(output_dir) as journal,
         ):
             with _loaded(provider) as load_s:
-                facts = environment.describe(provider.describe())
-                runfiles.write_environment(output_dir, facts)
+                _describe(provider, output_dir)
                 _warm_up(provider, prompts.prompts, config)
                 measured, stopped = _generate(calls, prompts.prompts, config, journal, tracked)
+                facts = _describe(provider, output_dir)  # again: by now the provider knows what answered
             summary = _summarize(config, provider, output_dir, tracked, {"load_s": load_s, **measured}, stopped)
             runfiles.write_summary(output_dir, summary)
             _record(tracked, config, prompts.prompts, summary, facts, output_dir)
@@ -85,6 +85,12 @@ def _loaded(provider: Provider) -> Iterator[float]:
     start = time.perf_counter()
     with provider:
         yield time.perf_counter() - start
+
+
+def _describe(provider: Provider, output_dir: Path) -> Mapping[str, object]:
+    facts = environment.describe(provider.describe())
+    runfiles.write_environment(output_dir, facts)
+    return facts
 
 
 def _warm_up(provider: Provider, prompts: Sequence[Prompt], config: RunConfig) -> None:

@@ -346,6 +346,8 @@ def test_the_whole_demo_set_through_the_command_line(tmp_path: Path, store: str)
     ):
         assert name in metrics
     assert "prompt_padding_ratio" not in metrics
+    environment = json.loads((tmp_path / "out" / "environment.json").read_text())
+    assert environment["provider"]["system_fingerprint"] == "fp_local"
 
 
 @pytest.mark.parametrize(
@@ -455,3 +457,22 @@ def _many(folder: Path, count: int) -> tuple[str, str]:
     path = folder / "many.txt"
     path.write_text("".join(f"prompt number {number}\n" for number in range(count)))
     return "prompts=file", f"prompts.path={path}"
+
+
+def test_the_whole_demo_set_through_azure(config: Compose, tmp_path: Path):
+    with OpenAIServer() as server:
+        summary = app.run(
+            config("provider=azure", f"provider.azure_endpoint={server.url}", "name=azure-demo"), tmp_path
+        )
+    assert summary.exit_code == 0
+    assert summary.metrics["completed_prompts"] == 64
+    assert {"time_to_first_token_p50_s", "inter_token_latency_p50_s"} <= set(summary.metrics)
+    assert "cost_usd" not in summary.metrics, "a deployment's price is not known"
+
+
+def test_tokens_per_minute_are_spread(hosted: Any):
+    with OpenAIServer() as server:
+        limits = ("limits.tokens_per_minute=6000", "generation.max_tokens=40")  # 100 a second, some 45 a request
+        generate(hosted(server, *limits), prompts(*map(str, range(6))))
+    arrived = [asked.arrived for asked in server.asked]
+    assert arrived[-1] - arrived[0] > 1.0

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from runner import models, plan
+from runner import app, models, plan
 from tests.conftest import Compose
 from tests.openai_server import OpenAIServer
 
@@ -84,19 +85,13 @@ def test_a_services_models_are_listed_with_their_end(provider: str, config: Comp
 
 
 @contextmanager
-def bedrock_control() -> Iterator[str]:
-    answers = {
-        "/foundation-models": {
-            "modelSummaries": [
-                {"modelArn": "arn:aws:bedrock:us-east-1::foundation-model/a.b", "modelId": "a.b", "providerName": "A",
-                 "inferenceTypesSupported": ["ON_DEMAND"], "modelLifecycle": {"status": "LEGACY", "endOfLifeTime": "2027-02-03T00:00:00Z"}},
-            ]
-        },
-        "/inference-profiles": {"inferenceProfileSummaries": [{"inferenceProfileId": "us.a.b", "inferenceProfileName": "US A B"}]},
-    }  # fmt: skip
+def serving_json(answers: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """A server of fixed answers by path; yield its address and what it is asked (path, authorization)."""
+    asked: list[tuple[str, str]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            asked.append((self.path, self.headers.get("Authorization", "")))
             body = json.dumps(answers[self.path.partition("?")[0]]).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
@@ -109,19 +104,79 @@ def bedrock_control() -> Iterator[str]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http://127.0.0.1:{server.server_port}", asked
         server.shutdown()
+
+
+BEDROCK = {
+    "/foundation-models": {
+        "modelSummaries": [
+            {"modelArn": "arn:aws:bedrock:us-east-1::foundation-model/a.b", "modelId": "a.b", "providerName": "A",
+             "inferenceTypesSupported": ["ON_DEMAND"], "modelLifecycle": {"status": "LEGACY", "endOfLifeTime": "2027-02-03T00:00:00Z"}},
+        ]
+    },
+    "/inference-profiles": {"inferenceProfileSummaries": [{"inferenceProfileId": "us.a.b", "inferenceProfileName": "US A B"}]},
+}  # fmt: skip
 
 
 def test_bedrocks_models_and_inference_profiles_are_listed(config: Compose, monkeypatch: pytest.MonkeyPatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "fake")
     monkeypatch.delenv("AWS_BEARER_TOKEN_BEDROCK", raising=False)
-    with bedrock_control() as url:
+    with serving_json(BEDROCK) as (url, _):
         monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK", url)
         model, profile = models.models(config("provider=bedrock", "provider.region=us-east-1"))
     assert (model.id, model.kind, model.shutdown_date) == ("a.b", "model", "2027-02-03")
     assert (profile.id, profile.kind, profile.detail) == ("us.a.b", "inference profile", "US A B")
+
+
+@pytest.fixture
+def identity(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A managed identity, as Azure App Service offers it: azure-identity itself fetches the tokens."""
+    with serving_json(
+        {"/token": {"access_token": "entra-token", "expires_on": "4102444800", "token_type": "Bearer", "resource": "x"}}
+    ) as (url, _):
+        monkeypatch.setenv("IDENTITY_ENDPOINT", f"{url}/token")
+        monkeypatch.setenv("IDENTITY_HEADER", "secret")
+        monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "ManagedIdentityCredential")
+        yield
+
+
+@pytest.mark.usefixtures("identity")
+def test_azures_deployments_are_listed_where_the_caller_may(config: Compose):
+    resource = "/subscriptions/s/resourceGroups/g/providers/Microsoft.CognitiveServices/accounts/a"
+    deployment = {
+        "name": "mine",
+        "sku": {"name": "GlobalStandard"},
+        "properties": {"model": {"name": "gpt-x", "version": "1"}},
+    }
+    with (
+        OpenAIServer() as server,
+        serving_json({f"{resource}/deployments": {"value": [deployment]}}) as (management, asked),
+    ):
+        settings = (f"provider.azure_endpoint={server.url}", "provider.auth=entra", f"provider.resource_id={resource}")
+        first, *others = models.models(config("provider=azure", *settings, f"provider.management_url={management}"))
+    assert (first.id, first.kind, first.detail) == ("mine", "deployment", "gpt-x 1 GlobalStandard")
+    assert {model.id for model in others} == {"small", "old"}
+    assert asked[0][1] == "Bearer entra-token"
+    assert server.asked[0].headers["authorization"] == "Bearer entra-token"
+
+
+@pytest.mark.usefixtures("identity")
+@pytest.mark.parametrize("api_version", ["null", "2024-10-21"])
+def test_azure_takes_entra_id_instead_of_a_key(
+    api_version: str, config: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.delenv("AZURE_OPENAI_API_KEY", raising=False)
+    with OpenAIServer() as server:
+        settings = (
+            f"provider.azure_endpoint={server.url}",
+            "provider.auth=entra",
+            f"provider.api_version={api_version}",
+        )
+        summary = app.run(config("provider=azure", *settings, "prompts.limit=3", "name=entra"), tmp_path)
+    assert summary.metrics["completed_prompts"] == 3
+    assert {asked.headers["authorization"] for asked in server.asked} == {"Bearer entra-token"}
 
 
 def test_this_machines_models_are_listed_as_a_table_and_as_json(capsys: pytest.CaptureFixture[str]):

@@ -34,6 +34,7 @@ class Answer:
     output_tokens: int
     request_input_tokens: int
     model: str | None
+    system_fingerprint: str | None = None
 
 
 @dataclass(slots=True)
@@ -55,8 +56,10 @@ async def read_choices(
     answers = [_Open() for _ in range(count)]
     usage: Any = None
     model: str | None = None
+    fingerprint: str | None = None
     async for chunk in _chunks(response, streamed):
         usage, model = getattr(chunk, "usage", None) or usage, getattr(chunk, "model", None) or model
+        fingerprint = getattr(chunk, "system_fingerprint", None) or fingerprint
         for choice in chunk.choices:
             if choice.index >= count:
                 raise CallError("UnexpectedChoice", f"the server sent answer {choice.index} of {count}")
@@ -68,7 +71,7 @@ async def read_choices(
     return [
         Answer(
             text="".join(answer.pieces), finish_reason=end, output_tokens=tokens,
-            request_input_tokens=usage.prompt_tokens, model=model,
+            request_input_tokens=usage.prompt_tokens, model=model, system_fingerprint=fingerprint,
         )
         for answer, end, tokens in zip(answers, ends, shares, strict=True)
     ]  # fmt: skip

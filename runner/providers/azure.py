@@ -4,20 +4,23 @@ The v1 API by default (the plain client on RESOURCE/openai/v1/); the dated API w
 is the name of your deployment, not of the model in it.
 """
 
+import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import validate_call
 
 from runner.config import STRICT, ModelConfig, NonEmptyStr
 from runner.errors import ConfigError, MissingPackageError
+from runner.providers.base import CallError, ModelInfo
 from runner.providers.openai import Endpoint, OpenAIProvider, client_settings
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 _SCOPE = "https://ai.azure.com/.default"
+_MANAGEMENT_API = "2024-10-01"
 
 
 class AzureProvider(OpenAIProvider):
@@ -29,6 +32,9 @@ class AzureProvider(OpenAIProvider):
         api_version: a dated API's version; null is the v1 API.
         api_key_env: the name of the environment variable that holds the resource's key.
         auth: key, or entra for Microsoft Entra ID through azure-identity (environment, managed identity, az login ...).
+        resource_id: the resource's path in Azure (/subscriptions/...): lets `runner.models` list deployments, for which
+            it needs Entra ID and read rights; null for none.
+        management_url: where Azure's management API is; another one in sovereign clouds.
         endpoint: as in OpenAIProvider, and so the rest.
     """
 
@@ -43,6 +49,8 @@ class AzureProvider(OpenAIProvider):
         api_version: NonEmptyStr | None,
         api_key_env: NonEmptyStr,
         auth: Literal["key", "entra"],
+        resource_id: NonEmptyStr | None,
+        management_url: NonEmptyStr,
         endpoint: Endpoint,
         stream: bool,
         max_tokens_field: Literal["max_completion_tokens", "max_tokens"],
@@ -59,6 +67,8 @@ class AzureProvider(OpenAIProvider):
         self._azure_endpoint = azure_endpoint
         self._api_version = api_version
         self._auth = auth
+        self._resource_id = resource_id
+        self._management_url = management_url.rstrip("/")
         self._credential: Any = None
 
     @property
@@ -73,8 +83,40 @@ class AzureProvider(OpenAIProvider):
 
     async def __aexit__(self, *error: Any) -> None:
         await super().__aexit__(*error)
+        await self._close_credential()
+
+    def list_models(self) -> Sequence[ModelInfo]:
+        """Return the resource's deployments, where `resource_id` is set, and the models that could be deployed."""
+        deployments = [] if self._resource_id is None else asyncio.run(self._deployments())
+        return [*deployments, *super().list_models()]
+
+    async def _deployments(self) -> list[ModelInfo]:
+        """Ask Azure Resource Manager: the service itself lists no deployments."""
+        import httpx2
+
+        try:
+            token = await self._token_provider(f"{self._management_url}/.default")()
+        finally:
+            await self._close_credential()
+        url: str | None = f"{self._management_url}{self._resource_id}/deployments?api-version={_MANAGEMENT_API}"
+        found: list[ModelInfo] = []
+        async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=30) as client:
+            while url:
+                answer = await client.get(url)
+                if answer.is_error:
+                    said = (
+                        f"{answer.status_code} for provider.resource_id={self._resource_id!r}: check it and your rights"
+                    )
+                    raise CallError("DeploymentsRefused", said, fatal=True)
+                page = answer.json()
+                found += [_deployment_info(deployment) for deployment in page["value"]]
+                url = page.get("nextLink")
+        return found
+
+    async def _close_credential(self) -> None:
         if self._credential is not None:
             await self._credential.close()
+            self._credential = None
 
     def _address(self) -> str:
         address = self._azure_endpoint or os.environ.get("AZURE_OPENAI_ENDPOINT")
@@ -95,7 +137,7 @@ class AzureProvider(OpenAIProvider):
     def _connect(self) -> "AsyncOpenAI":
         from openai import AsyncAzureOpenAI, AsyncOpenAI
 
-        token = self._token_provider() if self._auth == "entra" else None
+        token = self._token_provider(_SCOPE) if self._auth == "entra" else None
         if self._api_version is None:
             key: Any = token or self._secret()
             return AsyncOpenAI(base_url=f"{self._address()}/openai/v1/", api_key=key, **client_settings())
@@ -104,12 +146,32 @@ class AzureProvider(OpenAIProvider):
             azure_endpoint=self._address(), api_version=self._api_version, **credential, **client_settings()
         )
 
-    def _token_provider(self) -> Callable[[], Awaitable[str]]:
+    def _token_provider(self, scope: str) -> Callable[[], Awaitable[str]]:
+        _import_identity()
+        from azure.core.exceptions import ClientAuthenticationError
         from azure.identity.aio import DefaultAzureCredential, get_bearer_token_provider
 
         self._credential = DefaultAzureCredential()
-        provider: Callable[[], Awaitable[str]] = get_bearer_token_provider(self._credential, _SCOPE)
-        return provider
+        provider: Callable[[], Awaitable[str]] = get_bearer_token_provider(self._credential, scope)
+
+        async def token() -> str:
+            try:
+                return await provider()
+            except ClientAuthenticationError as error:
+                said = str(error).partition("\n")[0]
+                raise CallError(
+                    "EntraID", f"no token for {scope}: {said}: sign in (az login), or check the identity", fatal=True
+                ) from None
+
+        return token
+
+
+def _deployment_info(deployment: Any) -> ModelInfo:
+    model = deployment["properties"]["model"]
+    sku = deployment.get("sku", {}).get("name", "")
+    return ModelInfo(
+        id=deployment["name"], kind="deployment", detail=f"{model['name']} {model['version']} {sku}".strip()
+    )
 
 
 def _import_identity() -> None:

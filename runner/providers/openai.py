@@ -78,6 +78,7 @@ class OpenAIProvider:
         self._service_tier, self._reasoning_effort, self._prediction = service_tier, reasoning_effort, prediction
         self._seed = seed and endpoint != "responses"
         self._client: AsyncOpenAI | None = None
+        self._fingerprints: set[str] = set()
 
     @property
     def price_list(self) -> str | None:
@@ -127,6 +128,7 @@ class OpenAIProvider:
             "stream": self._stream,
             "service_tier": self._service_tier,
             "sends_seed": self._seed,
+            "system_fingerprint": ", ".join(sorted(self._fingerprints)) or None,
         }
 
     def list_models(self) -> Sequence[ModelInfo]:
@@ -211,6 +213,7 @@ class OpenAIProvider:
     def _completions(
         self, prompts: Sequence[Prompt], params: GenerationParams, answers: Sequence[Answer], timing: Timing
     ) -> list[Outcome]:
+        self._fingerprints |= {answer.system_fingerprint for answer in answers if answer.system_fingerprint}
         shares = share(answers[0].request_input_tokens, [len(prompt.text) for prompt in prompts])
         return [
             Completion(
