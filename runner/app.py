@@ -12,7 +12,7 @@ from runner.batching.modes import MODES
 from runner.config import GenerationParams, RunConfig
 from runner.errors import BudgetError, RunnerError, ServiceError
 from runner.journal import Journal, read_outcomes
-from runner.pacing import Calls, paced
+from runner.pacing import Calls, Paced, paced
 from runner.pricing import price_of
 from runner.prompts import PromptSet, load_prompts
 from runner.providers.base import Provider, build
@@ -119,6 +119,8 @@ def _generate(
         except (BudgetError, ServiceError) as error:
             stopped = error
         duration_s = time.perf_counter() - start
+    if isinstance(calls, Paced):
+        calls.close()
     for number, values in steps.finish():
         tracked.log_step(number, values)
     for done, requests in getattr(calls, "path", ()):

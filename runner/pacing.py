@@ -18,7 +18,7 @@ import tenacity
 from aiolimiter import AsyncLimiter
 
 from runner.config import GenerationParams, LimitsConfig, RunConfig
-from runner.errors import AccessError, BudgetError, ConfigError, ServiceError
+from runner.errors import AccessError, BudgetError, ConfigError, RunnerError, ServiceError
 from runner.pricing import Price, price_of
 from runner.providers.base import UNREACHABLE, CallError, ConcurrentProvider, ListProvider, Provider
 from runner.records import Completion, ErrorInfo, Failure, Outcome, Prompt, Stopwatch, Timing
@@ -67,6 +67,7 @@ class Paced:
         self._resume_at = 0.0
         self._window = window
         self._answered = False
+        self._stopped: RunnerError | None = None
         self._runner: asyncio.Runner | None = None
         self._connections = AsyncExitStack()
 
@@ -138,6 +139,8 @@ class Paced:
         self, state: "_CallState", send: Callable[[], Awaitable[Sequence[Outcome]]]
     ) -> Sequence[Outcome]:
         await self._wait_for_room(state.tokens)
+        if self._stopped is not None:  # meanwhile another request met an error that this one would meet too
+            raise self._stopped
         reserved = self._budget.reserve(state.input_tokens, state.output_tokens)
         state.begin_attempt()
         outcomes: Sequence[Outcome] = ()
@@ -192,9 +195,8 @@ class Paced:
         """Let one failure be one failure, unless every other request would meet it too."""
         if not error.fatal and (self._answered or error.kind != UNREACHABLE):
             return
-        if self._answered:
-            raise ServiceError(str(error)) from error
-        raise AccessError(str(error)) from error
+        self._stopped = ServiceError(str(error)) if self._answered else AccessError(str(error))
+        raise self._stopped from error
 
 
 class _CallState:

@@ -11,6 +11,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hypothesis import settings
 
 from runner.commandline import from_hydra
 from runner.config import CONF_DIR, RunConfig
@@ -26,6 +27,8 @@ def _refuse_the_network(event: str, arguments: tuple[object, ...]) -> None:
         raise RuntimeError(f"a test reached for the network: {arguments[1]}")
 
 
+settings.register_profile("steady", deadline=None)  # a shared machine's seconds prove nothing
+settings.load_profile("steady")
 sys.addaudithook(_refuse_the_network)
 
 

@@ -46,12 +46,14 @@ class OpenAIServer:
         fault: given a request's number and body, what to do instead of answering: {"status", "headers", "body"},
             {"cut": tokens}, {"raw": bytes} or {"hang": seconds}; None answers.
         tls: serve https with this context.
+        hold_until_open: answer nothing before this many requests were open at once.
     """
 
     first_token_s: float = 0.0
     token_s: float = 0.0
     fault: Fault = lambda number, body: None
     tls: ssl.SSLContext | None = None
+    hold_until_open: int = 0
     asked: list[Asked] = field(default_factory=list)
     open: int = 0
     most_open: int = 0
@@ -102,6 +104,8 @@ class OpenAIServer:
         return asked
 
     async def _answer(self, asked: Asked, writer: asyncio.StreamWriter) -> bool:
+        while self.most_open < self.hold_until_open:
+            await asyncio.sleep(0.01)
         fault = self.fault(len(self.asked) - 1, asked.body) or {}
         if asked.path.partition("?")[0].endswith("/models"):
             fault = {"body": MODELS}

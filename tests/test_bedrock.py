@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from runner import app
 from runner.batching import concurrent
 from runner.config import RunConfig
 from runner.errors import AccessError, ConfigError, ServiceError
@@ -441,3 +443,13 @@ def test_the_stand_in_refuses_what_botocores_own_model_refuses(server: BedrockSe
     answer = json.loads(connection.getresponse().read())
     connection.close()
     assert "topK" in answer["message"]
+
+
+@pytest.mark.parametrize("api", ["converse", "invoke"])
+def test_the_whole_demo_set_through_bedrock(api: str, bedrock: Configured, tmp_path: Path):
+    summary = app.run(bedrock(f"provider.api={api}", f"name=bedrock-{api}"), tmp_path / "run")
+    assert summary.exit_code == 0
+    assert summary.metrics["completed_prompts"] == 64
+    assert {"time_to_first_token_p50_s", "inter_token_latency_p50_s", "cost_usd"} <= set(summary.metrics)
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "run").iterdir())
+    assert os.environ["AWS_SECRET_ACCESS_KEY"].encode() not in kept

@@ -2,6 +2,7 @@
 
 import json
 import resource
+from datetime import UTC
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ seconds = st.floats(min_value=0, max_value=1e6)
 texts = st.text(st.characters(), max_size=200)  # surrogates, NUL and control characters included
 timings = st.builds(
     Timing,
-    started_at=st.datetimes(timezones=st.timezones()),
+    started_at=st.datetimes(timezones=st.just(UTC)),
     latency_s=seconds,
     time_to_first_token_s=st.none() | seconds,
 )

@@ -312,8 +312,8 @@ def test_requests_per_minute_are_spread(hosted: Any):
 
 
 def test_256_requests_are_in_flight_at_once(hosted: Any):
-    with OpenAIServer(first_token_s=1.0) as server:
-        generate(hosted(server, "batch.size=256"), prompts(*map(str, range(300))))
+    with OpenAIServer(hold_until_open=256) as server:
+        generate(hosted(server, "batch.size=256", "limits.timeout_s=60"), prompts(*map(str, range(300))))
     assert server.most_open == 256
 
 
@@ -476,3 +476,11 @@ def test_tokens_per_minute_are_spread(hosted: Any):
         generate(hosted(server, *limits), prompts(*map(str, range(6))))
     arrived = [asked.arrived for asked in server.asked]
     assert arrived[-1] - arrived[0] > 1.0
+
+
+def test_a_static_run_over_http_is_recorded_and_its_connections_are_closed(hosted: Any, tmp_path: Path):
+    with OpenAIServer() as server:
+        static = ("provider.endpoint=completions", "batch.mode=static", "batch.size=16", "name=static-http")
+        summary = app.run(hosted(server, *static), tmp_path)
+    assert (summary.metrics["completed_prompts"], len(server.asked)) == (64, 4)
+    assert "tail_wait_ratio" not in summary.metrics, "what a server computes for nothing cannot be seen from here"
