@@ -118,9 +118,10 @@ def _generate(
                 steps.add(outcome)
         except (BudgetError, ServiceError) as error:
             stopped = error
-        duration_s = time.perf_counter() - start
-    if isinstance(calls, Paced):
-        calls.close()
+        finally:
+            duration_s = time.perf_counter() - start
+            if isinstance(calls, Paced):
+                calls.close()
     for number, values in steps.finish():
         tracked.log_step(number, values)
     for done, requests in getattr(calls, "path", ()):

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 
 import pytest
 
@@ -82,6 +83,17 @@ def test_a_batchs_seed_depends_on_the_run_and_on_its_own_prompts_only():
     assert static.batch_seed(0, first) == static.batch_seed(0, first)
     assert len({static.batch_seed(0, first), static.batch_seed(1, first), static.batch_seed(0, second)}) == 3
     assert 0 <= static.batch_seed(0, first) < 2**32
+
+
+def test_continuous_batching_refills_a_place_as_soon_as_it_is_free(config: Compose, params: GenerationParams):
+    echo = build(config("provider=echo", "provider.latency_s=0.05"))
+    outcomes = list(MODES["continuous"](echo, prompts(*"abcdefgh"), params, batch("continuous", 4)))
+    starts = [outcome.timing.started_at for outcome in outcomes]
+    ends = [
+        start + timedelta(seconds=outcome.timing.latency_s) for start, outcome in zip(starts, outcomes, strict=True)
+    ]
+    assert all(ends[place] <= starts[place + 4] for place in range(4)), "never more than four alive"
+    assert starts[3] < ends[0], "four at once"
 
 
 class Recorder:

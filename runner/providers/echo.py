@@ -75,15 +75,16 @@ class EchoProvider:
     def generate_continuously(
         self, prompts: Iterable[Prompt], params: GenerationParams, size: int
     ) -> Iterator[Outcome]:
-        """Answer `size` prompts at a time, each as the oldest of them is done."""
-        alive: deque[tuple[Prompt, Stopwatch]] = deque()
+        """Keep `size` prompts alive, each for one latency, and answer the oldest as it is done."""
+        alive: deque[tuple[Prompt, Stopwatch, float]] = deque()
         waiting = iter(prompts)
         while True:
-            alive.extend((prompt, Stopwatch()) for prompt in itertools.islice(waiting, size - len(alive)))
+            for prompt in itertools.islice(waiting, size - len(alive)):
+                alive.append((prompt, Stopwatch(), time.monotonic() + self._latency_s))
             if not alive:
                 return
-            self._wait()
-            prompt, watch = alive.popleft()
+            prompt, watch, done_at = alive.popleft()
+            time.sleep(max(0.0, done_at - time.monotonic()))
             watch.first_token()
             yield from self._answer(prompt, params, watch.stop())
 
