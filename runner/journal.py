@@ -1,6 +1,13 @@
-"""Owns outcomes.jsonl: one line per outcome, appended and flushed as it happens, read back as the same values."""
+"""Owns outcomes.jsonl: one line per outcome, appended and flushed as it happens, read back as the same values.
+
+A line is with the operating system when `append` returns, and on the disk a second later: what a killed process wrote
+is kept, and of what a dead machine wrote at most a second is lost. A last line without its end was being written: it is
+no outcome.
+"""
 
 import json
+import os
+import threading
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +18,7 @@ from runner.errors import JournalError
 from runner.records import Completion, ErrorInfo, Failure, Outcome, Timing, Usage
 
 FILE_NAME = "outcomes.jsonl"
+_SYNC_EVERY_S = 1.0
 
 
 class Journal:
@@ -19,6 +27,10 @@ class Journal:
     def __init__(self, directory: Path) -> None:
         self._path = directory / FILE_NAME
         self._file: BinaryIO | None = None
+        self._lost: OSError | None = None
+        self._unsynced = threading.Event()
+        self._closed = threading.Event()
+        self._syncing = threading.Thread(target=self._sync_now_and_then, name="journal", daemon=True)
 
     def __enter__(self) -> Self:
         try:
@@ -27,12 +39,16 @@ class Journal:
             raise JournalError(f"{self._path} exists already: one directory is for one run, choose another") from None
         except OSError as error:
             raise JournalError(f"{self._path} cannot be written: {error.strerror}") from None
+        self._syncing.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._closed.set()
+        self._syncing.join()
         if self._file is not None:
+            self._sync()
             self._file.close()
             self._file = None
 
@@ -44,6 +60,8 @@ class Journal:
         """
         if self._file is None:
             raise JournalError(f"{self._path} is not open")
+        if self._lost is not None:
+            raise JournalError(f"{self._path} could not be kept on disk: {self._lost.strerror}")
         line = _encode(outcome)
         try:
             written = self._file.write(line)
@@ -51,13 +69,36 @@ class Journal:
             raise JournalError(f"{self._path} cannot be written: {error.strerror}") from None
         if written != len(line):
             raise JournalError(f"{self._path} took {written} of {len(line)} bytes: is the disk full?")
+        self._unsynced.set()
+
+    def _sync_now_and_then(self) -> None:
+        while not self._closed.wait(_SYNC_EVERY_S):
+            self._sync()
+
+    def _sync(self) -> None:
+        if self._file is not None and self._unsynced.is_set():
+            self._unsynced.clear()
+            try:
+                os.fsync(self._file.fileno())
+            except OSError as error:  # for the next append to say: this may be a thread of its own
+                self._lost = error
 
 
 def read_outcomes(directory: Path) -> Iterator[Outcome]:
-    """Yield the outcomes of a run directory, in the order in which they happened."""
-    with (directory / FILE_NAME).open("rb") as file:
-        for line in file:
-            yield _from_record(json.loads(line))
+    """Yield the outcomes of a run directory, in the order in which they happened; a torn last line is none.
+
+    Raises:
+        JournalError: a line is not an outcome (named by its number).
+    """
+    path = directory / FILE_NAME
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield _from_record(json.loads(line))
+            except (ValueError, KeyError, TypeError) as error:
+                raise JournalError(f"{path}, line {number}: not an outcome ({error}): was the file edited?") from None
 
 
 def _encode(outcome: Outcome) -> bytes:

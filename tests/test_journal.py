@@ -2,6 +2,9 @@
 
 import json
 import resource
+import signal
+import subprocess
+import sys
 from datetime import UTC
 from pathlib import Path
 
@@ -83,3 +86,39 @@ def test_an_outcome_that_does_not_fit_on_the_disk_is_an_error(tmp_path: Path):
                     journal.append(completion(str(number)))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@given(outcomes=st.lists(completions | failures, min_size=1, max_size=4), data=st.data())
+def test_any_prefix_of_a_journal_reads_as_its_whole_lines(
+    tmp_path_factory: pytest.TempPathFactory, outcomes: list[Completion | Failure], data: st.DataObject
+):
+    folder = tmp_path_factory.mktemp("torn")
+    with Journal(folder) as journal:
+        for outcome in outcomes:
+            journal.append(outcome)
+    whole = (folder / FILE_NAME).read_bytes()
+    kept = whole[: data.draw(st.integers(0, len(whole)))]
+    (folder / FILE_NAME).write_bytes(kept)
+    assert list(read_outcomes(folder)) == outcomes[: kept.count(b"\n")]
+
+
+def test_a_line_that_is_no_outcome_is_named(tmp_path: Path):
+    with Journal(tmp_path) as journal:
+        journal.append(completion("a"))
+    with (tmp_path / FILE_NAME).open("ab") as file:
+        file.write(b'{"prompt_id": "b"}\n')
+    with pytest.raises(JournalError, match="line 2: not an outcome"):
+        list(read_outcomes(tmp_path))
+
+
+def test_what_a_killed_process_wrote_is_kept(tmp_path: Path):
+    code = (
+        "import os, signal, sys; from pathlib import Path; from runner.journal import Journal; from tests.outcomes import completion\n"
+        "with Journal(Path(sys.argv[1])) as journal:\n"
+        "    [journal.append(completion(str(number))) for number in range(100)]\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert [outcome.prompt_id for outcome in read_outcomes(tmp_path)] == [str(number) for number in range(100)]
