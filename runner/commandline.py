@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import secrets
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,6 +40,7 @@ _SECRET = re.compile(
 
 def main() -> None:
     """Run what the command line asks for, and exit."""
+    signal.signal(signal.SIGTERM, _interrupt)
     with one_message():
         refuse_secrets(sys.argv[1:])
         codes: list[int] = []
@@ -49,6 +51,11 @@ def main() -> None:
             if SweepWatch.directory is not None:
                 codes = _finish_sweep(SweepWatch.directory, codes, interrupted=interrupted)
         sys.exit(max(codes, default=0))
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    """Take a request to end (docker stop, a scheduler) as Ctrl-C: the record is closed before the process ends."""
+    raise KeyboardInterrupt
 
 
 class SweepWatch(Callback):

@@ -128,9 +128,11 @@ def test_a_sweep_in_which_every_job_is_wrong_is_a_wrong_request(run_command: Run
     assert run_command("-m", "provider=echo", "batch.size=0,-1").returncode == 2
 
 
-@pytest.mark.parametrize("sweep", [False, True])
-def test_an_interrupt_ends_a_run_or_sweep_killed(sweep: bool, tmp_path: Path, store: str):
-    name = f"interrupted-{sweep}"
+@pytest.mark.parametrize(
+    ("sweep", "signalled"), [(False, signal.SIGINT), (True, signal.SIGINT), (False, signal.SIGTERM)]
+)
+def test_an_interrupt_ends_a_run_or_sweep_killed(sweep: bool, signalled: signal.Signals, tmp_path: Path, store: str):
+    name = f"interrupted-{sweep}-{signalled.name}"
     arguments = ["provider=echo", "provider.latency_s=0.2", "batch.size=1", f"name={name}", f"tracking.uri={store}"]
     arguments = ["-m", *arguments, "seed=1,2", "hydra.sweep.dir=r"] if sweep else [*arguments, "hydra.run.dir=r/0"]
     process = subprocess.Popen(
@@ -141,7 +143,7 @@ def test_an_interrupt_ends_a_run_or_sweep_killed(sweep: bool, tmp_path: Path, st
     deadline = time.monotonic() + 60
     while not (outcomes.exists() and outcomes.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signalled)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
