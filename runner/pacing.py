@@ -59,7 +59,6 @@ class Paced:
             )
         self.provider: Any = provider
         self._model_id = model_id
-        self.retries = 0
         self._limits = limits
         self._budget = _Budget(limits.max_cost_usd, price)
         self._requests = _per_minute(limits.requests_per_minute)
@@ -185,7 +184,6 @@ class Paced:
     def _note_retry(self, state: tenacity.RetryCallState) -> None:
         call: _CallState = state.args[0]
         error = state.outcome.exception() if state.outcome else None
-        self.retries += 1
         prompts = ", ".join(prompt.id for prompt in call.prompts)
         log.debug(
             "prompt %s: attempt %d: %s; again in %.2f s", prompts, state.attempt_number, error, state.upcoming_sleep

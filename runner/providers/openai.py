@@ -155,7 +155,7 @@ class OpenAIProvider:
         """Send one completions request with a list of prompts; answers come back in the list's order, `n` a prompt."""
         watch = Stopwatch()
         with call_errors(self._model.id):
-            answers = await self._complete_texts([_plain(prompt) for prompt in prompts], params, watch)
+            answers = await self._complete_texts([prompt.text for prompt in prompts], params, watch)
         timing = watch.stop()
         if len(answers) != len(prompts) * params.n:
             raise CallError("ListRefused", f"{len(prompts)} prompts in one request gave {len(answers)} answers")
@@ -175,7 +175,7 @@ class OpenAIProvider:
         return await read_choices(chunks, watch, text=_chat_text, streamed=self._stream, count=params.n)
 
     async def _complete(self, prompt: Prompt, params: GenerationParams, watch: Stopwatch) -> Sequence[Answer]:
-        return await self._complete_texts(_plain(prompt), params, watch)
+        return await self._complete_texts(prompt.text, params, watch)
 
     async def _complete_texts(
         self, texts: str | list[str], params: GenerationParams, watch: Stopwatch
@@ -287,11 +287,6 @@ def _model_info(model: Any) -> ModelInfo:
 
 def _messages(prompt: Prompt) -> list[Any]:
     return [{"role": message.role, "content": message.content} for message in prompt.messages]
-
-
-def _plain(prompt: Prompt) -> str:
-    """Return the prompt as plain text, for endpoints without roles."""
-    return prompt.text
 
 
 def _chat_text(choice: Any, streamed: bool) -> str | None:
