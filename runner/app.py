@@ -52,16 +52,16 @@ def run(
             Journal(output_dir) as journal,
         ):
             with _loaded(provider) as load_s:
-                _describe(provider, output_dir)
+                _describe(provider, config, output_dir)
                 _warm_up(provider, prompts.prompts, config)
                 measured, stopped = _generate(calls, prompts.prompts, config, journal, tracked)
-                facts = _describe(provider, output_dir)  # again: by now the provider knows what answered
+                facts = _describe(provider, config, output_dir)  # again: by now the provider knows what answered
             summary = _summarize(config, provider, output_dir, tracked, {"load_s": load_s, **measured}, stopped)
             runfiles.write_summary(output_dir, summary)
             _record(tracked, config, prompts.prompts, summary, facts, output_dir)
             _show(summary, tracked, output_dir)
             if summary.status == "FAILED":
-                raise stopped or _nothing_completed(output_dir)
+                raise stopped or _nothing_completed(output_dir, summary.metrics["failed_prompts"])
     return summary
 
 
@@ -87,8 +87,9 @@ def _loaded(provider: Provider) -> Iterator[float]:
         yield time.perf_counter() - start
 
 
-def _describe(provider: Provider, output_dir: Path) -> Mapping[str, object]:
-    facts = environment.describe(provider.describe())
+def _describe(provider: Provider, config: RunConfig, output_dir: Path) -> Mapping[str, object]:
+    price = price_of(config.model, provider.price_list)
+    facts = environment.describe({**provider.describe(), **({"price": price.source} if price else {})})
     runfiles.write_environment(output_dir, facts)
     return facts
 
@@ -172,11 +173,10 @@ def _record(
     tracked.log_traces(config, prompts, read_outcomes(output_dir), count)
 
 
-def _nothing_completed(output_dir: Path) -> RunnerError:
-    failures = [outcome for outcome in read_outcomes(output_dir) if isinstance(outcome, Failure)]
-    first = failures[0].error
+def _nothing_completed(output_dir: Path, failed: float) -> RunnerError:
+    first = next(outcome.error for outcome in read_outcomes(output_dir) if isinstance(outcome, Failure))
     return RunnerError(
-        f"none of the {len(failures)} prompts was completed; the first failed with {first.type}: {first.message}"
+        f"none of the {failed:.0f} prompts was completed; the first failed with {first.type}: {first.message}"
     )
 
 

@@ -147,6 +147,7 @@ class Paced:
             async with asyncio.timeout(self._limits.timeout_s):
                 outcomes = await send()
         except TimeoutError:
+            self._budget.charge(reserved)  # it may have been generated all the same, and billed
             message = f"no answer within limits.timeout_s={self._limits.timeout_s}"
             raise CallError("Timeout", message, retryable=True) from None
         finally:
@@ -251,6 +252,10 @@ class _Budget:
             )
         self._reserved_usd += most_usd
         return most_usd
+
+    def charge(self, most_usd: float) -> None:
+        """Count as spent what a request may have cost whose answer never came."""
+        self._spent_usd += most_usd
 
     def settle(self, reserved_usd: float, outcomes: Sequence[Outcome]) -> None:
         """Put what was really spent in the place of what was set aside."""

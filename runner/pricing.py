@@ -1,10 +1,11 @@
 """What tokens cost. A price that is not known is None, never a guess.
 
-genai-prices (offline snapshot) falls back silently in three ways: a model that it does not know may match by prefix, an
-unknown context keeps the standard price, and batch discounts exist for some providers only. So only an exact model of
-the right provider counts, and a service tier other than the standard one has no looked-up price.
+genai-prices (offline snapshot) falls back silently: a model that it does not know may match by prefix (a nova-micro-v9
+gets the price of v1), and an unknown context keeps the standard price. So only the very model counts, as a dated
+snapshot or through an inference profile too, and a service tier other than the standard one has no looked-up price.
 """
 
+import re
 from dataclasses import dataclass
 
 from runner.config import ModelConfig
@@ -44,10 +45,25 @@ def _looked_up(model_id: str, price_list: str) -> Price | None:
         )
     except LookupError:
         return None
-    if found.provider.id != price_list or found.input_price is None or found.output_price is None:
+    if (
+        found.provider.id != price_list
+        or not _is_same(model_id, found.model.id)
+        or found.input_price is None
+        or found.output_price is None
+    ):
         return None
     return Price(
         input_usd=float(found.input_price),
         output_usd=float(found.output_price),
         source=f"genai-prices {genai_prices.__version__}: {found.provider.id}/{found.model.id}",
     )
+
+
+def _is_same(asked: str, found: str) -> bool:
+    return asked == found or _bare(asked) == _bare(found)
+
+
+def _bare(model_id: str) -> str:
+    """Return the model's name without an ARN's path, an inference profile's prefix, or a snapshot's date."""
+    name = re.sub(r"^(us|us-gov|eu|apac|jp|au|global|regional)\.", "", model_id.rpartition("/")[2])
+    return re.sub(r"-\d{4}-\d{2}-\d{2}$", "", name)

@@ -301,6 +301,21 @@ def test_the_budget_stops_before_the_request_that_would_pass_it(hosted: Any, tmp
     assert len(server.asked) == metrics["completed_prompts"], "what was sent is what was kept"
 
 
+def test_an_attempt_that_timed_out_counts_against_the_budget(hosted: Any):
+    price = "model.price={input_usd_per_million: 1000, output_usd_per_million: 1000}"
+    once = (
+        "generation.max_tokens=10",
+        "limits.max_cost_usd=0.02",
+        "limits.timeout_s=0.3",
+    )  # one request: $0.014 at most
+    with (
+        OpenAIServer(fault=lambda *_: {"hang": 5}) as server,
+        pytest.raises(BudgetError, match=r"\$0\.014000 are spent"),
+    ):
+        generate(hosted(server, price, *once), prompts("a"))
+    assert len(server.asked) == 1
+
+
 def test_requests_per_minute_are_spread(hosted: Any):
     with OpenAIServer() as server:
         generate(hosted(server, "limits.requests_per_minute=300"), prompts(*map(str, range(15))))
@@ -345,6 +360,7 @@ def test_the_whole_demo_set_through_the_command_line(tmp_path: Path, store: str)
     assert "prompt_padding_ratio" not in metrics
     environment = json.loads((tmp_path / "out" / "environment.json").read_text())
     assert environment["provider"]["system_fingerprint"] == "fp_local"
+    assert environment["provider"]["price"] == "model.price", "where the cost is from is on record"
 
 
 @pytest.mark.parametrize(

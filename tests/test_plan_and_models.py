@@ -46,7 +46,10 @@ def test_prices_are_looked_up_exactly_or_not_at_all(config: Compose):
     for unknown in (("model.id=gpt-nonsense-9",), ("provider.service_tier=flex",)):
         found = plan.plan(config("provider=openai", *unknown))
         assert (found.price, found.most_cost_usd) == (None, None)
-    assert (plan.plan(config("provider=bedrock")).most_cost_usd or 0) > 0
+    assert plan.plan(config("provider=bedrock", "model.id=amazon.nova-micro-v9:0")).price is None, "v1 is another model"
+    for known in ("amazon.nova-micro-v1:0", "us.amazon.nova-micro-v1:0", "eu.anthropic.claude-haiku-4-5-20251001-v1:0"):
+        assert (plan.plan(config("provider=bedrock", f"model.id={known}")).most_cost_usd or 0) > 0
+    assert (plan.plan(config("provider=openai", "model.id=gpt-5.4-mini-2026-03-17")).most_cost_usd or 0) > 0
 
 
 def test_a_local_models_tokens_are_counted_without_loading_it(config: Compose, tiny_model: Path):
