@@ -14,7 +14,7 @@ from runner.errors import BudgetError, RunnerError, ServiceError
 from runner.journal import Journal, read_outcomes
 from runner.pacing import Calls, Paced, paced
 from runner.pricing import price_of
-from runner.prompts import PromptSet, load_prompts
+from runner.prompts import PromptSet, load_prompts, write_prompts
 from runner.providers.base import Provider, build
 from runner.records import Failure, Outcome, Prompt
 from runner.runfiles import Summary
@@ -47,6 +47,7 @@ def run(
         config = config.with_mode(config.batch.mode or provider.default_mode)
         calls = paced(provider, config)
         runfiles.write_config(output_dir, config)
+        write_prompts(output_dir, prompts.prompts)
         with (
             _tracked(config, prompts, output_dir, sweep_dir, tags or {}) as tracked,
             Journal(output_dir) as journal,

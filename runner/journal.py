@@ -5,7 +5,6 @@ is kept, and of what a dead machine wrote at most a second is lost. A last line 
 no outcome.
 """
 
-import json
 import os
 import threading
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+from runner import jsonl
 from runner.errors import JournalError
 from runner.records import Completion, ErrorInfo, Failure, Outcome, Timing, Usage
 
@@ -62,7 +62,7 @@ class Journal:
             raise JournalError(f"{self._path} is not open")
         if self._lost is not None:
             raise JournalError(f"{self._path} could not be kept on disk: {self._lost.strerror}")
-        line = _encode(outcome)
+        line = jsonl.encode(to_record(outcome))
         try:
             written = self._file.write(line)
         except OSError as error:
@@ -96,18 +96,9 @@ def read_outcomes(directory: Path) -> Iterator[Outcome]:
             if not line.endswith(b"\n"):
                 return
             try:
-                yield _from_record(json.loads(line))
+                yield _from_record(jsonl.decode(line))
             except (ValueError, KeyError, TypeError) as error:
                 raise JournalError(f"{path}, line {number}: not an outcome ({error}): was the file edited?") from None
-
-
-def _encode(outcome: Outcome) -> bytes:
-    record = to_record(outcome)
-    try:
-        line = json.dumps(record, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:  # a lone surrogate has no UTF-8: keep it as an escape
-        line = json.dumps(record).encode("ascii")
-    return line + b"\n"
 
 
 def to_record(outcome: Outcome) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, overload
 
+from runner import jsonl
 from runner.config import CONF_DIR, PromptsConfig
 from runner.errors import MissingPackageError, PromptSetError
 from runner.records import Message, Prompt, Role
@@ -16,9 +18,58 @@ from runner.records import Message, Prompt, Role
 PACKAGED = "conf://"
 """Prefix of a path that starts in the packaged conf/ folder, wherever that is installed."""
 
+RECORD = "prompts.jsonl"
+"""The file of a run's folder that keeps its prompts; it is a prompt set itself."""
+
 _FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet", ".txt": "txt"}
 Row = tuple[str, Mapping[str, Any]]
 """Where a record stands ("line 3"), and its fields."""
+
+
+class PackedPrompts(Sequence[Prompt]):
+    """Prompts as lines of JSON in one piece of memory, made into values when asked for.
+
+    A million prompts are a hundred bytes each this way, and seven hundred as values.
+    """
+
+    def __init__(self, prompts: Iterable[Prompt] = ()) -> None:
+        self._lines, self._ends = bytearray(), array("Q", [0])
+        for prompt in prompts:
+            self.append(prompt)
+
+    def append(self, prompt: Prompt) -> None:
+        """Add one prompt at the end."""
+        messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
+        self.append_line(jsonl.encode({"id": prompt.id, "messages": messages}))
+
+    def append_line(self, line: bytes) -> None:
+        """Add one prompt as `lines` has it."""
+        self._lines += line
+        self._ends.append(len(self._lines))
+
+    @property
+    def lines(self) -> memoryview:
+        """All of it, as the file `prompts.jsonl` has it."""
+        return memoryview(self._lines)
+
+    @property
+    def sha256(self) -> str:
+        """Identifies ids and messages, in order: the sha256 of `prompts.jsonl`."""
+        return hashlib.sha256(self._lines).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, place: int) -> Prompt: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Prompt, ...]: ...
+    def __getitem__(self, place: int | slice) -> Prompt | tuple[Prompt, ...]:
+        if isinstance(place, slice):
+            return tuple(self[one] for one in range(*place.indices(len(self))))
+        at = range(len(self))[place]
+        record = jsonl.decode(bytes(self._lines[self._ends[at] : self._ends[at + 1]]))
+        return Prompt(id=record["id"], messages=tuple(Message(**message) for message in record["messages"]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +78,7 @@ class PromptSet:
 
     name: str
     source: str
-    prompts: tuple[Prompt, ...]
+    prompts: PackedPrompts
     sha256: str
 
 
@@ -43,10 +94,24 @@ def load_prompts(config: PromptsConfig) -> PromptSet:
     else:
         path = _resolve(config.path or "")
         name, source, rows = path.stem, str(config.path), _file_rows(path, config)
-    prompts = tuple(_prompts(islice(rows, config.limit), config, source))
+    prompts = _prompts(islice(rows, config.limit), config, source)
     if not prompts:
         raise PromptSetError(f"prompt set {source!r} is empty: give it at least one prompt")
-    return PromptSet(name=name, source=source, prompts=prompts, sha256=_digest(prompts))
+    return PromptSet(name=name, source=source, prompts=prompts, sha256=prompts.sha256)
+
+
+def write_prompts(directory: Path, prompts: PackedPrompts) -> None:
+    """Keep a run's prompts with its outcomes."""
+    (directory / RECORD).write_bytes(prompts.lines)
+
+
+def read_prompts(directory: Path) -> PackedPrompts:
+    """Return the prompts of a run's folder."""
+    kept = PackedPrompts()
+    with (directory / RECORD).open("rb") as lines:
+        for line in lines:
+            kept.append_line(line)
+    return kept
 
 
 def _resolve(path: str) -> Path:
@@ -88,7 +153,7 @@ def _text_lines(path: Path) -> Iterator[tuple[str, str]]:
 def _read_jsonl(path: Path, _config: PromptsConfig) -> Iterator[Row]:
     for place, line in _text_lines(path):
         try:
-            record = json.loads(line)
+            record = jsonl.decode(line)
         except json.JSONDecodeError as error:
             raise PromptSetError(f"{path}, {place}: not JSON ({error.msg}): {_shorten(line)}") from None
         if isinstance(record, str):
@@ -167,18 +232,20 @@ def _dataset_rows(config: PromptsConfig) -> Iterator[Row]:
     return ((f"row {number}", record) for number, record in enumerate(rows, 1))
 
 
-def _prompts(rows: Iterable[Row], config: PromptsConfig, source: str) -> Iterator[Prompt]:
-    seen: dict[str, str] = {}
+def _prompts(rows: Iterable[Row], config: PromptsConfig, source: str) -> PackedPrompts:
+    prompts, ids = PackedPrompts(), set[str]()
     for index, (place, record) in enumerate(rows):
         where = f"{source}, {place}"
         prompt = Prompt(id=_id(record, index, config, where), messages=_messages(record, config, where))
-        if prompt.id in seen:
+        if prompt.id in ids:
+            first = next(number for number, earlier in enumerate(prompts, 1) if earlier.id == prompt.id)
             raise PromptSetError(
-                f"{where}: the id {prompt.id!r} already stands at {seen[prompt.id]}: make ids unique, or set "
+                f"{where}: the id {prompt.id!r} is already that of record {first}: make ids unique, or set "
                 "prompts.id_field to a field that is"
             )
-        seen[prompt.id] = place
-        yield prompt
+        ids.add(prompt.id)
+        prompts.append(prompt)
+    return prompts
 
 
 def _id(record: Mapping[str, Any], index: int, config: PromptsConfig, where: str) -> str:
@@ -232,14 +299,6 @@ def _conversation(value: Any, where: str) -> tuple[Message, ...]:
     if value[-1]["role"] != "user":
         raise PromptSetError(f"{where}: the last message is the {value[-1]['role']}'s: a prompt ends with the user's")
     return tuple(Message(role=item["role"], content=item["content"]) for item in value)
-
-
-def _digest(prompts: Iterable[Prompt]) -> str:
-    digest = hashlib.sha256()
-    for prompt in prompts:
-        canonical = [prompt.id, [[message.role, message.content] for message in prompt.messages]]
-        digest.update(json.dumps(canonical).encode("ascii") + b"\n")
-    return digest.hexdigest()
 
 
 def _shorten(text: str, width: int = 120) -> str:

@@ -33,6 +33,7 @@ def test_a_run_leaves_its_record_on_disk(config: Compose, tmp_path: Path):
     assert summary.exit_code == 0
     assert {path.name for path in tmp_path.iterdir()} == {
         "config.yaml",
+        "prompts.jsonl",
         "outcomes.jsonl",
         "summary.json",
         "environment.json",
@@ -79,7 +80,14 @@ def test_mlflow_has_params_tags_metrics_steps_dataset_files_and_table(
     (dataset,) = run.inputs.dataset_inputs
     assert (dataset.dataset.name, json.loads(dataset.dataset.profile)) == ("demo", {"num_prompts": 64})
     files = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
-    assert files == {"config.yaml", "outcomes.jsonl", "summary.json", "environment.json", "outputs.json"}
+    assert files == {
+        "config.yaml",
+        "prompts.jsonl",
+        "outcomes.jsonl",
+        "summary.json",
+        "environment.json",
+        "outputs.json",
+    }
     mlflow.set_experiment("tracked")
     table = mlflow.load_table("outputs.json", run_ids=[run.info.run_id])
     assert list(table["prompt_id"]) == [prompt.id for prompt in load_prompts(asked.prompts).prompts], (

@@ -9,7 +9,7 @@ import runner
 
 ROOT = Path(runner.__file__).parent
 LAYERS = [
-    {"errors", "records", "window"},
+    {"errors", "records", "window", "jsonl"},
     {"config"},
     {"prompts", "environment", "runfiles", "journal", "pricing"},
     {"providers.base", "providers._embedded", "providers._causal_lm"},

@@ -83,7 +83,7 @@ WRONG: dict[str, tuple[str, str | bytes, list[str]]] = {
     "blank lines only": ("p.txt", "\n \n", ["is empty"]),
     "broken line": ("p.jsonl", '{"prompt": "a"}\n{"prompt": ', ["line 2", "not JSON"]),
     "line that is a number": ("p.jsonl", "17", ["line 1", "not a JSON object"]),
-    "duplicate ids": ("p.jsonl", '{"id": 1, "prompt": "a"}\n{"id": "1", "prompt": "b"}', ["line 2", "'1'", "line 1"]),
+    "duplicate ids": ("p.jsonl", '{"id": 1, "prompt": "a"}\n{"id": "1", "prompt": "b"}', ["line 2", "'1'", "record 1"]),
     "missing field": ("p.jsonl", '{"text": "a"}', ["line 1", "'prompt'", "'text'", "prompts.text_field"]),
     "blank prompt": ("p.jsonl", '{"prompt": " "}', ["line 1", "must be a text"]),
     "prompt that is no text": ("p.jsonl", '{"prompt": 5}', ["line 1", "5"]),
