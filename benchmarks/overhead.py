@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from hydra import compose, initialize_config_dir
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from runner.batching import static
+from runner.batching.work import Work
 from runner.commandline import from_hydra
 from runner.config import CONF_DIR, RunConfig
 from runner.journal import Journal
@@ -37,14 +37,14 @@ def main(*, repeats: int, size: int, max_tokens: int) -> None:
     assert isinstance(provider, StaticProvider)
     bare, ratios = _bare_call(config), []
     with provider, tempfile.TemporaryDirectory() as scratch:
-        batches = static.plan(provider, prompts, config.batch)
+        batches = list(static.plan(provider, prompts, config.batch))
         bare(batches[0])
         for repeat in range(repeats):
             with _journal(Path(scratch) / str(repeat)) as journal:
-                outcomes = static.generate(provider, prompts, config.params(), config.batch)
+                outcomes = static.generate(provider, Work(prompts=prompts), config.params(), config.batch)
                 runner_s = loop_s = 0.0
                 for number, batch in enumerate(batches):
-                    turns = [partial(bare, batch), partial(_keep, outcomes, len(batch), journal)]
+                    turns = [partial(bare, batch), partial(_keep, outcomes, journal)]
                     order = (0, 1) if (number + repeat) % 2 else (1, 0)
                     seconds = {turn: _timed(turns[turn]) for turn in order}
                     loop_s, runner_s = loop_s + seconds[0], runner_s + seconds[1]
@@ -64,9 +64,8 @@ def _journal(folder: Path) -> Journal:
     return Journal(folder)
 
 
-def _keep(outcomes: Iterator[Any], count: int, journal: Journal) -> None:
-    for outcome in islice(outcomes, count):
-        journal.append(outcome)
+def _keep(batches: Iterator[Any], journal: Journal) -> None:
+    journal.append(next(batches))
 
 
 def _bare_call(config: RunConfig) -> Callable[[tuple[Prompt, ...]], None]:

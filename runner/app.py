@@ -2,29 +2,35 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence, Set
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from uuid import uuid4
 
-from runner import display, environment, metrics, runfiles, sweep
+from runner import display, environment, metrics, runfiles
 from runner.batching.modes import MODES
-from runner.config import GenerationParams, RunConfig
-from runner.errors import BudgetError, RunnerError, ServiceError
-from runner.journal import Journal, read_outcomes
+from runner.batching.work import Work
+from runner.config import GenerationParams, RunConfig, parse
+from runner.errors import BudgetError, Interrupted, RecordError, RunnerError, ServiceError, TooManyFailuresError
+from runner.interrupts import GraceOver, Stop, heeded
+from runner.journal import FILE_NAME, Journal, read_outcomes, take_stock
 from runner.pacing import Calls, Paced, paced
 from runner.pricing import price_of
-from runner.prompts import PromptSet, load_prompts, write_prompts
+from runner.prompts import PackedPrompts, PromptSet, changes, load_prompts, read_prompts, source_exists, write_prompts
 from runner.providers.base import Provider, build
-from runner.records import Failure, Outcome, Prompt
-from runner.runfiles import Summary
-from runner.tracking.run import TrackedRun, run_name, track
-from runner.tracking.store import ui_command
+from runner.records import Failure, Outcome
+from runner.runfiles import Origin, Summary
+from runner.tracking.address import check_store, page, ui_command
+from runner.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
 _WARMUP_TOKENS = 4
 _SAMPLES = 3
+_FAILURES_JUDGED_FROM = 20
+"""Answers from which on a share of failures is judged."""
 
 
 def run(
@@ -40,44 +46,151 @@ def run(
         RequestError: the request was wrong; nothing was generated.
         RunnerError: the run began and could not be finished; `outcomes.jsonl` has what was generated.
     """
-    output_dir.mkdir(parents=True, exist_ok=True)
     with runfiles.failure_recorded(output_dir):
+        output_dir.mkdir(parents=True, exist_ok=True)
         prompts = load_prompts(config.prompts)
-        provider = build(config)
-        config = config.with_mode(config.batch.mode or provider.default_mode)
-        calls = paced(provider, config)
-        runfiles.write_config(output_dir, config)
-        write_prompts(output_dir, prompts.prompts)
-        with (
-            _tracked(config, prompts, output_dir, sweep_dir, tags or {}) as tracked,
-            Journal(output_dir) as journal,
-        ):
-            with _loaded(provider) as load_s:
-                _describe(provider, config, output_dir)
-                _warm_up(provider, prompts.prompts, config)
-                measured, stopped = _generate(calls, prompts.prompts, config, journal, tracked)
-                facts = _describe(provider, config, output_dir)  # again: by now the provider knows what answered
-            summary = _summarize(config, provider, output_dir, tracked, {"load_s": load_s, **measured}, stopped)
-            runfiles.write_summary(output_dir, summary)
-            _record(tracked, config, prompts.prompts, summary, facts, output_dir)
-            _show(summary, tracked, output_dir)
-            if summary.status == "FAILED":
-                raise stopped or _nothing_completed(output_dir, summary.metrics["failed_prompts"])
+        task = _prepare(config, prompts.prompts, output_dir)
+        with Journal(output_dir) as journal:
+            _write_beginning(task, prompts, sweep_dir, tags or {})
+            return _execute(task, journal, frozenset())
+
+
+def resume(directory: Path, *, keep_failures: bool = False) -> Summary:
+    """Finish a run that was interrupted, killed or had failures, in its own folder and its own MLflow run.
+
+    Only prompts without a completion are generated. With nothing left to generate, MLflow is told what it missed.
+
+    Args:
+        directory: the run's folder.
+        keep_failures: leave prompts that failed as they are.
+
+    Raises:
+        RequestError: there is no such run, or its prompts or configuration are not those that it began with.
+        RunnerError: as for `run`.
+    """
+    origin = runfiles.read_origin(directory)
+    config = _recorded_config(directory, origin)
+    prompts = _recorded_prompts(directory, config, origin)
+    task = _prepare(config, prompts, directory)
+    with Journal(directory, resume=True) as journal, runfiles.failure_recorded(directory):
+        stock = take_stock(directory, choices=config.generation.n)
+        done = stock.done | stock.failed if keep_failures else stock.done
+        log.info("%d of %d prompts are done, %d failed before", len(stock.done), len(prompts), len(stock.failed))
+        return _execute(task, journal, done)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    """A run that can begin: everything that can be wrong with a request was checked."""
+
+    config: RunConfig
+    prompts: PackedPrompts
+    provider: Provider
+    calls: Calls
+    directory: Path
+    stop: Stop
+
+
+def _prepare(config: RunConfig, prompts: PackedPrompts, directory: Path) -> _Task:
+    provider, stop = build(config), Stop()
+    config = config.with_mode(config.batch.mode or provider.default_mode)
+    calls = paced(provider, config, stop)
+    check_store(config.tracking.uri)
+    return _Task(config=config, prompts=prompts, provider=provider, calls=calls, directory=directory, stop=stop)
+
+
+def _write_beginning(task: _Task, prompts: PromptSet, sweep_dir: Path | None, tags: Mapping[str, str]) -> None:
+    runfiles.write_config(task.directory, task.config)
+    write_prompts(task.directory, prompts.prompts)
+    origin = Origin(
+        key=uuid4().hex,
+        config=task.config.model_dump(mode="json", by_alias=True),
+        prompts={
+            "name": prompts.name,
+            "source": prompts.source,
+            "sha256": prompts.sha256,
+            "count": len(prompts.prompts),
+        },
+        tags=dict(tags),
+        sweep_dir=str(sweep_dir) if sweep_dir else None,
+        working_dir=str(Path.cwd()),
+    )
+    runfiles.write_origin(task.directory, origin)
+
+
+def _recorded_config(directory: Path, origin: Origin) -> RunConfig:
+    config = parse(origin.config)
+    if changed := config.differences(parse(runfiles.read_config(directory))):
+        listed = "\n".join(f"  {difference}" for difference in changed)
+        raise RecordError(
+            f"{directory / runfiles.CONFIG} is not what the run began with:\n{listed}\n"
+            "restore it, or start a run of its own with these values"
+        )
+    return config
+
+
+def _recorded_prompts(directory: Path, config: RunConfig, origin: Origin) -> PackedPrompts:
+    recorded = read_prompts(directory)
+    if recorded.sha256 != origin.prompts["sha256"]:
+        raise RecordError(f"{directory} has other prompts than the run began with: restore prompts.jsonl")
+    if config.prompts.dataset is None and not source_exists(config.prompts):
+        log.warning("prompts.path=%r is gone: going on with the run's own copy", config.prompts.path)
+    elif config.prompts.dataset is None and (differences := changes(recorded, load_prompts(config.prompts).prompts)):
+        listed = "\n".join(f"  {difference}" for difference in differences)
+        raise RecordError(
+            f"prompts.path={config.prompts.path!r} is not what the run began with:\n{listed}\n"
+            f"restore it (the run's own copy is {directory / 'prompts.jsonl'}), or start a run of its own"
+        )
+    return recorded
+
+
+def _execute(task: _Task, journal: Journal, done: Set[str]) -> Summary:
+    """Generate what is not done, and close the record."""
+    work = Work(prompts=task.prompts, done=done, stopping=task.stop)
+    with (
+        Tracker(task.directory, task.config.tracking.uri) as tracker,
+        runfiles.failure_recorded(task.directory),
+    ):
+        if len(done) < len(task.prompts):
+            runfiles.forget_summary(task.directory)
+            measured = _measure(task, work, journal)
+            summary = _summarize(task, journal.segment, measured)
+        else:
+            summary = _summarize_again(task)
+        runfiles.write_summary(task.directory, summary)
+        if tracked := tracker.opened():
+            summary = replace(summary, mlflow_run_id=tracked.run_id)
+            runfiles.write_summary(task.directory, summary)
+        tracker.finish()
+        _show(task, summary, tracker)
+    if summary.status == "FAILED" and (error := _ended_by(task, summary.metrics)):
+        raise error
     return summary
 
 
-@contextmanager
-def _tracked(
-    config: RunConfig, prompts: PromptSet, output_dir: Path, sweep_dir: Path | None, tags: Mapping[str, str]
-) -> Iterator[TrackedRun]:
-    parent_run_id = sweep.join(sweep_dir, config) if sweep_dir else None
-    with (
-        track(config, prompts, parent_run_id=parent_run_id, tags=tags) as tracked,
-        runfiles.failure_recorded(output_dir, mlflow_run_id=tracked.run_id),
-    ):
-        where = display.short(output_dir)
-        log.info("%s: %d prompts, into %s", run_name(config), len(prompts.prompts), where)
-        yield tracked
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Measured:
+    """What only the process that generated can say."""
+
+    duration_s: float
+    metrics: Mapping[str, float]
+    series: Mapping[str, Sequence[tuple[int, float]]]
+
+
+def _measure(task: _Task, work: Work, journal: Journal) -> _Measured:
+    with _loaded(task.provider) as load_s:
+        _describe(task)
+        _warm_up(task, work)
+        memory = environment.PeakMemory()
+        duration_s = _generate(task, work, journal)
+        peak_mb = memory.read_mb()
+        _describe(task)  # again: by now the provider knows what answered
+    path = [(at, float(requests)) for at, requests in getattr(task.calls, "path", ())]
+    return _Measured(
+        duration_s=duration_s,
+        metrics={"load_s": load_s} | ({} if peak_mb is None else {"peak_memory_mb": peak_mb}),
+        series={"batch/requests_in_flight": path} if path else {},
+    )
 
 
 @contextmanager
@@ -88,108 +201,146 @@ def _loaded(provider: Provider) -> Iterator[float]:
         yield time.perf_counter() - start
 
 
-def _describe(provider: Provider, config: RunConfig, output_dir: Path) -> Mapping[str, object]:
-    price = price_of(config.model, provider.price_list)
-    facts = environment.describe({**provider.describe(), **({"price": price.source} if price else {})})
-    runfiles.write_environment(output_dir, facts)
-    return facts
+def _describe(task: _Task) -> None:
+    price = price_of(task.config.model, task.provider.price_list)
+    facts = environment.describe({**task.provider.describe(), **({"price": price.source} if price else {})})
+    runfiles.write_environment(task.directory, facts)
 
 
-def _warm_up(provider: Provider, prompts: Sequence[Prompt], config: RunConfig) -> None:
+def _warm_up(task: _Task, work: Work) -> None:
     """Generate a few tokens for the first batches, unmeasured and not kept. Never on a service: it would be paid."""
-    if provider.is_local and config.warmup_prompts:
+    config = task.config
+    if task.provider.is_local and config.warmup_prompts:
         few = config.params().model_copy(update={"max_tokens": min(_WARMUP_TOKENS, config.generation.max_tokens)})
-        for _ in _outcomes(provider, prompts[: config.warmup_prompts], few, config):
+        first = [prompt for _, prompt in islice(work.numbered(), config.warmup_prompts)]
+        for _ in _outcomes(task.provider, Work(prompts=first), few, config):
             continue
 
 
-def _generate(
-    calls: Calls, prompts: Sequence[Prompt], config: RunConfig, journal: Journal, tracked: TrackedRun
-) -> tuple[dict[str, float], RunnerError | None]:
-    """Generate for all prompts, keeping every outcome as it comes.
+def _generate(task: _Task, work: Work, journal: Journal) -> float:
+    """Generate all work that is left, keeping every outcome as it comes; `task.stop` says why it ended early, if so.
 
-    Returns what only this process can measure, and the error that stopped the run before its end, if one did.
+    Returns the seconds of the measured loop.
     """
-    memory, steps, stopped = environment.PeakMemory(), metrics.Steps(config.batch), None
-    with display.progress(len(prompts)) as ticker:
+    failures = _Failures(task)
+    with display.progress(len(task.prompts), done=len(work.done)) as ticker, heeded(task.stop):
         start = time.perf_counter()
         try:
-            for outcome in _outcomes(calls, prompts, config.params(), config):
-                journal.append(outcome)
-                ticker.tick(outcome)
-                steps.add(outcome)
-        except (BudgetError, ServiceError) as error:
-            stopped = error
+            with closing(_outcomes(task.calls, work, task.config.params(), task.config)) as calls:
+                for outcomes in calls:
+                    journal.append(outcomes)
+                    ticker.tick(outcomes)
+                    failures.count(outcomes)
+        except (BudgetError, ServiceError, Interrupted, TooManyFailuresError) as error:
+            task.stop.request(error)
+        except GraceOver:
+            log.warning("what was in flight took too long, and is given up")
         finally:
             duration_s = time.perf_counter() - start
-            if isinstance(calls, Paced):
-                calls.close()
-    for number, values in steps.finish():
-        tracked.log_step(number, values)
-    for done, requests in getattr(calls, "path", ()):
-        tracked.log_step(done, {"batch/requests_in_flight": requests})
-    peak = memory.read_mb()
-    return {"duration_s": duration_s} | ({} if peak is None else {"peak_memory_mb": peak}), stopped
+            if isinstance(task.calls, Paced):
+                task.calls.close()
+    return duration_s
 
 
-def _outcomes(
-    calls: Calls, prompts: Sequence[Prompt], params: GenerationParams, config: RunConfig
-) -> Iterator[Outcome]:
-    assert config.batch.mode is not None  # noqa: S101 - settled in run()
-    return MODES[config.batch.mode](calls, prompts, params, config.batch)
+def _outcomes(calls: Calls, work: Work, params: GenerationParams, config: RunConfig) -> Generator[Sequence[Outcome]]:
+    assert config.batch.mode is not None  # noqa: S101 - settled in _prepare()
+    yield from MODES[config.batch.mode](calls, work, params, config.batch)
 
 
-def _summarize(
-    config: RunConfig,
-    provider: Provider,
-    output_dir: Path,
-    tracked: TrackedRun,
-    measured: Mapping[str, float],
-    stopped: RunnerError | None,
-) -> Summary:
-    padded = config.batch.mode == "static" and provider.is_local
-    counted = metrics.summarize(read_outcomes(output_dir), padded=padded, duration_s=measured["duration_s"])
-    if price := price_of(config.model, provider.price_list):
-        counted["cost_usd"] = price.cost_usd(int(counted["input_tokens"]), int(counted["output_tokens"]))
+class _Failures:
+    """Counts failed prompts, and stops a run in which there are more than `limits.max_failures`."""
+
+    def __init__(self, task: _Task) -> None:
+        self._limit, self._stop = task.config.limits.max_failures, task.stop
+        self._answered = self._failed = 0
+
+    def count(self, outcomes: Sequence[Outcome]) -> None:
+        if self._limit is None:
+            return
+        self._answered += len({outcome.prompt_id for outcome in outcomes})
+        self._failed += sum(isinstance(outcome, Failure) for outcome in outcomes)
+        if self._failed > self._allowed(self._limit):
+            last = next(outcome.error for outcome in reversed(outcomes) if isinstance(outcome, Failure))
+            self._stop.request(
+                TooManyFailuresError(
+                    f"stopped: {self._failed} of {self._answered} prompts failed, limits.max_failures={self._limit}; "
+                    f"the last with {last.type}: {last.message}"
+                )
+            )
+
+    def _allowed(self, limit: float) -> float:
+        if isinstance(limit, int):
+            return limit
+        return limit * max(self._answered, _FAILURES_JUDGED_FROM)
+
+
+def _summarize(task: _Task, segment: int, measured: _Measured) -> Summary:
+    counted = _count(task, {segment: measured.duration_s})
     return Summary(
-        status="FINISHED" if counted["completed_prompts"] and not stopped else "FAILED",
-        mlflow_run_id=tracked.run_id,
-        metrics=metrics.in_order({**counted, **measured}),
-        error={"type": type(stopped).__name__, "message": str(stopped)} if stopped else None,
+        status=_status(task, counted),
+        mlflow_run_id=None,
+        metrics=metrics.in_order({**counted, **measured.metrics}),
+        series=measured.series,
+        error=_said(_ended_by(task, counted)),
     )
 
 
-def _record(
-    tracked: TrackedRun,
-    config: RunConfig,
-    prompts: Sequence[Prompt],
-    summary: Summary,
-    facts: Mapping[str, object],
-    output_dir: Path,
-) -> None:
-    count = int(summary.metrics["completed_prompts"] * config.generation.n + summary.metrics["failed_prompts"])
-    tracked.log_result(summary, facts)
-    tracked.log_files(output_dir)
-    tracked.log_outputs(prompts, read_outcomes(output_dir))
-    tracked.log_traces(config, prompts, read_outcomes(output_dir), count)
-
-
-def _nothing_completed(output_dir: Path, failed: float) -> RunnerError:
-    first = next(outcome.error for outcome in read_outcomes(output_dir) if isinstance(outcome, Failure))
-    return RunnerError(
-        f"none of the {failed:.0f} prompts was completed; the first failed with {first.type}: {first.message}"
+def _summarize_again(task: _Task) -> Summary:
+    """Return the summary of a run of which nothing was left to generate."""
+    before = runfiles.read_summary(task.directory)
+    counted = _count(task, {})
+    kept = before.metrics if before else {}
+    return Summary(
+        status=_status(task, counted),
+        mlflow_run_id=before.mlflow_run_id if before else None,
+        metrics=metrics.in_order({**counted, **kept}),
+        series=before.series if before else {},
+        error=_said(_ended_by(task, counted)),
     )
 
 
-def _show(summary: Summary, tracked: TrackedRun, output_dir: Path) -> None:
-    display.print_samples(islice(read_outcomes(output_dir), _SAMPLES))
+def _count(task: _Task, measured_s: Mapping[int, float]) -> dict[str, float]:
+    padded = task.config.batch.mode == "static" and task.provider.is_local
+    counted = metrics.summarize(read_outcomes(task.directory), padded=padded, measured_s=measured_s)
+    if price := price_of(task.config.model, task.provider.price_list):
+        counted["cost_usd"] = price.cost_usd(int(counted["input_tokens"]), int(counted["output_tokens"]))
+    return counted
+
+
+def _status(task: _Task, counted: Mapping[str, float]) -> runfiles.Status:
+    error = _ended_by(task, counted)
+    return runfiles.ending_of(error) if error else "FINISHED"
+
+
+def _said(error: RunnerError | None) -> Mapping[str, str] | None:
+    return {"type": type(error).__name__, "message": str(error)} if error else None
+
+
+def _ended_by(task: _Task, counted: Mapping[str, float]) -> RunnerError | None:
+    """Return why the run did not reach its end, or came to nothing."""
+    if task.stop.reason is not None or counted["completed_prompts"]:
+        return task.stop.reason
+    first = next((outcome.error for outcome in read_outcomes(task.directory) if isinstance(outcome, Failure)), None)
+    said = f"; the first failed with {first.type}: {first.message}" if first else ""
+    return RunnerError(f"none of the {counted['failed_prompts']:.0f} prompts was completed{said}")
+
+
+def _show(task: _Task, summary: Summary, tracker: Tracker) -> None:
+    display.print_samples(islice(read_outcomes(task.directory), _SAMPLES))
     display.print_metrics("Metrics", summary.metrics)
-    display.print_line(f"Record        {display.short(output_dir)}")
-    display.print_line(f"Browse        {ui_command(tracked.store)}")
-    display.print_line(f"              http://127.0.0.1:5000{tracked.address}")
-    if failed := summary.metrics["failed_prompts"]:
-        log.warning(
-            "%d prompts failed: see the field error in %s",
-            failed,
-            display.short(output_dir / "outcomes.jsonl"),
-        )
+    where = display.short(task.directory)
+    display.print_line(f"Record        {where}")
+    tracked = runfiles.read_tracked(task.directory)
+    if tracked is not None and tracker.problem is None:
+        display.print_line(f"Browse        {ui_command(tracked.uri)}")
+        display.print_line(f"              {page(tracked.uri, tracked.address)}")
+    if tracker.problem is not None:
+        log.warning("%s", tracker.problem)
+        log.warning("MLflow does not have this run yet; tell it later: python -m runner.resume %s", where)
+    failed, completed = summary.metrics["failed_prompts"], summary.metrics["completed_prompts"]
+    if failed:
+        log.warning("%.0f prompts failed: see the field error in %s", failed, display.short(task.directory / FILE_NAME))
+    if unsent := len(task.prompts) - completed - failed:
+        log.warning("%.0f prompts were not generated", unsent)
+    if failed or unsent:
+        log.warning("to generate what is missing: python -m runner.resume %s", where)

@@ -7,6 +7,7 @@ interrupted.
 import argparse
 import contextlib
 import logging
+import logging.config
 import os
 import re
 import secrets
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from hydra.experimental.callback import Callback
@@ -26,7 +28,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from runner import display, runfiles
 from runner.config import CONF_DIR, RunConfig, known_keys, parse, unknown_key
-from runner.errors import ConfigError, RequestError, RunnerError
+from runner.errors import ConfigError, Interrupted, RecordError, RequestError, RunnerError, TrackingError
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ _SECRET = re.compile(
 
 def main() -> None:
     """Run what the command line asks for, and exit."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    heed_termination()
     with one_message():
         refuse_secrets(sys.argv[1:])
         codes: list[int] = []
@@ -53,9 +55,32 @@ def main() -> None:
         sys.exit(max(codes, default=0))
 
 
-def _interrupt(_signal: int, _frame: object) -> None:
+def heed_termination() -> None:
     """Take a request to end (docker stop, a scheduler) as Ctrl-C: the record is closed before the process ends."""
-    raise KeyboardInterrupt
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def find_folder(run: str, tracking_uri: str | None) -> Path:
+    """Return the folder that RUN or SWEEP names: itself, or an MLflow run id.
+
+    Raises:
+        RequestError: there is no such run.
+    """
+    if Path(run).is_dir():
+        return Path(run).absolute()
+    uri = tracking_uri or compose_config([]).tracking.uri
+    if uri is None or "/" in run:
+        raise RecordError(f"{run!r}: no such folder")
+    from runner.tracking.find import folder_of
+
+    return folder_of(run, uri)
+
+
+def log_into(directory: Path) -> None:
+    """Log as a run does: our own messages on the terminal, everything in runner.log."""
+    settings = yaml.safe_load((CONF_DIR / "hydra" / "job_logging" / "runner.yaml").read_text(encoding="utf-8"))
+    settings["handlers"]["file"]["filename"] = str(directory / "runner.log")
+    logging.config.dictConfig(settings)
 
 
 class SweepWatch(Callback):
@@ -83,7 +108,7 @@ def _job(cfg: DictConfig) -> int:
     directory = Path(HydraConfig.get().runtime.output_dir)
     try:
         with runfiles.failure_recorded(directory):
-            return _run(cfg, directory)
+            code = _run(cfg, directory)
     except RunnerError as error:
         log.error("%s", error)  # noqa: TRY400 - a RunnerError is one message
         return error.exit_code
@@ -93,6 +118,9 @@ def _job(cfg: DictConfig) -> int:
     except Exception:
         log.exception("a defect, of the runner or of a library that it uses: see the traceback in runner.log")
         return RunnerError.exit_code
+    if code == Interrupted.exit_code:  # the job has closed its record; the sweep ends with it
+        raise KeyboardInterrupt
+    return code
 
 
 def _run(cfg: DictConfig, directory: Path) -> int:
@@ -147,16 +175,21 @@ def from_hydra(cfg: DictConfig) -> RunConfig:
 def _finish_sweep(directory: Path, codes: Sequence[int], *, interrupted: bool) -> list[int]:
     """Compare the jobs, end the parent run, and return an exit code per job."""
     from runner import sweep
-    from runner.tracking.store import ui_command
+    from runner.tracking.address import page, ui_command
 
     jobs, comparison = sweep.compare_jobs(directory)
     if not jobs:
         return list(codes)
     columns, rows = comparison.columns, comparison.rows
     display.print_table(f"Sweep {display.short(directory)}", columns, rows, text_columns=comparison.text_columns)
-    if store := sweep.finish(directory, jobs, comparison, interrupted=interrupted):
-        display.print_line(f"Browse  {ui_command(store.store)}")
-        display.print_line(f"        http://127.0.0.1:5000{store.address}")
+    try:
+        tracked = sweep.finish(directory, jobs, comparison, interrupted=interrupted)
+    except TrackingError as error:
+        log.warning("the comparison is not in MLflow: %s", error)
+    else:
+        if tracked is not None:
+            display.print_line(f"Browse  {ui_command(tracked.uri)}")
+            display.print_line(f"        {page(tracked.uri, tracked.address)}")
     if codes and all(code == RequestError.exit_code for code in codes):
         return list(codes)
     return [job.summary.exit_code if job.summary else RunnerError.exit_code for job in jobs]

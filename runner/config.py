@@ -125,13 +125,25 @@ class LimitsConfig(_Section):
     requests_per_minute: PositiveFloat | None
     tokens_per_minute: PositiveFloat | None
     max_cost_usd: PositiveFloat | None
+    max_failures: PositiveInt | Annotated[float, Field(gt=0, lt=1)] | None
+
+
+_STORES = ("sqlite:///", "http://", "https://", "postgresql", "mysql", "mssql", "databricks")
 
 
 class TrackingConfig(_Section):
-    """Where MLflow keeps the runs, and how many outcomes become traces."""
+    """Where MLflow keeps the runs, and how many outcomes become traces. `uri` null tells MLflow nothing."""
 
-    uri: NonEmptyStr
+    uri: NonEmptyStr | None
     traces: Literal["sample", "all", "off"]
+
+    @model_validator(mode="after")
+    def _a_store_that_mlflow_has(self) -> Self:
+        if self.uri is not None and not self.uri.startswith(_STORES):
+            raise ValueError(
+                f"uri={self.uri!r} is no MLflow store: use sqlite:///FILE or http://HOST:PORT, or tracking=off for none"
+            )
+        return self
 
 
 class ProviderConfig(BaseModel):
@@ -176,6 +188,16 @@ class RunConfig(_Section):
     def with_mode(self, mode: BatchMode) -> "RunConfig":
         """Return this configuration with the batch mode stated."""
         return self.model_copy(update={"batch": self.batch.model_copy(update={"mode": mode})})
+
+    def differences(self, other: "RunConfig") -> list[str]:
+        """Say which keys have another value there, a text each."""
+        here, there = self.flat(), other.flat()
+        names = dict.fromkeys((*here, *there))
+        return [
+            f"{name}={here.get(name)!r}, and now {there.get(name)!r}"
+            for name in names
+            if here.get(name) != there.get(name)
+        ]
 
     def flat(self) -> dict[str, Any]:
         """Return every leaf under its dotted name, which is also its Hydra override."""

@@ -61,8 +61,8 @@ def plain(text: str) -> str:
 
 
 @contextmanager
-def progress(total: int) -> Iterator["Ticker"]:
-    """Show prompts done, output tokens per second and the time left; quiet where stderr is no terminal."""
+def progress(total: int, *, done: int) -> Iterator["Ticker"]:
+    """Show prompts done (`done` of them before), tokens per second, the time left; quiet without a terminal."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -75,24 +75,24 @@ def progress(total: int) -> Iterator["Ticker"]:
     with Progress(
         *columns, console=_stderr, disable=not _stderr.is_terminal, transient=True, refresh_per_second=4
     ) as bar:
-        yield Ticker(bar, total)
+        yield Ticker(bar, total, done)
 
 
 class Ticker:
     """Counts outcomes for the progress bar, or for a line in the log now and then."""
 
-    def __init__(self, bar: Progress, total: int) -> None:
+    def __init__(self, bar: Progress, total: int, done: int) -> None:
         self._bar, self._total = bar, total
-        self._task = bar.add_task("generating", total=total, rate="")
+        self._task = bar.add_task("generating", total=total, completed=done, rate="")
         self._start = time.monotonic()
         self._next = self._start
-        self._done = self._tokens = 0
+        self._done, self._tokens = done, 0
         self._heartbeat = self._start + _HEARTBEAT_S
 
-    def tick(self, outcome: Outcome) -> None:
-        """Count one outcome; the bar moves a few times a second, however many there are."""
-        self._done += outcome.choice == 0
-        self._tokens += outcome.usage.output_tokens if isinstance(outcome, Completion) else 0
+    def tick(self, outcomes: Sequence[Outcome]) -> None:
+        """Count a call's outcomes; the bar moves a few times a second, however many there are."""
+        self._done += sum(outcome.choice == 0 for outcome in outcomes)
+        self._tokens += sum(outcome.usage.output_tokens for outcome in outcomes if isinstance(outcome, Completion))
         now = time.monotonic()
         if now >= self._next or self._done == self._total:
             self._next = now + 0.2

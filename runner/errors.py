@@ -5,9 +5,14 @@ RunnerError                    exit code 1: the run began and could not be finis
 ├── JournalError               an outcome cannot be kept
 ├── ServiceError               the service will answer no further request either
 ├── BudgetError                the next request could pass limits.max_cost_usd
+├── TooManyFailuresError       more prompts failed than limits.max_failures allows
+├── TrackingError              MLflow does not take the record; the run's folder has it
+├── Interrupted                exit code 130: a person or a scheduler asked the run to end
 └── RequestError               exit code 2: the request was wrong, nothing was generated
     ├── ConfigError            a key, a value, or a pair of them
     ├── PromptSetError         the prompt set cannot be read as asked
+    ├── TakenError             the folder belongs to another run, or to another process
+    ├── RecordError            there is no such run, or it is not as it was recorded
     ├── MissingPackageError    an optional package is not installed
     ├── ModelError             the model cannot be found or loaded
     └── AccessError            the service answers no request: key, model, address or rights are wrong
@@ -38,6 +43,20 @@ class BudgetError(RunnerError):
     """The next request could cost more than is left of limits.max_cost_usd."""
 
 
+class TooManyFailuresError(RunnerError):
+    """The run is going wrong: limits.max_failures is passed."""
+
+
+class TrackingError(RunnerError):
+    """MLflow cannot be told; the record on disk is whole."""
+
+
+class Interrupted(RunnerError):  # noqa: N818 - an end that was asked for, not an error
+    """Ctrl-C or SIGTERM: nothing more is sent, what is in flight is waited for."""
+
+    exit_code = 130
+
+
 class RequestError(RunnerError):
     """The request was wrong; nothing was generated or spent."""
 
@@ -50,6 +69,14 @@ class ConfigError(RequestError):
 
 class PromptSetError(RequestError):
     """The prompt set is wrong."""
+
+
+class TakenError(RequestError):
+    """The folder belongs to another run, or another process writes to it."""
+
+
+class RecordError(RequestError):
+    """A recorded run cannot be found, or is not what it was."""
 
 
 class MissingPackageError(RequestError):

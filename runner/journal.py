@@ -2,42 +2,63 @@
 
 A line is with the operating system when `append` returns, and on the disk a second later: what a killed process wrote
 is kept, and of what a dead machine wrote at most a second is lost. A last line without its end was being written: it is
-no outcome.
+no outcome. A process that goes on with a run writes the next segment. Where a prompt has outcomes in several segments,
+its last segment's count: a failure that was tried again is history.
 """
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+from filelock import SoftFileLock, Timeout
+
 from runner import jsonl
-from runner.errors import JournalError
+from runner.errors import JournalError, TakenError
 from runner.records import Completion, ErrorInfo, Failure, Outcome, Timing, Usage
 
-FILE_NAME = "outcomes.jsonl"
+FILE_NAME, LOCK_NAME = "outcomes.jsonl", "run.lock"
 _SYNC_EVERY_S = 1.0
+_LOCK_S = 3.0
+"""Until a lock counts as held: longer than a lock without an owner's name in it takes to count as left behind."""
+_TAIL = 1 << 16
 
 
 class Journal:
-    """The outcomes of one run directory, open for appending. A directory that has outcomes is not written twice."""
+    """The outcomes of one run directory, open for appending, by one process at a time.
 
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / FILE_NAME
+    Args:
+        directory: the run's.
+        resume: go on with a run that has outcomes; without it, a directory that has outcomes is refused.
+
+    Attributes:
+        segment: the number that this process's outcomes bear; 0 for a new run.
+    """
+
+    def __init__(self, directory: Path, *, resume: bool = False) -> None:
+        self._directory, self._path, self._resume = directory, directory / FILE_NAME, resume
+        self.segment = 0
         self._file: BinaryIO | None = None
         self._lost: OSError | None = None
         self._unsynced = threading.Event()
         self._closed = threading.Event()
         self._syncing = threading.Thread(target=self._sync_now_and_then, name="journal", daemon=True)
+        self._lock = ExitStack()
 
     def __enter__(self) -> Self:
         try:
-            self._file = self._path.open("xb", buffering=0)
+            self._lock.enter_context(_only_owner(self._directory))
+            self._file = self._reopen() if self._resume else self._path.open("xb", buffering=0)
         except FileExistsError:
-            raise JournalError(f"{self._path} exists already: one directory is for one run, choose another") from None
+            self._lock.close()
+            raise TakenError(f"{self._path} exists already: one directory is for one run, choose another") from None
         except OSError as error:
+            self._lock.close()
             raise JournalError(f"{self._path} cannot be written: {error.strerror}") from None
         self._syncing.start()
         return self
@@ -51,25 +72,33 @@ class Journal:
             self._sync()
             self._file.close()
             self._file = None
+        self._lock.close()
 
-    def append(self, outcome: Outcome) -> None:
-        """Write one outcome through to the operating system.
+    def append(self, outcomes: Sequence[Outcome]) -> None:
+        """Write the outcomes of one call through to the operating system, in one piece.
 
         Raises:
-            JournalError: the outcome cannot be kept (disk full, say).
+            JournalError: they cannot be kept (disk full, say).
         """
         if self._file is None:
             raise JournalError(f"{self._path} is not open")
         if self._lost is not None:
             raise JournalError(f"{self._path} could not be kept on disk: {self._lost.strerror}")
-        line = jsonl.encode(to_record(outcome))
+        lines = b"".join(jsonl.encode(to_record(outcome) | {"segment": self.segment}) for outcome in outcomes)
         try:
-            written = self._file.write(line)
+            written = self._file.write(lines)
         except OSError as error:
             raise JournalError(f"{self._path} cannot be written: {error.strerror}") from None
-        if written != len(line):
-            raise JournalError(f"{self._path} took {written} of {len(line)} bytes: is the disk full?")
+        if written != len(lines):
+            raise JournalError(f"{self._path} took {written} of {len(lines)} bytes: is the disk full?")
         self._unsynced.set()
+
+    def _reopen(self) -> BinaryIO:
+        file = self._path.open("a+b", buffering=0)
+        whole = _end_of_last_line(file)
+        file.truncate(whole)
+        self.segment = _last_segment(self._path) + 1 if whole else 0
+        return file
 
     def _sync_now_and_then(self) -> None:
         while not self._closed.wait(_SYNC_EVERY_S):
@@ -85,20 +114,122 @@ class Journal:
 
 
 def read_outcomes(directory: Path) -> Iterator[Outcome]:
-    """Yield the outcomes of a run directory, in the order in which they happened; a torn last line is none.
+    """Yield what became of each prompt, in the order in which it happened; what was tried again later is left out.
 
     Raises:
         JournalError: a line is not an outcome (named by its number).
     """
-    path = directory / FILE_NAME
+    redone = _redone(directory / FILE_NAME)
+    for number, record in _records(directory / FILE_NAME):
+        try:
+            if redone.get(record["prompt_id"], 0) <= record["segment"]:
+                yield _from_record(record)
+        except (ValueError, KeyError, TypeError) as error:
+            raise _not_an_outcome(directory / FILE_NAME, number, error) from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stock:
+    """Which prompts have all their answers, and which have failed."""
+
+    done: Set[str]
+    failed: Set[str]
+
+
+def take_stock(directory: Path, *, choices: int) -> Stock:
+    """Return what a run has so far. A prompt is done when `choices` answers of one segment are there."""
+    done, failed, begun = set[str](), set[str](), dict[tuple[str, int], int]()
+    for _, record in _records(directory / FILE_NAME):
+        prompt_id = record["prompt_id"]
+        if record["error"] is not None:
+            failed.add(prompt_id)
+            continue
+        answers = begun.pop((prompt_id, record["segment"]), 0) + 1
+        if answers < choices:
+            begun[prompt_id, record["segment"]] = answers
+        else:
+            done.add(prompt_id)
+            failed.discard(prompt_id)
+    return Stock(done=done, failed=failed)
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield number and fields of every whole line."""
+    if not path.exists():
+        return
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 return
             try:
-                yield _from_record(jsonl.decode(line))
-            except (ValueError, KeyError, TypeError) as error:
-                raise JournalError(f"{path}, line {number}: not an outcome ({error}): was the file edited?") from None
+                record = jsonl.decode(line)
+            except ValueError as error:
+                raise _not_an_outcome(path, number, error) from None
+            if not isinstance(record, dict):
+                raise _not_an_outcome(path, number, TypeError("no JSON object"))
+            yield number, record
+
+
+def _not_an_outcome(path: Path, number: int, error: Exception) -> JournalError:
+    return JournalError(f"{path}, line {number}: not an outcome ({error}): was the file edited?")
+
+
+def _redone(path: Path) -> dict[str, int]:
+    """Return the last segment of each prompt that has outcomes after segment 0."""
+    if not path.exists() or _last_segment(path) == 0:
+        return {}
+    return {record["prompt_id"]: record["segment"] for _, record in _records(path) if record.get("segment")}
+
+
+def _last_segment(path: Path) -> int:
+    with path.open("rb") as file:
+        end = _end_of_last_line(file)
+        start = _end_of_last_line(file, before=end - 1) if end else 0
+        file.seek(start)
+        line = file.read(end - start)
+    try:
+        return int(jsonl.decode(line)["segment"]) if line else 0
+    except (ValueError, KeyError, TypeError):  # reading the whole file names the line
+        return 0
+
+
+def _end_of_last_line(file: BinaryIO, *, before: int | None = None) -> int:
+    """Return the place behind the last line's end; what follows it is torn."""
+    place = file.seek(0, os.SEEK_END) if before is None else before
+    while place > 0:
+        start = max(0, place - _TAIL)
+        file.seek(start)
+        found = file.read(place - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        place = start
+    return 0
+
+
+@contextmanager
+def _only_owner(directory: Path) -> Iterator[None]:
+    """Hold the lock of a run directory. A lock that a dead process of this host left is taken over.
+
+    Raises:
+        TakenError: another process has it.
+    """
+    lock = SoftFileLock(directory / LOCK_NAME, timeout=_LOCK_S)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise TakenError(_locked(directory / LOCK_NAME)) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _locked(path: Path) -> str:
+    pid, host, *_ = [*path.read_text(encoding="utf-8", errors="replace").split("\n"), "?", "?"]
+    return (
+        f"{path.parent} is being written by process {pid} on host {host}: wait for it or stop it. "
+        f"If that process is gone for certain, remove {path}"
+    )
 
 
 def to_record(outcome: Outcome) -> dict[str, Any]:

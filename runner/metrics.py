@@ -3,7 +3,8 @@
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import groupby
+from datetime import datetime, timedelta
+from itertools import groupby, islice
 
 import numpy as np
 
@@ -25,22 +26,27 @@ _SAMPLES_NEEDED = {50: 1, 90: 10, 95: 20, 99: 100}
 """A percentile is stated from this many samples on: fewer would only repeat the largest."""
 
 
-def summarize(outcomes: Iterable[Outcome], *, padded: bool, duration_s: float) -> dict[str, float]:
+def summarize(outcomes: Iterable[Outcome], *, padded: bool, measured_s: Mapping[int, float]) -> dict[str, float]:
     """Return the metrics that follow from the outcomes alone.
 
     Args:
         outcomes: those of one run in the order of the record, a batch's side by side.
         padded: whether batches were padded and ran to their longest row, as static batches in this process are.
-        duration_s: seconds of the measured loop, from the first prompt sent to the last outcome.
+        measured_s: seconds of the measured loop, from the first prompt sent to the last outcome, by segment. Of a
+            segment that is not here (its process was killed) they are taken from its first start to its last end.
     """
-    totals = _Totals()
-    for _, batch in groupby(outcomes, key=lambda outcome: (outcome.segment, outcome.batch)):
-        totals.add_batch(list(batch))
+    totals, spans = _Totals(), dict[int, _Span]()
+    for (segment, _), batch in groupby(outcomes, key=_call):
+        outcomes_of_call = list(batch)
+        totals.add_batch(outcomes_of_call)
+        spans.setdefault(segment, _Span()).add(outcomes_of_call)
+    durations_s = {**{segment: span.whole_s for segment, span in spans.items()}, **measured_s}
+    duration_s = sum(durations_s.values())
     metrics = totals.counts() | totals.rates(duration_s) | totals.percentiles()
     if padded:
         metrics |= totals.padding()
-    if totals.starts:
-        metrics["overhead_s"] = max(0.0, duration_s - _covered(totals.starts, totals.ends))
+    if spans:
+        metrics["overhead_s"] = max(0.0, duration_s - sum(span.covered_s for span in spans.values()))
     return metrics
 
 
@@ -57,32 +63,36 @@ def batch_metrics(batch: list[Outcome]) -> dict[str, float]:
     return metrics
 
 
-class Steps:
-    """Cuts a stream of outcomes into steps: a static batch is one, and so are `batch.size` outcomes of other modes."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A stretch of a run: when it ended, and its own metrics, for curves over the course of the run."""
 
-    def __init__(self, config: BatchConfig) -> None:
-        self._static, self._size = config.mode == "static", _STEP if config.size == "auto" else config.size
-        self._open: list[Outcome] = []
-        self._closed: list[dict[str, float]] = []
+    number: int
+    ended_at: datetime
+    metrics: Mapping[str, float]
 
-    def add(self, outcome: Outcome) -> None:
-        """Take the next outcome."""
-        if self._open and self._is_full(outcome):
-            self._close()
-        self._open.append(outcome)
 
-    def finish(self) -> Iterator[tuple[int, dict[str, float]]]:
-        """Yield number and metrics of every step."""
-        if self._open:
-            self._close()
-        yield from enumerate(self._closed)
+def steps(outcomes: Iterable[Outcome], config: BatchConfig) -> Iterator[Step]:
+    """Cut a run into steps: a static batch is one, and so are `batch.size` outcomes of other modes."""
+    for number, stretch in enumerate(_stretches(iter(outcomes), config)):
+        ended_at = max(outcome.timing.started_at + timedelta(seconds=outcome.timing.latency_s) for outcome in stretch)
+        yield Step(number=number, ended_at=ended_at, metrics=batch_metrics(stretch))
 
-    def _is_full(self, outcome: Outcome) -> bool:
-        return self._open[-1].batch != outcome.batch if self._static else len(self._open) >= self._size
 
-    def _close(self) -> None:
-        self._closed.append(batch_metrics(self._open))
-        self._open = []
+def step_size(config: BatchConfig) -> int:
+    """Return how many outcomes a step has where batches do not say it."""
+    return _STEP if config.size == "auto" else config.size
+
+
+def _stretches(outcomes: Iterator[Outcome], config: BatchConfig) -> Iterator[list[Outcome]]:
+    if config.mode == "static":
+        return (list(batch) for _, batch in groupby(outcomes, key=_call))
+    return iter(lambda: list(islice(outcomes, step_size(config))), [])
+
+
+def _call(outcome: Outcome) -> tuple[int, int]:
+    """Return what the outcomes of one call have in common."""
+    return outcome.segment, outcome.batch
 
 
 def in_order(values: Mapping[str, float]) -> dict[str, float]:
@@ -109,13 +119,8 @@ class _Totals:
     latency: "array[float]" = field(default_factory=_numbers)
     first_token: "array[float]" = field(default_factory=_numbers)
     inter_token: "array[float]" = field(default_factory=_numbers)
-    starts: "array[float]" = field(default_factory=_numbers)
-    ends: "array[float]" = field(default_factory=_numbers)
 
     def add_batch(self, batch: list[Outcome]) -> None:
-        first = batch[0].timing
-        self.starts.append(first.started_at.timestamp())
-        self.ends.append(first.started_at.timestamp() + max(outcome.timing.latency_s for outcome in batch))
         completions = [outcome for outcome in batch if isinstance(outcome, Completion)]
         self.failed += len({outcome.prompt_id for outcome in batch} - {done.prompt_id for done in completions})
         self._add_completions(completions)
@@ -185,10 +190,27 @@ def _percentiles(name: str, samples: "array[float]", ranks: tuple[int, ...]) -> 
     }
 
 
-def _covered(starts: "array[float]", ends: "array[float]") -> float:
-    """Return how long at least one call was under way: the length of the union of the intervals, in seconds."""
-    order = np.argsort(starts)
-    start, end = np.asarray(starts)[order], np.asarray(ends)[order]
-    reach = np.maximum.accumulate(end)
-    gaps = np.maximum(0.0, start[1:] - reach[:-1]).sum()
-    return float(reach[-1] - start[0] - gaps)
+@dataclass(slots=True)
+class _Span:
+    """When the calls of one segment began and ended, in seconds of the wall clock."""
+
+    starts: "array[float]" = field(default_factory=_numbers)
+    ends: "array[float]" = field(default_factory=_numbers)
+
+    def add(self, call: list[Outcome]) -> None:
+        start = call[0].timing.started_at.timestamp()
+        self.starts.append(start)
+        self.ends.append(start + max(outcome.timing.latency_s for outcome in call))
+
+    @property
+    def whole_s(self) -> float:
+        return max(self.ends) - min(self.starts)
+
+    @property
+    def covered_s(self) -> float:
+        """How long at least one call was under way: the length of the union of the intervals."""
+        order = np.argsort(self.starts)
+        start, end = np.asarray(self.starts)[order], np.asarray(self.ends)[order]
+        reach = np.maximum.accumulate(end)
+        gaps = np.maximum(0.0, start[1:] - reach[:-1]).sum()
+        return float(reach[-1] - start[0] - gaps)

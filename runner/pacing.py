@@ -7,7 +7,7 @@ that the same lesson is not learnt `batch.size` times over.
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime
@@ -18,7 +18,8 @@ import tenacity
 from aiolimiter import AsyncLimiter
 
 from runner.config import GenerationParams, LimitsConfig, RunConfig
-from runner.errors import AccessError, BudgetError, ConfigError, RunnerError, ServiceError
+from runner.errors import AccessError, BudgetError, ConfigError, ServiceError
+from runner.interrupts import Stop
 from runner.pricing import Price, price_of
 from runner.providers.base import UNREACHABLE, CallError, ConcurrentProvider, ListProvider, Provider
 from runner.records import Completion, ErrorInfo, Failure, Outcome, Prompt, Stopwatch, Timing
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 60.0
 _FIRST_WINDOW = 4
+_LOOK_S = 0.2
+"""How often a waiting call looks whether the run is to end."""
 _CHARACTERS_A_TOKEN = 4
 """A rule of thumb for English, to set tokens aside before a request; what is billed is the service's own count."""
 
@@ -43,6 +46,7 @@ class Paced:
         provider: one that answers `generate` or `generate_list`.
         limits: attempts, timeout, requests and tokens per minute, and the budget.
         price: what tokens cost, if that is known.
+        stop: asks for the end: nothing more is sent, and what only waits to be sent is given up.
         window: finds how many requests may be in flight; None leaves that to the mode.
 
     Raises:
@@ -50,7 +54,13 @@ class Paced:
     """
 
     def __init__(
-        self, provider: Provider, model_id: str, limits: LimitsConfig, price: Price | None, window: Window | None = None
+        self,
+        provider: Provider,
+        model_id: str,
+        limits: LimitsConfig,
+        price: Price | None,
+        stop: Stop,
+        window: Window | None = None,
     ) -> None:
         if limits.max_cost_usd is not None and price is None:
             raise ConfigError(
@@ -66,7 +76,8 @@ class Paced:
         self._resume_at = 0.0
         self._window = window
         self._answered = False
-        self._stopped: RunnerError | None = None
+        self._stop = stop
+        self._splits = True
         self._runner: asyncio.Runner | None = None
         self._connections = AsyncExitStack()
 
@@ -93,14 +104,20 @@ class Paced:
             ServiceError: the service will not answer any further request.
             BudgetError: this request could pass the budget; nothing was sent.
         """
-        return await self._call((prompt,), params, lambda: self.provider.generate(prompt, params))
+        return await self._call(_CallState((prompt,), params), lambda: self.provider.generate(prompt, params))
 
     def generate_batch(self, prompts: Sequence[Prompt], params: GenerationParams) -> Sequence[Outcome]:
-        """Return the outcomes of one list request; raises what `generate` raises."""
+        """Return the outcomes of one list request; raises what `generate` raises.
+
+        A list that fails as a whole is sent again in halves, so that one poisonous prompt fails alone.
+        """
         if self._runner is None:
             self._runner = asyncio.Runner()
             self._runner.run(self.__aenter__())
-        return self._runner.run(self._call(prompts, params, lambda: self.provider.generate_list(prompts, params)))
+        outcomes = self._runner.run(self._call_list(_CallState(prompts, params)))
+        if not any(isinstance(outcome, Completion) for outcome in outcomes):
+            self._splits = False  # each failed alone as well: it is not the prompts
+        return outcomes
 
     def close(self) -> None:
         """Give up the connections of `generate_batch`."""
@@ -109,18 +126,20 @@ class Paced:
             self._runner.close()
             self._runner = None
 
-    async def _call(
-        self,
-        prompts: Sequence[Prompt],
-        params: GenerationParams,
-        send: Callable[[], Awaitable[Sequence[Outcome]]],
-    ) -> Sequence[Outcome]:
-        state = _CallState(prompts, params)
+    async def _call_list(self, state: "_CallState") -> Sequence[Outcome]:
+        outcomes = await self._call(state, lambda: self.provider.generate_list(state.prompts, state.params))
+        if not (self._splits and state.may_be_one_prompts_fault):
+            return outcomes
+        log.debug("%d prompts in one request failed: asking again in halves", len(state.prompts))
+        return [outcome for half in state.halves() for outcome in await self._call_list(half)]
+
+    async def _call(self, state: "_CallState", send: Callable[[], Awaitable[Sequence[Outcome]]]) -> Sequence[Outcome]:
         attempts = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(self._limits.max_attempts),
             retry=tenacity.retry_if_exception(_may_be_repeated),
             wait=self._wait,
             before_sleep=self._note_retry,
+            sleep=self._sleep,
             reraise=True,
         )
         state.round = await self._window.enter() if self._window else 0
@@ -128,7 +147,8 @@ class Paced:
             outcomes: Sequence[Outcome] = await attempts(self._attempt, state, send)
         except CallError as error:
             self._give_up(error)
-            return [state.failure(prompt, error, self._model_id) for prompt in prompts]
+            state.error = error
+            return [state.failure(prompt, error, self._model_id) for prompt in state.prompts]
         finally:
             if self._window:
                 await self._window.leave()
@@ -138,8 +158,7 @@ class Paced:
         self, state: "_CallState", send: Callable[[], Awaitable[Sequence[Outcome]]]
     ) -> Sequence[Outcome]:
         await self._wait_for_room(state.tokens)
-        if self._stopped is not None:  # meanwhile another request met an error that this one would meet too
-            raise self._stopped
+        self._go_on()
         reserved = self._budget.reserve(state.input_tokens, state.output_tokens)
         state.begin_attempt()
         outcomes: Sequence[Outcome] = ()
@@ -157,14 +176,31 @@ class Paced:
 
     async def _wait_for_room(self, tokens: float) -> None:
         if self._requests is not None:
-            await self._requests.acquire()
+            await self._patiently(self._requests.acquire())
         while self._tokens is not None and tokens > 0:
             part = min(tokens, self._tokens.max_rate)
-            await self._tokens.acquire(part)
+            await self._patiently(self._tokens.acquire(part))
             tokens -= part
         clock = asyncio.get_running_loop()
         while (pause_s := self._resume_at - clock.time()) > 0:
-            await asyncio.sleep(pause_s)
+            await self._sleep(pause_s)
+
+    async def _sleep(self, seconds: float) -> None:
+        await self._patiently(asyncio.sleep(seconds))
+
+    async def _patiently(self, waiting: Coroutine[Any, Any, None]) -> None:
+        """Wait for leave to send, unless the run is asked to end meanwhile."""
+        task = asyncio.ensure_future(waiting)
+        try:
+            while not (await asyncio.wait({task}, timeout=_LOOK_S))[0]:
+                self._go_on()
+        finally:
+            task.cancel()
+
+    def _go_on(self) -> None:
+        """Raise why nothing more is to be sent, if so: an error that every request would meet, or a wish to end."""
+        if self._stop.reason is not None:
+            raise self._stop.reason
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         """Return how long this call waits: what the service asked for, else exponential with full jitter."""
@@ -194,22 +230,40 @@ class Paced:
         """Let one failure be one failure, unless every other request would meet it too."""
         if not error.fatal and (self._answered or error.kind != UNREACHABLE):
             return
-        self._stopped = ServiceError(str(error)) if self._answered else AccessError(str(error))
-        raise self._stopped from error
+        self._stop.request(ServiceError(str(error)) if self._answered else AccessError(str(error)))
+        self._go_on()
 
 
 class _CallState:
     """One call through its attempts: what it reserves, when it began, how often it was sent."""
 
-    def __init__(self, prompts: Sequence[Prompt], params: GenerationParams) -> None:
-        self.prompts = prompts
+    def __init__(
+        self, prompts: Sequence[Prompt], params: GenerationParams, *, after: "_CallState | None" = None
+    ) -> None:
+        self.prompts, self.params = prompts, params
+        self.error: CallError | None = None
         self.input_tokens = sum(map(estimate_tokens, prompts))
         self.output_tokens = params.max_tokens * params.n * len(prompts)
         self.tokens = self.input_tokens + self.output_tokens
         self.round = 0
-        self._attempts = 0
-        self._watch: Stopwatch | None = None
-        self._began: datetime | None = None
+        self._attempts: int = after._attempts if after else 0
+        self._watch: Stopwatch | None = after._watch if after else None
+        self._began: datetime | None = after._began if after else None
+
+    @property
+    def may_be_one_prompts_fault(self) -> bool:
+        """Whether the call failed, held several prompts, and would not have failed with any others too."""
+        return (
+            len(self.prompts) > 1
+            and self.error is not None
+            and not (self.error.throttled or self.error.refuses_lists or self.error.kind == UNREACHABLE)
+        )
+
+    def halves(self) -> tuple["_CallState", "_CallState"]:
+        """Return two calls for this one; their time and attempts go on from its."""
+        middle = len(self.prompts) // 2
+        first, second = self.prompts[:middle], self.prompts[middle:]
+        return _CallState(first, self.params, after=self), _CallState(second, self.params, after=self)
 
     def begin_attempt(self) -> None:
         self._attempts += 1
@@ -276,7 +330,7 @@ def estimate_tokens(prompt: Prompt) -> int:
     return sum(len(message.content) for message in prompt.messages) // _CHARACTERS_A_TOKEN + 4 * len(prompt.messages)
 
 
-def paced(provider: Provider, config: RunConfig) -> Calls:
+def paced(provider: Provider, config: RunConfig, stop: Stop) -> Calls:
     """Wrap a provider whose mode sends requests; any other is returned as it is.
 
     Raises:
@@ -285,7 +339,9 @@ def paced(provider: Provider, config: RunConfig) -> Calls:
     sends = config.batch.mode == "concurrent" or (config.batch.mode == "static" and isinstance(provider, ListProvider))
     if sends and isinstance(provider, ConcurrentProvider | ListProvider):
         window = Window(_FIRST_WINDOW, config.batch.count) if config.batch.size == "auto" else None
-        return Paced(provider, config.model.id, config.limits, price_of(config.model, provider.price_list), window)
+        return Paced(
+            provider, config.model.id, config.limits, price_of(config.model, provider.price_list), stop, window
+        )
     for name in ("requests_per_minute", "tokens_per_minute", "max_cost_usd"):
         if (value := getattr(config.limits, name)) is not None:
             raise ConfigError(

@@ -14,6 +14,7 @@ from runner import jsonl
 from runner.config import CONF_DIR, PromptsConfig
 from runner.errors import MissingPackageError, PromptSetError
 from runner.records import Message, Prompt, Role
+from runner.runfiles import write_whole
 
 PACKAGED = "conf://"
 """Prefix of a path that starts in the packaged conf/ folder, wherever that is installed."""
@@ -21,6 +22,7 @@ PACKAGED = "conf://"
 RECORD = "prompts.jsonl"
 """The file of a run's folder that keeps its prompts; it is a prompt set itself."""
 
+_CHANGES_SHOWN = 10
 _FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet", ".txt": "txt"}
 Row = tuple[str, Mapping[str, Any]]
 """Where a record stands ("line 3"), and its fields."""
@@ -102,7 +104,7 @@ def load_prompts(config: PromptsConfig) -> PromptSet:
 
 def write_prompts(directory: Path, prompts: PackedPrompts) -> None:
     """Keep a run's prompts with its outcomes."""
-    (directory / RECORD).write_bytes(prompts.lines)
+    write_whole(directory / RECORD, prompts.lines)
 
 
 def read_prompts(directory: Path) -> PackedPrompts:
@@ -112,6 +114,28 @@ def read_prompts(directory: Path) -> PackedPrompts:
         for line in lines:
             kept.append_line(line)
     return kept
+
+
+def source_exists(config: PromptsConfig) -> bool:
+    """Return whether the file that a prompt set came from is still there."""
+    return config.path is not None and _resolve(config.path).is_file()
+
+
+def changes(before: PackedPrompts, now: PackedPrompts) -> list[str]:
+    """Say how a prompt set is not what it was, a line per prompt; of many, the first few."""
+    if before.lines == now.lines:
+        return []
+    old, new = ({prompt.id: prompt for prompt in prompts} for prompts in (before, now))
+    said = [
+        *(f"prompt {name!r} was {_shorten(repr(old[name].text), 60)} and is gone" for name in old if name not in new),
+        *(f"prompt {name!r} is new: {_shorten(repr(new[name].text), 60)}" for name in new if name not in old),
+        *(
+            f"prompt {name!r} was {_shorten(repr(old[name].text), 60)} and is {_shorten(repr(new[name].text), 60)}"
+            for name in old
+            if name in new and old[name] != new[name]
+        ),
+    ] or ["the same prompts in another order"]
+    return said if len(said) <= _CHANGES_SHOWN else [*said[:_CHANGES_SHOWN], f"and {len(said) - _CHANGES_SHOWN} more"]
 
 
 def _resolve(path: str) -> Path:

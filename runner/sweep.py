@@ -1,45 +1,23 @@
-"""A sweep: one parent run in MLflow, made by whichever job comes first, and the comparison at the end."""
+"""A sweep: its jobs, and their comparison at the end."""
 
-import json
 from pathlib import Path
 
 import yaml
-from filelock import FileLock
 
 from runner import runfiles
 from runner.comparison.table import Comparison, Job, compare
-from runner.config import RunConfig, TrackingConfig
-from runner.tracking.run import TrackedRun, create_parent, finish_parent
-
-_PARENT = "sweep.json"
+from runner.runfiles import Tracked
+from runner.tracking import sweep as parent
 
 
-def join(directory: Path, config: RunConfig) -> str:
-    """Return the parent run's id, creating the run if this job is the first; jobs may be processes."""
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / _PARENT
-    with FileLock(f"{path}.lock"):
-        if not path.exists():
-            run_id = create_parent(config, {"sweep.dir": str(directory)})
-            parent = {"mlflow_run_id": run_id, "name": config.name, "tracking": config.tracking.model_dump()}
-            path.write_text(json.dumps(parent, indent=2) + "\n", encoding="utf-8")
-        return str(json.loads(path.read_text(encoding="utf-8"))["mlflow_run_id"])
+def finish(directory: Path, jobs: list[Job], comparison: Comparison, *, interrupted: bool) -> Tracked | None:
+    """End the parent run, if any job got as far as having one.
 
-
-def finish(directory: Path, jobs: list[Job], comparison: Comparison, *, interrupted: bool) -> TrackedRun | None:
-    """End the parent run, if any job got as far as having one."""
-    path = directory / _PARENT
-    if not path.exists():
-        return None
-    parent = json.loads(path.read_text(encoding="utf-8"))
-    return finish_parent(
-        TrackingConfig(**parent["tracking"]),
-        parent["name"],
-        parent["mlflow_run_id"],
-        status=_status(jobs, interrupted),
-        table=[dict(zip(comparison.columns, row, strict=True)) for row in comparison.rows],
-        note=_note(comparison),
-    )
+    Raises:
+        TrackingError: the store cannot be used.
+    """
+    table = [dict(zip(comparison.columns, row, strict=True)) for row in comparison.rows]
+    return parent.finish(directory, status=_status(jobs, interrupted), table=table, note=_note(comparison))
 
 
 def read_jobs(directory: Path) -> list[Job]:

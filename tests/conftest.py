@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -38,15 +39,21 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
 
 
+def _composed(*overrides: str) -> RunConfig:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return from_hydra(compose("config", [*overrides]))
+
+
 @pytest.fixture
-def config(store: str) -> Compose:
+def config() -> Compose:
+    """Compose and check a configuration from overrides; MLflow is not told."""
+    return partial(_composed, "tracking=off")
+
+
+@pytest.fixture
+def tracked(store: str) -> Compose:
     """Compose and check a configuration from overrides, tracked in the session's store."""
-
-    def composed(*overrides: str) -> RunConfig:
-        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            return from_hydra(compose("config", [f"tracking.uri={store}", "tracking.traces=off", *overrides]))
-
-    return composed
+    return partial(_composed, f"tracking.uri={store}", "tracking.traces=off")
 
 
 @pytest.fixture

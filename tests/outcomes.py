@@ -1,10 +1,21 @@
-"""Outcomes by hand, for tests that count."""
+"""Outcomes by hand, for tests that count; and the outcomes of a mode in one list."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from runner.records import Completion, ErrorInfo, Failure, Timing, Usage
+from runner.batching.modes import MODES
+from runner.batching.work import Work
+from runner.config import BatchConfig, GenerationParams
+from runner.records import Completion, ErrorInfo, Failure, Outcome, Prompt, Timing, Usage
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def generated(calls: Any, prompts: Sequence[Prompt], params: GenerationParams, batch: BatchConfig) -> list[Outcome]:
+    """Have a mode generate all prompts, and return what became of them."""
+    assert batch.mode is not None
+    return [outcome for call in MODES[batch.mode](calls, Work(prompts=prompts), params, batch) for outcome in call]
 
 
 def timing(start_s: float = 0.0, latency_s: float = 1.0, first_s: float | None = 0.5) -> Timing:

@@ -10,7 +10,7 @@ import yaml
 from mlflow import MlflowClient
 
 from runner import app
-from runner.errors import JournalError, PromptSetError, RunnerError
+from runner.errors import ModelError, PromptSetError, RunnerError, TakenError
 from runner.metrics import NAMES
 from runner.prompts import load_prompts
 from tests.conftest import Compose
@@ -32,6 +32,7 @@ def test_a_run_leaves_its_record_on_disk(config: Compose, tmp_path: Path):
     summary = app.run(config("provider=echo", "batch.mode=static", "name=disk"), tmp_path)
     assert summary.exit_code == 0
     assert {path.name for path in tmp_path.iterdir()} == {
+        "run.json",
         "config.yaml",
         "prompts.jsonl",
         "outcomes.jsonl",
@@ -59,9 +60,9 @@ def test_the_config_file_is_whole_and_states_the_mode_that_ran(config: Compose, 
 
 
 def test_mlflow_has_params_tags_metrics_steps_dataset_files_and_table(
-    config: Compose, client: MlflowClient, tmp_path: Path
+    tracked: Compose, client: MlflowClient, tmp_path: Path
 ):
-    asked = config(
+    asked = tracked(
         "provider=echo", "batch.mode=static", "batch.size=10", "name=tracked", "generation.stop_sequences=[END]"
     )
     summary = app.run(asked, tmp_path, tags={"hydra.overrides": "a b"})
@@ -97,21 +98,21 @@ def test_mlflow_has_params_tags_metrics_steps_dataset_files_and_table(
 
 
 def test_params_are_hydra_overrides_that_give_the_same_configuration(
-    config: Compose, client: MlflowClient, tmp_path: Path
+    tracked: Compose, client: MlflowClient, tmp_path: Path
 ):
-    asked = config(
+    asked = tracked(
         "provider=echo", "batch.mode=static", "name=again", "generation.stop_sequences=[a,b]", "generation.n=2"
     )
     summary = app.run(asked, tmp_path)
     params = client.get_run(str(summary.mlflow_run_id)).data.params
-    assert config("provider=echo", *(f"{name}={value}" for name, value in params.items())) == asked
+    assert tracked("provider=echo", *(f"{name}={value}" for name, value in params.items())) == asked
 
 
 @pytest.mark.parametrize(("traces", "expected"), [("sample", 16), ("all", 33), ("off", 0)])
 def test_traces_carry_the_prompt_the_answer_and_genai_attributes(
-    traces: str, expected: int, config: Compose, client: MlflowClient, tmp_path: Path
+    traces: str, expected: int, tracked: Compose, client: MlflowClient, tmp_path: Path
 ):
-    asked = config(
+    asked = tracked(
         "provider=echo",
         f"tracking.traces={traces}",
         f"name=traces-{traces}",
@@ -146,9 +147,9 @@ def test_a_run_with_failures_is_finished_and_says_one(
     assert "prompts failed" in caplog.text
 
 
-def test_a_run_in_which_everything_failed_has_failed(config: Compose, client: MlflowClient, tmp_path: Path):
+def test_a_run_in_which_everything_failed_has_failed(tracked: Compose, client: MlflowClient, tmp_path: Path):
     with pytest.raises(RunnerError, match=r"none of the 64 prompts.*EchoRefused"):
-        app.run(config("provider=echo", "provider.fail_on=''", "name=all-failed"), tmp_path)
+        app.run(tracked("provider=echo", "provider.fail_on=''", "name=all-failed"), tmp_path)
     run = last_run(client, "all-failed")
     assert run.info.status == "FAILED"
     assert run.data.tags["error.type"] == "RunnerError"
@@ -157,22 +158,27 @@ def test_a_run_in_which_everything_failed_has_failed(config: Compose, client: Ml
     assert "output_tokens_per_s" not in written["metrics"], "absent, not zero"
 
 
-def test_an_error_ends_the_mlflow_run_failed_with_its_message(config: Compose, client: MlflowClient, tmp_path: Path):
-    (tmp_path / "outcomes.jsonl").write_text("someone else's\n")
-    with pytest.raises(JournalError):
-        app.run(config("provider=echo", "name=failed"), tmp_path)
+def test_an_error_ends_the_mlflow_run_failed_with_its_message(tracked: Compose, client: MlflowClient, tmp_path: Path):
+    with pytest.raises(ModelError):
+        app.run(tracked("model.id=/no/such/model", "name=failed"), tmp_path)
     run = last_run(client, "failed")
     assert run.info.status == "FAILED"
-    assert run.data.tags["error.type"] == "JournalError"
-    assert "exists already" in run.data.tags["error.message"]
-    written = json.loads((tmp_path / "summary.json").read_text())
-    assert (written["status"], written["mlflow_run_id"]) == ("FAILED", run.info.run_id)
+    assert run.data.tags["error.type"] == "ModelError"
+    assert "/no/such/model" in run.data.tags["error.message"]
+    assert json.loads((tmp_path / "summary.json").read_text())["status"] == "FAILED"
+
+
+def test_a_folder_that_has_outcomes_is_left_alone(config: Compose, tmp_path: Path):
+    (tmp_path / "outcomes.jsonl").write_text("someone else's\n")
+    with pytest.raises(TakenError, match="exists already"):
+        app.run(config("provider=echo"), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["outcomes.jsonl"]
     assert (tmp_path / "outcomes.jsonl").read_text() == "someone else's\n"
 
 
-def test_wrong_prompts_leave_no_mlflow_run(config: Compose, client: MlflowClient, tmp_path: Path):
+def test_wrong_prompts_leave_no_mlflow_run(tracked: Compose, client: MlflowClient, tmp_path: Path):
     with pytest.raises(PromptSetError):
-        app.run(config("provider=echo", "prompts=file", "prompts.path=absent.txt", "name=never"), tmp_path)
+        app.run(tracked("provider=echo", "prompts=file", "prompts.path=absent.txt", "name=never"), tmp_path)
     assert client.get_experiment_by_name("never") is None
     assert json.loads((tmp_path / "summary.json").read_text())["error"]["type"] == "PromptSetError"
 

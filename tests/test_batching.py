@@ -9,11 +9,13 @@ import pytest
 
 from runner.batching import concurrent, static
 from runner.batching.modes import MODES
+from runner.batching.work import Work
 from runner.config import BatchConfig, GenerationParams
 from runner.providers.base import JobProvider, build
 from runner.providers.echo import EchoProvider
 from runner.records import Completion, Failure, Message, Outcome, Prompt
 from tests.conftest import Compose
+from tests.outcomes import generated
 
 
 def prompts(*texts: str) -> list[Prompt]:
@@ -40,7 +42,7 @@ def params(config: Compose) -> GenerationParams:
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_every_mode_answers_every_prompt_once(mode: str, size: int, echo: EchoProvider, params: GenerationParams):
     asked = prompts(*(f"text {i}" if i % 4 else f"bad {i}" for i in range(10)))
-    outcomes = list(MODES[mode](echo, asked, params.model_copy(update={"n": 2}), batch(mode, size)))
+    outcomes = generated(echo, asked, params.model_copy(update={"n": 2}), batch(mode, size))
     completions = [outcome for outcome in outcomes if isinstance(outcome, Completion)]
     assert sorted((c.prompt_id, c.choice, c.text) for c in completions) == [
         (f"p{i}", choice, f"text {i}") for i in range(10) if i % 4 for choice in (0, 1)
@@ -71,9 +73,9 @@ def test_echo_stops_at_a_stop_sequence_and_at_max_tokens(echo: EchoProvider, par
 
 def test_batches_are_formed_by_length_longest_first_and_always_the_same(echo: EchoProvider):
     asked = prompts("a", "a b c", "a b", "c", "a b c d")
-    planned = static.plan(echo, asked, batch(order="length"))
+    planned = list(static.plan(echo, asked, batch(order="length")))
     assert [[prompt.id for prompt in group] for group in planned] == [["p4", "p1"], ["p2", "p0"], ["p3"]]
-    assert planned == static.plan(echo, asked, batch(order="length"))
+    assert planned == list(static.plan(echo, asked, batch(order="length")))
     given = static.plan(echo, asked, batch(order="given"))
     assert [prompt.id for group in given for prompt in group] == ["p0", "p1", "p2", "p3", "p4"]
 
@@ -87,7 +89,7 @@ def test_a_batchs_seed_depends_on_the_run_and_on_its_own_prompts_only():
 
 def test_continuous_batching_refills_a_place_as_soon_as_it_is_free(config: Compose, params: GenerationParams):
     echo = build(config("provider=echo", "provider.latency_s=0.05"))
-    outcomes = list(MODES["continuous"](echo, prompts(*"abcdefgh"), params, batch("continuous", 4)))
+    outcomes = generated(echo, prompts(*"abcdefgh"), params, batch("continuous", 4))
     starts = [outcome.timing.started_at for outcome in outcomes]
     ends = [
         start + timedelta(seconds=outcome.timing.latency_s) for start, outcome in zip(starts, outcomes, strict=True)
@@ -121,7 +123,7 @@ class Recorder:
 
 def test_as_many_requests_are_in_flight_as_asked(params: GenerationParams):
     recorder = Recorder(0.02)
-    list(concurrent.generate(recorder, prompts(*"abcdefghijkl"), params, batch("concurrent", 5)))
+    generated(recorder, prompts(*"abcdefghijkl"), params, batch("concurrent", 5))
     assert (recorder.most, recorder.asked) == (5, 12)
 
 
@@ -129,7 +131,7 @@ def test_a_broken_provider_ends_the_run_with_its_own_error(params: GenerationPar
     recorder = Recorder(30, breaks_at="p2")
     started = time.monotonic()
     with pytest.raises(LookupError, match="p2"):
-        list(concurrent.generate(recorder, prompts(*"abc"), params, batch("concurrent", 3)))
+        generated(recorder, prompts(*"abc"), params, batch("concurrent", 3))
     assert recorder.cancelled == 2
     assert time.monotonic() - started < 20
 
@@ -142,8 +144,8 @@ def test_leaving_early_cancels_what_is_in_flight(echo: EchoProvider, params: Gen
             return await super().generate(prompt, params)
 
     recorder = Mixed(30)
-    outcomes = concurrent.generate(recorder, prompts(*"abcdef"), params, batch("concurrent", 3))
-    assert next(outcomes).prompt_id == "p0"
+    outcomes = concurrent.generate(recorder, Work(prompts=prompts(*"abcdef")), params, batch("concurrent", 3))
+    assert next(outcomes)[0].prompt_id == "p0"
     outcomes.close()  # type: ignore[attr-defined]
     assert recorder.in_flight == 0
     assert recorder.asked <= 4

@@ -14,14 +14,15 @@ from typing import Any
 import pytest
 
 from runner import app
-from runner.batching import concurrent
 from runner.config import RunConfig
 from runner.errors import AccessError, ConfigError, ServiceError
+from runner.interrupts import Stop
 from runner.pacing import paced
 from runner.providers.base import CallError, build
 from runner.records import Completion, Failure, Message, Prompt
 from tests.bedrock_server import BedrockServer, Cut, Hang, InBand, NoUsage, Refusal, StopReason
 from tests.conftest import Compose
+from tests.outcomes import generated
 
 FAMILIES = {
     "anthropic": "us.anthropic.claude-haiku-4-5-20251001-v1:0",
@@ -84,8 +85,8 @@ def refused(config: RunConfig) -> CallError:
 
 def through_pacing(config: RunConfig, prompts: list[Prompt]) -> list[Completion | Failure]:
     with build(config) as provider:
-        calls = paced(provider, config)
-        return list(concurrent.generate(calls, prompts, config.params(), config.batch))
+        calls = paced(provider, config, Stop())
+        return generated(calls, prompts, config.params(), config.batch.model_copy(update={"mode": "concurrent"}))
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -21,9 +21,8 @@ def test_a_run_ends_with_its_metrics_and_the_way_to_the_ui(run_command: Runner, 
         assert part in done.stdout
     assert "\x1b" not in done.stdout + done.stderr, "quiet when not a terminal"
     (folder,) = (tmp_path / "outputs" / "runs").glob("*/*")
-    assert {"runner.log", ".hydra", "config.yaml", "outcomes.jsonl", "summary.json", "environment.json"} == {
-        path.name for path in folder.iterdir()
-    }
+    files = "runner.log .hydra run.json config.yaml prompts.jsonl outcomes.jsonl summary.json environment.json tracking.json"
+    assert {path.name for path in folder.iterdir()} == set(files.split())
     assert "64 prompts" in (folder / "runner.log").read_text()
 
 
@@ -58,7 +57,7 @@ def test_hydra_run_dir_keeps_its_meaning_and_a_used_one_is_refused(run_command: 
     assert run_command("provider=echo", "hydra.run.dir=mine").returncode == 0
     first = (tmp_path / "mine" / "outcomes.jsonl").read_bytes()
     again = run_command("provider=echo", "hydra.run.dir=mine")
-    assert again.returncode == 1
+    assert again.returncode == 2
     assert "exists already" in again.stderr
     assert (tmp_path / "mine" / "outcomes.jsonl").read_bytes() == first
 
@@ -116,8 +115,12 @@ def test_a_failing_job_does_not_stop_the_others_and_says_why_in_its_own_log(
 
 
 def test_a_defect_is_logged_with_its_traceback_where_it_happened(run_command: Runner, tmp_path: Path):
-    (tmp_path / "s" / "0" / "environment.json").mkdir(parents=True)  # in the way of the first job's file
-    done = run_command("-m", "provider=echo", "prompts=memo", "seed=1,2", "hydra.sweep.dir=s")
+    git = tmp_path / "bin" / "git"  # the first time it is asked, it says what nobody foresaw
+    git.parent.mkdir()
+    git.write_text(f"#!/bin/sh\n[ -e {tmp_path}/asked ] || printf '\\377'\ntouch {tmp_path}/asked\n")
+    git.chmod(0o755)
+    path = f"{git.parent}:{os.environ['PATH']}"
+    done = run_command("-m", "provider=echo", "prompts=memo", "seed=1,2", "hydra.sweep.dir=s", PATH=path)
     assert done.returncode == 1
     assert "Traceback" in (tmp_path / "s" / "0" / "runner.log").read_text()
     assert "Traceback" not in done.stderr

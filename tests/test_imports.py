@@ -9,19 +9,19 @@ import runner
 
 ROOT = Path(runner.__file__).parent
 LAYERS = [
-    {"errors", "records", "window", "jsonl"},
+    {"errors", "records", "window", "jsonl", "interrupts"},
     {"config"},
-    {"prompts", "environment", "runfiles", "journal", "pricing"},
+    {"prompts", "environment", "runfiles", "journal", "pricing", "tracking.address"},
     {"providers.base", "providers._embedded", "providers._causal_lm"},
     {"providers"},
     {"batching", "pacing"},
     {"metrics"},
-    {"tracking.store", "tracking.traces"},
+    {"tracking.store", "tracking.traces", "tracking.sweep"},
     {"display", "tracking", "comparison"},
     {"sweep"},
     {"app"},
     {"commandline"},
-    {"plan", "models"},
+    {"plan", "models", "resume"},
     {"__main__"},
 ]
 OWNERS = {

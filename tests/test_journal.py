@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.errors import JournalError
+from runner.errors import JournalError, TakenError
 from runner.journal import FILE_NAME, Journal, read_outcomes
 from runner.records import Completion, ErrorInfo, Failure, Timing, Usage
 from tests.outcomes import completion, failure
@@ -27,7 +27,7 @@ timings = st.builds(
 )
 shared = {
     "prompt_id": texts, "timing": timings, "model": texts, "choice": st.integers(0, 9), "attempts": st.integers(1, 9),
-    "batch": st.integers(0, 10**6), "segment": st.integers(0, 9),
+    "batch": st.integers(0, 10**6),
 }  # fmt: skip
 completions = st.builds(
     Completion, **shared, text=texts, finish_reason=st.sampled_from(["stop", "length", "unknown"]),
@@ -43,15 +43,15 @@ def test_outcomes_come_back_as_they_were(
     folder = tmp_path_factory.mktemp("journal")
     with Journal(folder) as journal:
         for outcome in outcomes:
-            journal.append(outcome)
+            journal.append([outcome])
     assert list(read_outcomes(folder)) == outcomes
     assert (folder / FILE_NAME).read_bytes().count(b"\n") == len(outcomes), "one line per outcome"
 
 
 def test_a_line_has_the_fields_of_the_contract(tmp_path: Path):
     with Journal(tmp_path) as journal:
-        journal.append(completion("a", text="héllo 日本"))
-        journal.append(failure("b"))
+        journal.append([completion("a", text="héllo 日本")])
+        journal.append([failure("b")])
     first, second = map(json.loads, (tmp_path / FILE_NAME).read_text(encoding="utf-8").splitlines())
     fields = (
         "prompt_id choice segment batch text finish_reason input_tokens output_tokens latency_s time_to_first_token_s"
@@ -65,14 +65,14 @@ def test_a_line_has_the_fields_of_the_contract(tmp_path: Path):
 
 def test_an_outcome_is_in_the_file_before_the_next_is_asked_for(tmp_path: Path):
     with Journal(tmp_path) as journal:
-        journal.append(completion("a"))
+        journal.append([completion("a")])
         assert len(list(read_outcomes(tmp_path))) == 1
 
 
 def test_a_folder_with_outcomes_is_not_written_again(tmp_path: Path):
     with Journal(tmp_path):
         pass
-    with pytest.raises(JournalError, match="exists already"), Journal(tmp_path):
+    with pytest.raises(TakenError, match="exists already"), Journal(tmp_path):
         pass
 
 
@@ -83,7 +83,7 @@ def test_an_outcome_that_does_not_fit_on_the_disk_is_an_error(tmp_path: Path):
         try:
             with pytest.raises(JournalError, match=r"outcomes\.jsonl"):
                 for number in range(5):
-                    journal.append(completion(str(number)))
+                    journal.append([completion(str(number))])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
@@ -95,7 +95,7 @@ def test_any_prefix_of_a_journal_reads_as_its_whole_lines(
     folder = tmp_path_factory.mktemp("torn")
     with Journal(folder) as journal:
         for outcome in outcomes:
-            journal.append(outcome)
+            journal.append([outcome])
     whole = (folder / FILE_NAME).read_bytes()
     kept = whole[: data.draw(st.integers(0, len(whole)))]
     (folder / FILE_NAME).write_bytes(kept)
@@ -104,7 +104,7 @@ def test_any_prefix_of_a_journal_reads_as_its_whole_lines(
 
 def test_a_line_that_is_no_outcome_is_named(tmp_path: Path):
     with Journal(tmp_path) as journal:
-        journal.append(completion("a"))
+        journal.append([completion("a")])
     with (tmp_path / FILE_NAME).open("ab") as file:
         file.write(b'{"prompt_id": "b"}\n')
     with pytest.raises(JournalError, match="line 2: not an outcome"):
@@ -115,7 +115,7 @@ def test_what_a_killed_process_wrote_is_kept(tmp_path: Path):
     code = (
         "import os, signal, sys; from pathlib import Path; from runner.journal import Journal; from tests.outcomes import completion\n"
         "with Journal(Path(sys.argv[1])) as journal:\n"
-        "    [journal.append(completion(str(number))) for number in range(100)]\n"
+        "    [journal.append([completion(str(number))]) for number in range(100)]\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     root = Path(__file__).parents[1]

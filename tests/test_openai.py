@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow import MlflowClient
 
 from runner import app
-from runner.batching.modes import MODES
 from runner.config import RunConfig
 from runner.errors import AccessError, BudgetError, ConfigError, ServiceError
+from runner.interrupts import Stop
 from runner.pacing import Paced, paced
 from runner.providers.base import build
 from runner.records import Completion, Failure, Message, Outcome, Prompt
 from tests.conftest import Compose
 from tests.openai_server import OpenAIServer
+from tests.outcomes import generated
 
 KEY = "planted-key-3f9c"
 ENDPOINTS = ("chat", "responses", "completions")
@@ -50,8 +50,8 @@ def prompts(*texts: str) -> list[Prompt]:
 def generate(config: RunConfig, asked: list[Prompt]) -> list[Outcome]:
     provider = build(config)
     with provider:
-        calls = paced(provider, config)
-        outcomes = list(MODES[config.batch.mode or "concurrent"](calls, asked, config.params(), config.batch))
+        calls = paced(provider, config, Stop())
+        outcomes = generated(calls, asked, config.params(), config.batch)
         if isinstance(calls, Paced):
             calls.close()
     return outcomes
@@ -443,17 +443,16 @@ def test_azure_says_what_it_needs(config: Compose, monkeypatch: pytest.MonkeyPat
         pass
 
 
-def test_auto_finds_what_the_service_takes_and_reports_its_path(hosted: Any, tmp_path: Path, store: str):
+def test_auto_finds_what_the_service_takes_and_reports_its_path(hosted: Any, tmp_path: Path):
     server = OpenAIServer(first_token_s=0.05)
     server.fault = lambda *_: {"status": 429, "headers": {"retry-after-ms": "20"}} if server.open > 12 else None
     with server:
         summary = app.run(
-            hosted(server, "batch.size=auto", "limits.max_attempts=50", "name=auto", *_many(tmp_path, 300)),
+            hosted(server, "batch.size=auto", "limits.max_attempts=50", *_many(tmp_path, 300)),
             tmp_path / "out",
         )
     assert summary.metrics["completed_prompts"] == 300
-    history = MlflowClient(store).get_metric_history(str(summary.mlflow_run_id), "batch/requests_in_flight")
-    path = [int(point.value) for point in sorted(history, key=lambda point: point.step)]
+    path = [requests for _, requests in summary.series["batch/requests_in_flight"]]
     assert path[0] == 4
     assert 12 < max(path) <= 32, "it looked beyond, and came back"
     settled = path[len(path) // 2 :]

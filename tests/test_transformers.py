@@ -15,6 +15,7 @@ from runner.providers.base import Provider, build
 from runner.providers.transformers import TransformersProvider
 from runner.records import Completion, Failure, Message, Outcome, Prompt
 from tests.conftest import Compose
+from tests.outcomes import generated
 
 TEXTS = ["a", "some words", "a much longer prompt than the others are", "mid length here", "zz"]
 
@@ -35,7 +36,7 @@ def prompts(texts: list[str]) -> list[Prompt]:
 def generate(config: RunConfig, texts: list[str] = TEXTS) -> list[Outcome]:
     provider = build(config)
     with provider:
-        return list(static.generate(provider, prompts(texts), config.params(), config.batch))  # type: ignore[arg-type]
+        return generated(provider, prompts(texts), config.params(), config.with_mode("static").batch)
 
 
 def texts_of(outcomes: list[Outcome]) -> dict[tuple[str, int], str]:
@@ -100,7 +101,7 @@ def test_each_row_ends_at_its_own_first_end_of_sequence(early_end: Path, tiny_mo
         assert outcome.finish_reason == ("stop" if end in said else "length")
         tokens_out.append(expected)
     assert len(set(tokens_out)) > 1, "the batch is ragged"
-    metrics = summarize(outcomes, padded=True, duration_s=1.0)
+    metrics = summarize(outcomes, padded=True, measured_s={0: 1.0})
     lengths = [len(text) for text in TEXTS]
     assert metrics["tail_wait_ratio"] == pytest.approx(1 - sum(tokens_out) / (5 * max(tokens_out)))
     assert metrics["prompt_padding_ratio"] == pytest.approx(1 - sum(lengths) / (5 * max(lengths)))
@@ -143,7 +144,7 @@ def test_a_batch_generated_alone_gives_what_it_gave_in_its_run(tiny: Any):
     provider = build(config)
     assert isinstance(provider, TransformersProvider)
     with provider:
-        batch = static.plan(provider, prompts(TEXTS), config.batch)[1]
+        batch = list(static.plan(provider, prompts(TEXTS), config.batch))[1]
         params = config.params(seed=static.batch_seed(config.seed, batch))
         alone = texts_of(list(provider.generate_batch(batch, params)))
     assert alone == {key: text for key, text in whole.items() if key in alone}

@@ -49,7 +49,7 @@ WRONG = {
     "prompts=file prompts.path=absent.jsonl": ["prompts.path='absent.jsonl'", "no such file"],
     "prompts=file prompts.path=x.jsonl prompts.dataset=y": ["path", "dataset"],
     "+provider.api_key=planted-secret": ["provider.api_key", "environment variable"],
-    "tracking.uri=nonsense://x": ["tracking.uri='nonsense://x'", "sqlite"],
+    "tracking.uri=nonsense://x": ["uri='nonsense://x'", "sqlite"],
 }
 
 

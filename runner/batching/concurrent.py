@@ -8,28 +8,29 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from runner.batching.work import Work
 from runner.config import BatchConfig, GenerationParams
 from runner.errors import RunnerError
 from runner.providers.base import ConcurrentProvider
 from runner.records import Outcome, Prompt
 
 _BACKLOG = 4096
-"""Outcomes that may wait to be kept before requests wait too: bounds memory, and is out of reach of any service."""
+"""Answered requests that may wait to be kept before requests wait too: bounds memory, out of reach of any service."""
 
 _STEPS_TO_LEAVE = 4
 """Turns of the event loop until a request is on the wire: to begin, to take or open a connection, to write."""
 
 
 def generate(
-    provider: ConcurrentProvider, prompts: Sequence[Prompt], params: GenerationParams, config: BatchConfig
-) -> Iterator[Outcome]:
-    """Yield outcomes as requests finish; `Outcome.batch` is the request's number, from 0.
+    provider: ConcurrentProvider, work: Work, params: GenerationParams, config: BatchConfig
+) -> Iterator[Sequence[Outcome]]:
+    """Yield a request's outcomes as it finishes; `Outcome.batch` is its prompt's place in the set.
 
     The event loop has a thread of its own, so that keeping an outcome never delays a request or its timing. Closing
     the iterator early cancels what is in flight. A RunnerError stops the sending, and is raised once everything in
     flight is done.
     """
-    requests = _Requests(provider, prompts, params, config.count)
+    requests = _Requests(provider, work, params, config.count)
     thread = threading.Thread(target=requests.run, name="requests")
     thread.start()
     try:
@@ -43,13 +44,11 @@ def generate(
 class _Requests:
     """The requests of one run. `run` belongs to their own thread, everything else to the caller's."""
 
-    def __init__(
-        self, provider: ConcurrentProvider, prompts: Sequence[Prompt], params: GenerationParams, size: int
-    ) -> None:
+    def __init__(self, provider: ConcurrentProvider, work: Work, params: GenerationParams, size: int) -> None:
         self._provider, self._params = provider, params
-        self._waiting = iter(enumerate(prompts))
-        self._size = min(size, len(prompts))
-        self._done: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
+        self._waiting = work.numbered()
+        self._size = min(size, len(work.prompts))
+        self._done: queue.SimpleQueue[Sequence[Outcome] | None] = queue.SimpleQueue()
         self._room = threading.Semaphore(_BACKLOG)
         self._cancelled = threading.Event()
         self._stop: Callable[[], object] | None = None
@@ -63,10 +62,10 @@ class _Requests:
         finally:
             self._done.put(None)
 
-    def outcomes(self) -> Iterator[Outcome]:
-        while (outcome := self._done.get()) is not None:
+    def outcomes(self) -> Iterator[Sequence[Outcome]]:
+        while (outcomes := self._done.get()) is not None:
             self._room.release()
-            yield outcome
+            yield outcomes
 
     def cancel(self) -> None:
         """Stop sending and give up what is in flight; nothing to do once all is done."""
@@ -121,6 +120,5 @@ class _Requests:
             except RunnerError as error:  # nothing more is to be sent; what is in flight is paid for, and kept
                 self._error = self._error or error
                 return
-            for outcome in outcomes:
-                self._room.acquire()
-                self._done.put(replace(outcome, batch=number))
+            self._room.acquire()
+            self._done.put([replace(outcome, batch=number) for outcome in outcomes])

@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from runner.batching import concurrent, continuous, static
+from runner.batching.work import Work
 from runner.config import BatchConfig, BatchMode, GenerationParams
-from runner.records import Outcome, Prompt
+from runner.records import Outcome
 
-Mode = Callable[[Any, Sequence[Prompt], GenerationParams, BatchConfig], Iterator[Outcome]]
+Mode = Callable[[Any, Work, GenerationParams, BatchConfig], Iterator[Sequence[Outcome]]]
+"""From a provider and its work to the outcomes of one call after another."""
 
 MODES: Mapping[BatchMode, Mode] = {
     "static": static.generate,

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from runner.batching.work import Work
 from runner.config import BatchConfig, GenerationParams
 from runner.providers.base import StaticProvider, TokenCounter
 from runner.records import Outcome, Prompt
@@ -12,25 +13,30 @@ Batch = tuple[Prompt, ...]
 
 
 def generate(
-    provider: StaticProvider, prompts: Sequence[Prompt], params: GenerationParams, config: BatchConfig
-) -> Iterator[Outcome]:
-    """Yield the outcomes batch by batch; `Outcome.batch` is the batch's number in the plan, from 0."""
-    for number, batch in enumerate(plan(provider, prompts, config)):
+    provider: StaticProvider, work: Work, params: GenerationParams, config: BatchConfig
+) -> Iterator[Sequence[Outcome]]:
+    """Yield the outcomes batch by batch; `Outcome.batch` is the batch's number in the plan, from 0.
+
+    The plan is always of the whole set. Of a batch that was generated in part, only the rest is generated.
+    """
+    for number, batch in work.left(enumerate(plan(provider, work.prompts, config))):
         seeded = params.model_copy(update={"seed": batch_seed(params.seed, batch)})
-        for outcome in provider.generate_batch(batch, seeded):
-            yield replace(outcome, batch=number)
+        if missing := work.missing(batch):
+            yield [replace(outcome, batch=number) for outcome in provider.generate_batch(missing, seeded)]
 
 
-def plan(provider: StaticProvider, prompts: Sequence[Prompt], config: BatchConfig) -> list[Batch]:
+def plan(provider: StaticProvider, prompts: Sequence[Prompt], config: BatchConfig) -> Iterator[Batch]:
     """Form the batches. The same prompts and settings always give the same batches.
 
     By length, longest first, neighbours pad each other least, and a batch that does not fit fails at the start.
     """
-    ordered = list(prompts)
+    places: Sequence[int] = range(len(prompts))
     if config.order == "length":
         length = provider.count_tokens if isinstance(provider, TokenCounter) else _characters
-        ordered.sort(key=length, reverse=True)  # stable: equal lengths keep the given order
-    return [tuple(ordered[start : start + config.count]) for start in range(0, len(ordered), config.count)]
+        lengths = [length(prompt) for prompt in prompts]
+        places = sorted(places, key=lengths.__getitem__, reverse=True)  # stable: equal lengths keep the given order
+    for start in range(0, len(places), config.count):
+        yield tuple(prompts[place] for place in places[start : start + config.count])
 
 
 def batch_seed(run_seed: int, batch: Batch) -> int:

@@ -87,7 +87,7 @@ class ContinuousProvider(Protocol):
 
     def generate_continuously(
         self, prompts: Iterable[Prompt], params: GenerationParams, size: int
-    ) -> Iterator[Outcome]:
+    ) -> Iterator[Sequence[Outcome]]:
         """Keep `size` sequences alive and yield each prompt's outcomes when it is done."""
 
 
@@ -132,6 +132,7 @@ class CallError(Exception):
         retryable: asking again may help.
         fatal: no other request will be answered either, until a person changes something; `message` says what.
         throttled: the service asked for fewer requests, from everyone.
+        refuses_lists: the service takes no list of prompts in one request, whatever the prompts.
         retry_after_s: how long the service asked to wait.
     """
 
@@ -143,11 +144,13 @@ class CallError(Exception):
         retryable: bool = False,
         fatal: bool = False,
         throttled: bool = False,
+        refuses_lists: bool = False,
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(f"{kind}: {message}")
         self.kind, self.message = kind, message
         self.retryable, self.fatal, self.throttled = retryable, fatal, throttled
+        self.refuses_lists = refuses_lists
         self.retry_after_s = retry_after_s
 
 

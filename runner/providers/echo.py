@@ -74,7 +74,7 @@ class EchoProvider:
 
     def generate_continuously(
         self, prompts: Iterable[Prompt], params: GenerationParams, size: int
-    ) -> Iterator[Outcome]:
+    ) -> Iterator[Sequence[Outcome]]:
         """Keep `size` prompts alive, each for one latency, and answer the oldest as it is done."""
         alive: deque[tuple[Prompt, Stopwatch, float]] = deque()
         waiting = iter(prompts)
@@ -86,7 +86,7 @@ class EchoProvider:
             prompt, watch, done_at = alive.popleft()
             time.sleep(max(0.0, done_at - time.monotonic()))
             watch.first_token()
-            yield from self._answer(prompt, params, watch.stop())
+            yield self._answer(prompt, params, watch.stop())
 
     async def generate(self, prompt: Prompt, params: GenerationParams) -> Sequence[Outcome]:
         """Answer one prompt after one latency."""

@@ -158,7 +158,8 @@ class OpenAIProvider:
             answers = await self._complete_texts([prompt.text for prompt in prompts], params, watch)
         timing = watch.stop()
         if len(answers) != len(prompts) * params.n:
-            raise CallError("ListRefused", f"{len(prompts)} prompts in one request gave {len(answers)} answers")
+            said = f"{len(prompts)} prompts in one request gave {len(answers)} answers"
+            raise CallError("ListRefused", said, refuses_lists=True)
         return self._completions(prompts, params, answers, timing)
 
     async def _chat(self, prompt: Prompt, params: GenerationParams, watch: Stopwatch) -> Sequence[Answer]:

@@ -1,140 +1,79 @@
-"""One MLflow run per job, a parent per sweep, and what each of them holds."""
+"""A run's folder as an MLflow run. All of it can be told again: what is there already is replaced, not doubled."""
 
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from runner import runfiles
-from runner.config import RunConfig, TrackingConfig
-from runner.prompts import PromptSet
+from runner import metrics, runfiles
+from runner.config import RunConfig, parse
+from runner.journal import FILE_NAME, read_outcomes
+from runner.prompts import RECORD, read_prompts
 from runner.records import Completion, Outcome, Prompt
-from runner.tracking.store import Store, create_run, cut, log_table, open_store, set_tags
+from runner.runfiles import Origin, Tracked
+from runner.tracking import sweep
+from runner.tracking.store import Store, cut, find_or_create_run, log_table, open_store, set_tags
 from runner.tracking.traces import log_traces
 
+_FILES = (runfiles.CONFIG, RECORD, FILE_NAME, runfiles.SUMMARY, runfiles.ENVIRONMENT, "runner.log")
 _TABLE_ROWS = 1000
-"""Rows of the outputs table: what the MLflow UI shows fluently. outcomes.jsonl has all."""
+"""Prompts in the outputs table: what the MLflow UI shows fluently. outcomes.jsonl has all."""
 _METRICS_A_WRITE = 1000
 """MLflow takes this many in one call."""
+_MOST_STEPS = 2000
+"""Points of a curve; of a longer run, evenly spread ones are kept."""
 
 
-@dataclass(slots=True)
-class TrackedRun:
-    """A run that MLflow knows. Step metrics wait in memory and are written in bulk, outside of the measured calls."""
+def open_run(directory: Path) -> tuple[Store, str]:
+    """Create the MLflow run of a folder, or find it, and say what it is of.
 
-    store: Store
-    run_id: str
-    _steps: list[tuple[int, int, Mapping[str, float]]] = field(default_factory=list)
-
-    @property
-    def address(self) -> str:
-        """Where the MLflow UI shows the run, from the server's root on."""
-        return f"/#/experiments/{self.store.experiment_id}/runs/{self.run_id}"
-
-    def log_step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Note the metrics of one batch."""
-        self._steps.append((step, _now_ms(), metrics))
-
-    def log_result(self, summary: runfiles.Summary, environment: Mapping[str, Any]) -> None:
-        """Write metrics and tags of a run that has ended."""
-        from mlflow.entities import Metric
-
-        now = _now_ms()
-        series = [
-            Metric(name, value, when, step) for step, when, metrics in self._steps for name, value in metrics.items()
-        ]
-        series += [Metric(name, value, now, 0) for name, value in summary.metrics.items()]
-        for start in range(0, len(series), _METRICS_A_WRITE):
-            self.store.client.log_batch(self.run_id, metrics=series[start : start + _METRICS_A_WRITE])
-        self._steps.clear()
-        set_tags(self.store, self.run_id, _environment_tags(environment))
-
-    def log_files(self, directory: Path) -> None:
-        """Upload the files that a run's folder holds."""
-        for path in sorted(directory.iterdir()):
-            if path.is_file():
-                self.store.client.log_artifact(self.run_id, str(path))
-        if (directory / ".hydra").is_dir():
-            self.store.client.log_artifacts(self.run_id, str(directory / ".hydra"), "hydra")
-
-    def log_outputs(self, prompts: Sequence[Prompt], outcomes: Iterable[Outcome]) -> None:
-        """Log the first outcomes as a table that the UI shows and compares between runs."""
-        places = {prompt.id: place for place, prompt in enumerate(prompts)}
-        first = sorted(islice(outcomes, _TABLE_ROWS), key=lambda outcome: (places[outcome.prompt_id], outcome.choice))
-        rows = [_table_row(outcome, prompts[places[outcome.prompt_id]]) for outcome in first]
-        log_table(self.store, self.run_id, "outputs.json", rows)
-
-    def log_traces(self, config: RunConfig, prompts: Sequence[Prompt], outcomes: Iterable[Outcome], count: int) -> None:
-        """Log outcomes as traces, as many as `tracking.traces` says of the `count` that there are."""
-        log_traces(self.store.experiment_id, self.run_id, config, prompts, outcomes, count)
+    Raises:
+        TrackingError: the store cannot be used.
+    """
+    origin = runfiles.read_origin(directory)
+    config = parse(origin.config)
+    store = open_store(str(config.tracking.uri), config.name)
+    tags = {"prompts.sha256": origin.prompts["sha256"], "batch.mode": str(config.batch.mode), **origin.tags}
+    tags["runner.directory"] = str(directory.absolute())
+    if origin.sweep_dir is not None:
+        tags["mlflow.parentRunId"] = sweep.join(Path(origin.sweep_dir), store, config)
+    run_id = find_or_create_run(store, origin.key, run_name(config), tags)
+    store.client.update_run(run_id, status="RUNNING")
+    _log_params(store, run_id, config)
+    _log_dataset(store, run_id, origin)
+    runfiles.write_tracked(directory, Tracked(uri=store.uri, experiment_id=store.experiment_id, run_id=run_id))
+    return store, run_id
 
 
-@contextmanager
-def track(
-    config: RunConfig, prompts: PromptSet, *, parent_run_id: str | None, tags: Mapping[str, str]
-) -> Iterator[TrackedRun]:
-    """Open an MLflow run; it ends FINISHED, FAILED or KILLED by itself."""
-    store = open_store(config.tracking, config.name)
-    tags = {"prompts.sha256": prompts.sha256, "batch.mode": str(config.batch.mode), **tags}
-    if parent_run_id is not None:
-        tags |= {"mlflow.parentRunId": parent_run_id}
-    run = create_run(store, run_name(config), tags)
-    _log_params(store, run, config)
-    _log_dataset(store, run, prompts)
-    with _ended(store, run):
-        yield TrackedRun(store, run)
+def publish(store: Store, run_id: str, directory: Path) -> Iterator[str]:
+    """Tell MLflow everything that a folder holds of a run that has ended, yielding before each part what it is.
 
-
-@contextmanager
-def _ended(store: Store, run_id: str) -> Iterator[None]:
-    try:
-        yield
-    except BaseException as error:
-        set_tags(store, run_id, {"error.type": type(error).__name__, "error.message": str(error)})
-        store.client.set_terminated(run_id, runfiles.ending_of(error))
-        raise
-    store.client.set_terminated(run_id, "FINISHED")
+    Raises:
+        TrackingError: the store cannot be used; what was told so far stays, and telling all again doubles nothing.
+    """
+    summary = runfiles.read_summary(directory)
+    assert summary is not None  # noqa: S101 - a run that has ended has one
+    config = parse(runfiles.read_origin(directory).config)
+    yield "metrics"
+    _log_metrics(store, run_id, directory, config, summary)
+    yield "tags"
+    set_tags(store, run_id, {**_environment_tags(directory), **_error_tags(store, run_id, summary)})
+    yield "files"
+    _log_files(store, run_id, directory)
+    yield "outputs"
+    log_table(store, run_id, "outputs.json", _table(directory))
+    yield "traces"
+    log_traces(store, run_id, directory, config)
+    store.client.set_terminated(run_id, summary.status)
 
 
 def run_name(config: RunConfig) -> str:
     """Return a name that tells runs apart in a list: provider, model, mode and size."""
     model = config.model.id.rpartition("/")[2]
     return " ".join(dict.fromkeys((config.provider.name, model, str(config.batch.mode), str(config.batch.size))))
-
-
-def create_parent(config: RunConfig, tags: Mapping[str, str]) -> str:
-    """Create the parent run of a sweep and return its id."""
-    store = open_store(config.tracking, config.name)
-    return create_run(store, f"sweep of {config.name}", tags)
-
-
-def finish_parent(
-    config: TrackingConfig,
-    experiment: str,
-    run_id: str,
-    *,
-    status: runfiles.Status,
-    table: Sequence[Mapping[str, Any]],
-    note: str,
-) -> TrackedRun:
-    """End a sweep's parent run with its comparison as table and note."""
-    store = open_store(config, experiment)
-    log_table(store, run_id, "comparison.json", table)
-    set_tags(store, run_id, {"mlflow.note.content": note})
-    store.client.set_terminated(run_id, status)
-    return TrackedRun(store, run_id)
-
-
-def _log_params(store: Store, run_id: str, config: RunConfig) -> None:
-    from mlflow.entities import Param
-
-    params = [Param(name, cut(override_value(value))) for name, value in config.flat().items()]
-    store.client.log_batch(run_id, params=params)
 
 
 def override_value(value: Any) -> str:
@@ -146,20 +85,60 @@ def override_value(value: Any) -> str:
     ).split("\n")[0]
 
 
-def _log_dataset(store: Store, run_id: str, prompts: PromptSet) -> None:
+def _log_params(store: Store, run_id: str, config: RunConfig) -> None:
+    from mlflow.entities import Param
+
+    params = [Param(name, cut(override_value(value))) for name, value in config.flat().items()]
+    store.client.log_batch(run_id, params=params)
+
+
+def _log_dataset(store: Store, run_id: str, origin: Origin) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
+    source = str(origin.prompts["source"])
     dataset = Dataset(
-        name=prompts.name,
-        digest=prompts.sha256[:36],  # the longest that MLflow keeps
-        source_type="local" if "://" not in prompts.source else prompts.source.partition("://")[0],
-        source=prompts.source,
-        profile=f'{{"num_prompts": {len(prompts.prompts)}}}',
+        name=origin.prompts["name"],
+        digest=origin.prompts["sha256"][:36],  # the longest that MLflow keeps
+        source_type="local" if "://" not in source else source.partition("://")[0],
+        source=source,
+        profile=f'{{"num_prompts": {origin.prompts["count"]}}}',
     )
     store.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "prompts")])])
 
 
-def _environment_tags(environment: Mapping[str, Any]) -> dict[str, str]:
+def _log_metrics(store: Store, run_id: str, directory: Path, config: RunConfig, summary: runfiles.Summary) -> None:
+    from mlflow.entities import Metric
+
+    ended_ms = int((directory / runfiles.SUMMARY).stat().st_mtime * 1000)
+    series = [
+        Metric(name, value, int(step.ended_at.timestamp() * 1000), step.number)
+        for step in _some_steps(directory, config, summary)
+        for name, value in step.metrics.items()
+    ]
+    series += [Metric(name, value, ended_ms, at) for name, pairs in summary.series.items() for at, value in pairs]
+    series += [Metric(name, value, ended_ms, 0) for name, value in summary.metrics.items()]
+    for start in range(0, len(series), _METRICS_A_WRITE):
+        store.client.log_batch(run_id, metrics=series[start : start + _METRICS_A_WRITE])
+
+
+def _some_steps(directory: Path, config: RunConfig, summary: runfiles.Summary) -> Iterator[metrics.Step]:
+    count = summary.metrics.get("completed_prompts", 0) + summary.metrics.get("failed_prompts", 0)
+    every = math.ceil(max(1, count / metrics.step_size(config.batch) / _MOST_STEPS))
+    return islice(metrics.steps(read_outcomes(directory), config.batch), 0, None, every)
+
+
+def _log_files(store: Store, run_id: str, directory: Path) -> None:
+    for name in _FILES:
+        if (directory / name).is_file():
+            store.client.log_artifact(run_id, str(directory / name))
+    if (directory / ".hydra").is_dir():
+        store.client.log_artifacts(run_id, str(directory / ".hydra"), "hydra")
+
+
+def _environment_tags(directory: Path) -> dict[str, str]:
+    environment = runfiles.read_environment(directory)
+    if not environment:
+        return {}
     git = environment["git"] or {}
     tags = {f"git.{name}": str(value).lower() for name, value in git.items()}
     tags |= {f"environment.{name}": str(environment[name]) for name in ("python", "os")}
@@ -168,6 +147,24 @@ def _environment_tags(environment: Mapping[str, Any]) -> dict[str, str]:
     if "commit" in git:
         tags["mlflow.source.git.commit"] = git["commit"]
     return tags
+
+
+def _error_tags(store: Store, run_id: str, summary: runfiles.Summary) -> dict[str, str]:
+    """Return why the run ended early, if it did, and forget why an earlier part of it had."""
+    if summary.error is not None:
+        return {f"error.{name}": text for name, text in summary.error.items()}
+    for name in store.client.get_run(run_id).data.tags:
+        if name.startswith("error."):
+            store.client.delete_tag(run_id, name)
+    return {}
+
+
+def _table(directory: Path) -> list[dict[str, Any]]:
+    """Return the outcomes of the set's first prompts, in its order: the same prompts in every run of the set."""
+    prompts = {prompt.id: (place, prompt) for place, prompt in enumerate(read_prompts(directory)[:_TABLE_ROWS])}
+    kept = [outcome for outcome in read_outcomes(directory) if outcome.prompt_id in prompts]
+    kept.sort(key=lambda outcome: (prompts[outcome.prompt_id][0], outcome.choice))
+    return [_table_row(outcome, prompts[outcome.prompt_id][1]) for outcome in kept]
 
 
 def _table_row(outcome: Outcome, prompt: Prompt) -> dict[str, Any]:
@@ -184,7 +181,3 @@ def _table_row(outcome: Outcome, prompt: Prompt) -> dict[str, Any]:
         "batch": outcome.batch,
         "error": None if isinstance(outcome, Completion) else f"{outcome.error.type}: {outcome.error.message}",
     }
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)

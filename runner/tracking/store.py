@@ -1,19 +1,18 @@
 """The MLflow store: opened once per run, created if it is not there, and written in few calls."""
 
 import getpass
+import json
 import logging
 import os
-import sys
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from runner.config import TrackingConfig
-from runner.errors import ConfigError
+from runner.errors import TrackingError
+from runner.tracking.address import sqlite_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,8 +21,12 @@ _MLFLOW_SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_MODEL_CATALOG_URI": "",  # else every first trace of a model asks github.com for its price
     "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # a server that is away is tried again later, by whoever waits for it
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
 """A benchmark reaches nothing but its provider and its store. Yours win, where the environment has them."""
+KEY_TAG = "runner.key"
+"""The tag by which a run's folder is found again among MLflow's runs."""
 _LONGEST_VALUE = 6000
 """MLflow's limit for params and tags; config.yaml has long values whole."""
 
@@ -37,41 +40,61 @@ class Store:
     experiment_id: str
 
 
-def open_store(config: TrackingConfig, experiment: str) -> Store:
+def open_store(uri: str, experiment: str) -> Store:
     """Connect to the store, creating an embedded one and the experiment if they are not there.
 
     Raises:
-        ConfigError: the store cannot be opened or the experiment cannot be used.
+        TrackingError: the store cannot be opened or the experiment cannot be used.
     """
+    with _store_lock(uri), store_errors(uri):
+        client = connect(uri)
+        found = client.get_experiment_by_name(experiment)
+        if found is not None and found.lifecycle_stage == "deleted":
+            raise TrackingError(
+                f"name={experiment!r}: this MLflow experiment is deleted: restore it "
+                f"(mlflow experiments restore --experiment-id {found.experiment_id})"
+            )
+        experiment_id = found.experiment_id if found else client.create_experiment(
+            experiment, artifact_location=_artifact_location(uri)
+        )  # fmt: skip
+    return Store(client, uri, experiment_id)
+
+
+def connect(uri: str) -> "MlflowClient":
+    """Return a client of the store. Raises what MLflow raises: see `store_errors`."""
     mlflow = _mlflow()
-    with _store_lock(config.uri):
-        try:
-            mlflow.set_tracking_uri(config.uri)
-            client = mlflow.MlflowClient(tracking_uri=config.uri)
-            found = client.get_experiment_by_name(experiment)
-            if found is not None and found.lifecycle_stage == "deleted":
-                raise ConfigError(
-                    f"name={experiment!r}: this MLflow experiment is deleted: restore it or choose another name"
-                )
-            experiment_id = found.experiment_id if found else client.create_experiment(
-                experiment, artifact_location=_artifact_location(config.uri)
-            )  # fmt: skip
-        except mlflow.exceptions.MlflowException as error:
-            raise ConfigError(f"tracking.uri={config.uri!r} cannot be used: {error.message}") from error
-    return Store(client, config.uri, experiment_id)
+    mlflow.set_tracking_uri(uri)
+    client: MlflowClient = mlflow.MlflowClient(tracking_uri=uri)
+    return client
 
 
-def ui_command(store: Store) -> str:
-    """Return the command that serves this store in a browser."""
-    if store.uri.startswith("http"):
-        return f"open {store.uri}"
-    return f"{_python()} -m mlflow ui --port 5000 --backend-store-uri {store.uri}"
+@contextmanager
+def store_errors(uri: str) -> Iterator[None]:
+    """Raise TrackingError for whatever MLflow, its database or the way to its server raises."""
+    import requests
+    import sqlalchemy.exc
+
+    mlflow = _mlflow()
+    try:
+        yield
+    except mlflow.exceptions.MlflowException as error:
+        raise TrackingError(f"MLflow at {uri}: {_first_line(error.message)}") from error
+    except (requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+        raise TrackingError(f"MLflow at {uri}: {_first_line(error)}") from error
 
 
-def create_run(store: Store, name: str, tags: Mapping[str, str]) -> str:
-    """Create a run and return its id."""
+def find_or_create_run(store: Store, key: str, name: str, tags: Mapping[str, str]) -> str:
+    """Return the id of the run that bears this key as a tag, creating it if there is none.
+
+    Asked first, because a run whose creation was answered too late, or to a dead process, is there all the same.
+    """
+    found = store.client.search_runs([store.experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
+    if found:
+        return str(found[0].info.run_id)
     origin = {"mlflow.source.name": "python -m runner", "mlflow.source.type": "LOCAL", "mlflow.user": _user()}
-    run = store.client.create_run(store.experiment_id, run_name=name, tags=_cut_values(origin | dict(tags)))
+    run = store.client.create_run(
+        store.experiment_id, run_name=name, tags=_cut_values({KEY_TAG: key} | origin | dict(tags))
+    )
     return str(run.info.run_id)
 
 
@@ -83,11 +106,13 @@ def set_tags(store: Store, run_id: str, tags: Mapping[str, str]) -> None:
 
 
 def log_table(store: Store, run_id: str, file: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Log rows as a table that the UI shows and compares between runs."""
-    import pandas as pd
-
-    if rows:  # as objects: MLflow looks for images in them, and takes text columns of other dtypes with a warning
-        store.client.log_table(run_id, pd.DataFrame(list(rows), dtype=object), file)
+    """Log rows as a table that the UI shows and compares between runs; an earlier one of that name is replaced."""
+    if not rows:
+        return
+    columns = list(rows[0])
+    table = {"columns": columns, "data": [[row[column] for column in columns] for row in rows]}
+    store.client.log_text(run_id, json.dumps(table), file)  # MLflow's own log_table appends to what is there
+    store.client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([{"path": file, "type": "table"}]))
 
 
 def _cut_values(tags: Mapping[str, str]) -> dict[str, str]:
@@ -116,27 +141,20 @@ def _user() -> str:
         return str(os.getuid())
 
 
+def _first_line(error: object) -> str:
+    return (str(error).strip() or type(error).__name__).partition("\n")[0]
+
+
 def _store_lock(uri: str) -> Any:
     """Let one process at a time create an embedded store: its migrations do not bear a race."""
-    path = _sqlite_path(uri)
+    path = sqlite_path(uri)
     if path is None:
         return nullcontext()
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(f"{path}.lock")
 
 
-def _sqlite_path(uri: str) -> Path | None:
-    prefix = "sqlite:///"
-    return Path(uri.removeprefix(prefix)).absolute() if uri.startswith(prefix) else None
-
-
 def _artifact_location(uri: str) -> str | None:
     """Keep artifacts beside an embedded store; MLflow's own default is ./mlruns in the working directory."""
-    path = _sqlite_path(uri)
+    path = sqlite_path(uri)
     return (path.parent / "artifacts").as_uri() if path else None
-
-
-def _python() -> str:
-    """Return the running interpreter as a short path where it is below the working directory."""
-    executable, here = Path(sys.executable), Path.cwd()
-    return str(executable.relative_to(here)) if executable.is_relative_to(here) else str(executable)

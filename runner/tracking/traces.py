@@ -1,34 +1,56 @@
 """Outcomes as MLflow traces. Attribute names: OpenTelemetry semantic conventions for generative AI."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from runner.config import RunConfig
+from runner.journal import read_outcomes
+from runner.prompts import read_prompts
 from runner.records import Completion, Outcome, Prompt
+from runner.tracking.store import Store
 
 _SAMPLE = 16
+_OUTCOME = "runner.outcome"
+"""The trace's note of its prompt and choice: by it an outcome is traced once."""
 
 
-def log_traces(
-    experiment_id: str,
-    run_id: str,
-    config: RunConfig,
-    prompts: Sequence[Prompt],
-    outcomes: Iterable[Outcome],
-    count: int,
-) -> None:
-    """Log outcomes as traces: all of them, or a sample spread evenly over the `count` that there are."""
+def log_traces(store: Store, run_id: str, directory: Path, config: RunConfig) -> None:
+    """Log outcomes as traces, those that are not there yet: all, or a sample spread evenly over the run."""
     import mlflow
 
-    if config.tracking.traces == "off" or count == 0:
+    if config.tracking.traces == "off":
         return
-    every = 1 if config.tracking.traces == "all" else max(1, count // _SAMPLE)
-    by_id = {prompt.id: prompt for prompt in prompts}
-    chosen = islice(outcomes, 0, None if every == 1 else every * _SAMPLE, every)
+    told = {
+        trace.info.trace_metadata.get(_OUTCOME)
+        for trace in store.client.search_traces(
+            locations=[store.experiment_id], run_id=run_id, include_spans=False, max_results=500
+        )
+    }
+    chosen = [outcome for outcome in _chosen(directory, config, len(told)) if _name(outcome) not in told]
+    wanted = {outcome.prompt_id for outcome in chosen}
+    prompts = {prompt.id: prompt for prompt in read_prompts(directory) if prompt.id in wanted} if wanted else {}
     for outcome in chosen:
-        _log_trace(experiment_id, run_id, config, by_id[outcome.prompt_id], outcome)
+        _log_trace(store.experiment_id, run_id, config, prompts[outcome.prompt_id], outcome)
     mlflow.flush_trace_async_logging()
+
+
+def _chosen(directory: Path, config: RunConfig, told: int) -> Iterator[Outcome]:
+    outcomes = read_outcomes(directory)
+    if config.tracking.traces == "all":
+        return outcomes
+    every = max(1, sum(1 for _ in read_outcomes(directory)) // _SAMPLE)
+    return islice(outcomes, 0, every * max(0, _SAMPLE - told), every)
+
+
+def _name(outcome: Outcome) -> str:
+    return _storable(f"{outcome.prompt_id}/{outcome.choice}")[:200]
+
+
+def _storable(text: str) -> str:
+    """Return what every database can keep of a text: no lone surrogates, no NUL. outcomes.jsonl has it as it is."""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
 
 
 def _log_trace(experiment_id: str, run_id: str, config: RunConfig, prompt: Prompt, outcome: Outcome) -> None:
@@ -39,23 +61,20 @@ def _log_trace(experiment_id: str, run_id: str, config: RunConfig, prompt: Promp
     span = mlflow.start_span_no_context(
         name=f"chat {config.model.id}",
         span_type="CHAT_MODEL",
-        inputs={"messages": [{"role": message.role, "content": message.content} for message in prompt.messages]},
+        inputs={"messages": [{"role": turn.role, "content": _storable(turn.content)} for turn in prompt.messages]},
         attributes=_request_attributes(config) | _response_attributes(outcome),
-        metadata={"mlflow.sourceRun": run_id},
+        metadata={"mlflow.sourceRun": run_id, _OUTCOME: _name(outcome)},
         experiment_id=experiment_id,
         start_time_ns=start_ns,
     )
     end_ns = start_ns + int(outcome.timing.latency_s * 1e9)
     if isinstance(outcome, Completion):
-        message = {"role": "assistant", "content": outcome.text}
+        message = {"role": "assistant", "content": _storable(outcome.text)}
         choice = {"index": outcome.choice, "finish_reason": outcome.finish_reason, "message": message}
         span.end(outputs={"choices": [choice]}, end_time_ns=end_ns)
     else:
-        span.end(
-            outputs={"error": f"{outcome.error.type}: {outcome.error.message}"},
-            status="ERROR",
-            end_time_ns=end_ns,
-        )
+        said = _storable(f"{outcome.error.type}: {outcome.error.message}")
+        span.end(outputs={"error": said}, status="ERROR", end_time_ns=end_ns)
 
 
 def _request_attributes(config: RunConfig) -> dict[str, Any]:
@@ -75,7 +94,7 @@ def _request_attributes(config: RunConfig) -> dict[str, Any]:
 
 def _response_attributes(outcome: Outcome) -> dict[str, Any]:
     attributes: dict[str, Any] = {
-        "prompt_id": outcome.prompt_id,
+        "prompt_id": _storable(outcome.prompt_id),
         "batch": outcome.batch,
         "attempts": outcome.attempts,
     }

@@ -1,0 +1,51 @@
+"""Where a store is, and how a person sees it. Knows no mlflow, so that a run can say it without importing it."""
+
+import os
+import sys
+from pathlib import Path
+
+from runner.errors import ConfigError
+
+_SQLITE = "sqlite:///"
+
+
+def check_store(uri: str | None) -> None:
+    """Make sure that an embedded store's folder can be written, before anything is generated.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    path = sqlite_path(uri) if uri else None
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writable = os.access(path if path.exists() else path.parent, os.W_OK)
+        reason = "no right to write" if not writable else None
+    except OSError as error:
+        reason = error.strerror
+    if reason is not None:
+        raise ConfigError(f"tracking.uri={uri!r} cannot be written: {reason}: choose another place, or tracking=off")
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """Return the file of an embedded store; None for a server's address."""
+    return Path(uri.removeprefix(_SQLITE)).absolute() if uri.startswith(_SQLITE) else None
+
+
+def ui_command(uri: str) -> str:
+    """Return the command that serves this store in a browser."""
+    if uri.startswith("http"):
+        return f"open {uri}"
+    return f"{_python()} -m mlflow ui --port 5000 --backend-store-uri {uri}"
+
+
+def page(uri: str, address: str) -> str:
+    """Return the web address of a page of the store's UI."""
+    return f"{uri.rstrip('/') if uri.startswith('http') else 'http://127.0.0.1:5000'}{address}"
+
+
+def _python() -> str:
+    """Return the running interpreter as a short path where it is below the working directory."""
+    executable, here = Path(sys.executable), Path.cwd()
+    return str(executable.relative_to(here)) if executable.is_relative_to(here) else str(executable)

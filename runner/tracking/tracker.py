@@ -1,0 +1,125 @@
+"""A run's own end of its tracking: starts the process that tells MLflow, and hears how far it is. Imports no mlflow."""
+
+import json
+import logging
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from runner import runfiles
+from runner.runfiles import Tracked
+
+log = logging.getLogger(__name__)
+
+_PATIENCE_S = 60.0
+"""How long one step of a slow store is waited for, once the run has ended."""
+_LEAVE_S = 5.0
+_ENDED = ("done", "away", "broken")
+
+
+class Tracker:
+    """Tells MLflow of the run in `directory`, in a process of its own. With `uri` None there is nothing to tell.
+
+    Leaving the `with` block by an interrupt leaves the run KILLED in MLflow; `python -m runner.resume` tells the rest.
+    """
+
+    def __init__(self, directory: Path, uri: str | None) -> None:
+        self._directory, self.uri = directory, uri
+        self._process: subprocess.Popen[str] | None = None
+        self._hearing: threading.Thread | None = None
+        self._said: Mapping[str, Any] = {"state": "starting"}
+        self._heard_at = time.monotonic()
+        self._changed = threading.Condition()
+
+    def __enter__(self) -> Self:
+        if self.uri is not None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "runner.tracking.follow", str(self._directory)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                encoding="utf-8",
+                start_new_session=True,  # Ctrl-C is for the run, which then says what to tell
+            )
+            self._hearing = threading.Thread(target=self._hear, name="tracking", daemon=True)
+            self._hearing.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is None or self._process.stdin is None:
+            return
+        if isinstance(error, Exception):
+            self.finish()
+        with suppress(OSError):
+            self._process.stdin.close()
+        if self._said["state"] in _ENDED or error is None:
+            self._gone()
+
+    @property
+    def problem(self) -> str | None:
+        """Why MLflow has not been told everything, if so."""
+        if self._process is None or self._said["state"] == "done":
+            return None
+        return str(self._said.get("message") or f"MLflow at {self.uri} did not answer in time")
+
+    def opened(self) -> Tracked | None:
+        """Return the MLflow run, waiting for it unless the store is away."""
+        if self._process is None:
+            return None
+        self._wait_for(("open", "telling", *_ENDED))
+        return runfiles.read_tracked(self._directory)
+
+    def finish(self) -> None:
+        """Have MLflow told what the folder holds, and wait for it as long as it goes on. `problem` says how it went."""
+        if self._process is None or self._process.stdin is None or self._said["state"] in _ENDED:
+            return
+        try:
+            self._process.stdin.write("finish\n")
+            self._process.stdin.flush()
+        except OSError:  # it is gone; what it said last says why
+            return
+        self._wait_for(_ENDED)
+
+    def _gone(self) -> None:
+        """Let the process end; one that is still telling a slow store goes on by itself."""
+        if self._process is not None and self._hearing is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_LEAVE_S)
+            self._hearing.join(_LEAVE_S)
+
+    def _wait_for(self, states: tuple[str, ...]) -> None:
+        with self._changed:
+            self._heard_at = time.monotonic()
+            while self._said["state"] not in states:
+                left_s = self._heard_at + _PATIENCE_S - time.monotonic()
+                if left_s <= 0:
+                    return
+                self._changed.wait(left_s)
+
+    def _hear(self) -> None:
+        assert self._process is not None  # noqa: S101 - started in __enter__
+        assert self._process.stdout is not None  # noqa: S101
+        for line in self._process.stdout:
+            said = json.loads(line)
+            if said["state"] == "away" and self._said["state"] != "away":
+                log.warning("%s: the run goes on, and keeps its record in its folder", said["message"])
+            if "traceback" in said:
+                log.debug("%s", said["traceback"])
+            self._note(said)
+        self._process.stdout.close()
+        if self._said["state"] not in _ENDED:
+            self._note({"state": "broken", "message": "the process that tells MLflow ended early"})
+
+    def _note(self, said: Mapping[str, Any]) -> None:
+        with self._changed:
+            self._said, self._heard_at = said, time.monotonic()
+            self._changed.notify_all()
