@@ -21,8 +21,8 @@ from runner.prompts import load_prompts
 def main(*, prompts: int, mode: str) -> None:
     """Measure and print."""
     with tempfile.TemporaryDirectory() as scratch:
-        own = _prompt_set_mb(_write(Path(scratch) / "all.jsonl", prompts))
-        _, small_mb = _run(_write(Path(scratch) / "few.jsonl", 100), mode, Path(scratch))
+        own = _prompt_set_mb(write_prompts(Path(scratch) / "all.jsonl", prompts))
+        _, small_mb = _run(write_prompts(Path(scratch) / "few.jsonl", 100), mode, Path(scratch))
         seconds, peak_mb = _run(Path(scratch) / "all.jsonl", mode, Path(scratch))
     growth = peak_mb - small_mb
     print(f"{prompts:,} prompts, provider=echo, {mode}: {seconds:.1f} s in all")
@@ -31,7 +31,8 @@ def main(*, prompts: int, mode: str) -> None:
     )
 
 
-def _write(path: Path, count: int) -> Path:
+def write_prompts(path: Path, count: int) -> Path:
+    """Write a prompt set of short texts, and return its path."""
     words = "the quick brown fox jumps over the lazy dog and runs away from the farm before the sun is up"
     lines = (json.dumps({"id": f"p{number}", "prompt": f"{number} {words}"}) for number in range(count))
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -18,7 +18,7 @@ from runner.interrupts import GraceOver, Stop, heeded
 from runner.journal import FILE_NAME, Journal, read_outcomes, take_stock
 from runner.pacing import Calls, Paced, paced
 from runner.pricing import price_of
-from runner.prompts import PackedPrompts, PromptSet, changes, load_prompts, read_prompts, source_exists, write_prompts
+from runner.prompts import PackedPrompts, PromptSet, changes, file_sha256, load_prompts, read_prompts, write_prompts
 from runner.providers.base import Provider, build
 from runner.records import Failure, Outcome
 from runner.runfiles import Origin, Summary
@@ -110,6 +110,7 @@ def _write_beginning(task: _Task, prompts: PromptSet, sweep_dir: Path | None, ta
             "source": prompts.source,
             "sha256": prompts.sha256,
             "count": len(prompts.prompts),
+            "file_sha256": file_sha256(task.config.prompts),
         },
         tags=dict(tags),
         sweep_dir=str(sweep_dir) if sweep_dir else None,
@@ -133,9 +134,12 @@ def _recorded_prompts(directory: Path, config: RunConfig, origin: Origin) -> Pac
     recorded = read_prompts(directory)
     if recorded.sha256 != origin.prompts["sha256"]:
         raise RecordError(f"{directory} has other prompts than the run began with: restore prompts.jsonl")
-    if config.prompts.dataset is None and not source_exists(config.prompts):
+    now = file_sha256(config.prompts)
+    if now == origin.prompts["file_sha256"]:
+        return recorded
+    if now is None:
         log.warning("prompts.path=%r is gone: going on with the run's own copy", config.prompts.path)
-    elif config.prompts.dataset is None and (differences := changes(recorded, load_prompts(config.prompts).prompts)):
+    elif differences := changes(recorded, load_prompts(config.prompts).prompts):
         listed = "\n".join(f"  {difference}" for difference in differences)
         raise RecordError(
             f"prompts.path={config.prompts.path!r} is not what the run began with:\n{listed}\n"
@@ -146,6 +150,8 @@ def _recorded_prompts(directory: Path, config: RunConfig, origin: Origin) -> Pac
 
 def _execute(task: _Task, journal: Journal, done: Set[str]) -> Summary:
     """Generate what is not done, and close the record."""
+    where = display.short(task.directory)
+    log.info("%s: %d prompts, into %s", task.config.label, len(task.prompts) - len(done), where)
     work = Work(prompts=task.prompts, done=done, stopping=task.stop)
     with (
         Tracker(task.directory, task.config.tracking.uri) as tracker,

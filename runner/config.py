@@ -189,6 +189,12 @@ class RunConfig(_Section):
         """Return this configuration with the batch mode stated."""
         return self.model_copy(update={"batch": self.batch.model_copy(update={"mode": mode})})
 
+    @property
+    def label(self) -> str:
+        """A name that tells runs apart in a list: provider, model, mode and size."""
+        model = self.model.id.rpartition("/")[2]
+        return " ".join(dict.fromkeys((self.provider.name, model, str(self.batch.mode), str(self.batch.size))))
+
     def differences(self, other: "RunConfig") -> list[str]:
         """Say which keys have another value there, a text each."""
         here, there = self.flat(), other.flat()

@@ -116,9 +116,12 @@ def read_prompts(directory: Path) -> PackedPrompts:
     return kept
 
 
-def source_exists(config: PromptsConfig) -> bool:
-    """Return whether the file that a prompt set came from is still there."""
-    return config.path is not None and _resolve(config.path).is_file()
+def file_sha256(config: PromptsConfig) -> str | None:
+    """Return the digest of the file that a prompt set comes from; None if it comes from no file, or that is gone."""
+    if config.path is None or not _resolve(config.path).is_file():
+        return None
+    with _resolve(config.path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def changes(before: PackedPrompts, now: PackedPrompts) -> list[str]:

@@ -46,7 +46,7 @@ class Origin:
     Attributes:
         key: the run's own id, which MLflow keeps as a tag: by it a run is found again and never told twice.
         config: the resolved configuration.
-        prompts: name, source, sha256 and count of the prompt set.
+        prompts: name, source, sha256 and count of the prompt set; `file_sha256` of the file that it came from, if any.
         tags: further tags, such as Hydra's overrides.
         sweep_dir: the sweep's folder, for a job of one.
         working_dir: where the command was given; relative paths in `config` start there.

@@ -40,7 +40,7 @@ def open_run(directory: Path) -> tuple[Store, str]:
     tags["runner.directory"] = str(directory.absolute())
     if origin.sweep_dir is not None:
         tags["mlflow.parentRunId"] = sweep.join(Path(origin.sweep_dir), store, config)
-    run_id = find_or_create_run(store, origin.key, run_name(config), tags)
+    run_id = find_or_create_run(store, origin.key, config.label, tags)
     store.client.update_run(run_id, status="RUNNING")
     _log_params(store, run_id, config)
     _log_dataset(store, run_id, origin)
@@ -68,12 +68,6 @@ def publish(store: Store, run_id: str, directory: Path) -> Iterator[str]:
     yield "traces"
     log_traces(store, run_id, directory, config)
     store.client.set_terminated(run_id, summary.status)
-
-
-def run_name(config: RunConfig) -> str:
-    """Return a name that tells runs apart in a list: provider, model, mode and size."""
-    model = config.model.id.rpartition("/")[2]
-    return " ".join(dict.fromkeys((config.provider.name, model, str(config.batch.mode), str(config.batch.size))))
 
 
 def override_value(value: Any) -> str:

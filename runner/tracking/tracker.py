@@ -90,8 +90,10 @@ class Tracker:
         self._wait_for(_ENDED)
 
     def _gone(self) -> None:
-        """Let the process end; one that is still telling a slow store goes on by itself."""
+        """Have the process ended; one that is still telling a slow store goes on by itself."""
         if self._process is not None and self._hearing is not None:
+            if self._said["state"] == "away":
+                self._process.kill()
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_LEAVE_S)
             self._hearing.join(_LEAVE_S)
