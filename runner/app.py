@@ -337,12 +337,11 @@ def _show(task: _Task, summary: Summary, tracker: Tracker) -> None:
     where = display.short(task.directory)
     display.print_line(f"Record        {where}")
     tracked = runfiles.read_tracked(task.directory)
-    if tracked is not None and tracker.problem is None:
+    if tracked is not None and tracker.told:
         display.print_line(f"Browse        {ui_command(tracked.uri)}")
         display.print_line(f"              {page(tracked.uri, tracked.address)}")
-    if tracker.problem is not None:
-        log.warning("%s", tracker.problem)
-        log.warning("MLflow does not have this run yet; tell it later: python -m runner.resume %s", where)
+    if not tracker.told:
+        log.warning("MLflow does not have all of this run; tell it later: python -m runner.resume %s", where)
     failed, completed = summary.metrics["failed_prompts"], summary.metrics["completed_prompts"]
     if failed:
         log.warning("%.0f prompts failed: see the field error in %s", failed, display.short(task.directory / FILE_NAME))

@@ -97,6 +97,11 @@ def _compose(job: Callable[[DictConfig], None]) -> None:
     with hydra_errors_raised():
         try:
             hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")(job)()
+        except OSError as error:  # jobs keep theirs: it is Hydra's, making the run's folder
+            raise ConfigError(
+                f"the run's folder {error.filename} cannot be made: {error.strerror}: set hydra.run.dir (of a sweep: "
+                "hydra.sweep.dir) to a place that can be written"
+            ) from None
         except ValueError as error:  # Hydra's answer to an option that is no text (batch=4); jobs raise none
             raise ConfigError(
                 f"the command line cannot be read: {error}. A group takes one of its options: GROUP=OPTION"

@@ -83,15 +83,21 @@ class Journal:
         if self._file is None:
             raise JournalError(f"{self._path} is not open")
         if self._lost is not None:
-            raise JournalError(f"{self._path} could not be kept on disk: {self._lost.strerror}")
+            raise self._cannot_keep(f"could not be kept on disk: {self._lost.strerror}")
         lines = b"".join(jsonl.encode(to_record(outcome) | {"segment": self.segment}) for outcome in outcomes)
         try:
             written = self._file.write(lines)
         except OSError as error:
-            raise JournalError(f"{self._path} cannot be written: {error.strerror}") from None
+            raise self._cannot_keep(f"cannot be written: {error.strerror}") from None
         if written != len(lines):
-            raise JournalError(f"{self._path} took {written} of {len(lines)} bytes: is the disk full?")
+            raise self._cannot_keep(f"took {written} of {len(lines)} bytes: is the disk full?")
         self._unsynced.set()
+
+    def _cannot_keep(self, reason: str) -> JournalError:
+        return JournalError(
+            f"{self._path} {reason} Nothing more is sent. With room for it, go on: "
+            f"python -m runner.resume {self._directory}"
+        )
 
     def _reopen(self) -> BinaryIO:
         file = self._path.open("a+b", buffering=0)

@@ -27,6 +27,7 @@ _MLFLOW_SETTINGS = {
 """A benchmark reaches nothing but its provider and its store. Yours win, where the environment has them."""
 KEY_TAG = "runner.key"
 """The tag by which a run's folder is found again among MLflow's runs."""
+_LONGEST_MESSAGE = 200
 _LONGEST_VALUE = 6000
 """MLflow's limit for params and tags; config.yaml has long values whole."""
 
@@ -142,7 +143,8 @@ def _user() -> str:
 
 
 def _first_line(error: object) -> str:
-    return (str(error).strip() or type(error).__name__).partition("\n")[0]
+    line = (str(error).strip() or type(error).__name__).partition("\n")[0]
+    return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]}…"
 
 
 def _store_lock(uri: str) -> Any:

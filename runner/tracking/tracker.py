@@ -65,11 +65,9 @@ class Tracker:
             self._gone()
 
     @property
-    def problem(self) -> str | None:
-        """Why MLflow has not been told everything, if so."""
-        if self._process is None or self._said["state"] == "done":
-            return None
-        return str(self._said.get("message") or f"MLflow at {self.uri} did not answer in time")
+    def told(self) -> bool:
+        """Whether MLflow has been told everything that there is to tell."""
+        return self._process is None or self._said["state"] == "done"
 
     def opened(self) -> Tracked | None:
         """Return the MLflow run, waiting for it unless the store is away."""
@@ -79,7 +77,7 @@ class Tracker:
         return runfiles.read_tracked(self._directory)
 
     def finish(self) -> None:
-        """Have MLflow told what the folder holds, and wait for it as long as it goes on. `problem` says how it went."""
+        """Have MLflow told what the folder holds, and wait for it as long as it goes on. `told` says how it went."""
         if self._process is None or self._process.stdin is None or self._said["state"] in _ENDED:
             return
         try:
@@ -112,8 +110,8 @@ class Tracker:
         assert self._process.stdout is not None  # noqa: S101
         for line in self._process.stdout:
             said = json.loads(line)
-            if said["state"] == "away" and self._said["state"] != "away":
-                log.warning("%s: the run goes on, and keeps its record in its folder", said["message"])
+            if said["state"] in ("away", "broken") and self._said["state"] != said["state"]:
+                log.warning("%s. The run keeps its record in its folder", said["message"])
             if "traceback" in said:
                 log.debug("%s", said["traceback"])
             self._note(said)
