@@ -19,6 +19,7 @@ LAYERS = [
     {"tracking.store", "tracking.traces", "tracking.sweep"},
     {"display", "tracking", "comparison"},
     {"sweep"},
+    {"execution"},
     {"app"},
     {"commandline"},
     {"plan", "models", "resume"},

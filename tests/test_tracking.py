@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from runner import app
+from runner.errors import TooManyFailuresError
 from tests.conftest import Compose, Runner
 from tests.proxy import Proxy
 
@@ -32,12 +34,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Mlfl
         "--artifacts-destination",
         str(folder / "files"),
     ]
+    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder, env=os.environ | settings)
     try:
         for _ in range(240):
-            with_answer = _answers(f"http://127.0.0.1:{port}/health")
-            if with_answer:
+            if _answers(f"http://127.0.0.1:{port}/health"):
                 break
             time.sleep(0.5)
         else:
@@ -104,7 +106,9 @@ def test_a_store_that_dies_while_it_is_told_is_told_the_rest_later(
 ):
     proxy.shut_after = requests_before
     name = f"dies-{requests_before}"
-    summary = app.run(config("provider=echo", f"name={name}", f"tracking.uri={proxy.url}"), tmp_path)
+    summary = app.run(
+        config("provider=echo", f"name={name}", f"tracking.uri={proxy.url}", "tracking.traces=sample"), tmp_path
+    )
     assert summary.exit_code == 0
     proxy.shut_after, proxy.open = None, True
     app.resume(tmp_path)
@@ -113,7 +117,7 @@ def test_a_store_that_dies_while_it_is_told_is_told_the_rest_later(
 
 def test_a_slow_store_holds_nothing_up(server: tuple[int, MlflowClient], proxy: Proxy, config: Compose, tmp_path: Path):
     proxy.delay_s = 0.3
-    app.run(config("provider=echo", "name=slow", f"tracking.uri={proxy.url}"), tmp_path)
+    app.run(config("provider=echo", "name=slow", f"tracking.uri={proxy.url}", "tracking.traces=sample"), tmp_path)
     assert_told_once(server[1], "slow", tmp_path)
     (run,) = runs(server[1], "slow")
     last = (tmp_path / "outcomes.jsonl").stat().st_mtime
@@ -136,12 +140,12 @@ def test_a_deleted_experiment_is_named_and_nothing_is_lost(
 
 def test_a_resumed_run_is_the_same_mlflow_run_and_forgets_its_error(tracked: Compose, store: str, tmp_path: Path):
     wrong = tracked("provider=echo", "name=again", "limits.max_failures=1", "provider.fail_on=Write", "batch.size=4")
-    with pytest.raises(app.TooManyFailuresError):
+    with pytest.raises(TooManyFailuresError):
         app.run(wrong, tmp_path)
     client = MlflowClient(store)
     (run,) = runs(client, "again")
     assert (run.info.status, run.data.tags["error.type"]) == ("FAILED", "TooManyFailuresError")
-    with pytest.raises(app.TooManyFailuresError):
+    with pytest.raises(TooManyFailuresError):
         app.resume(tmp_path)
     for file in ("run.json", "config.yaml"):  # the service is mended
         path = tmp_path / file

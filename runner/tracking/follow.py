@@ -75,21 +75,25 @@ def _hear(lines: TextIO, commands: "queue.SimpleQueue[str]") -> None:
     commands.put("")
 
 
-def _say(state: str, **more: str) -> None:
-    sys.stdout.write(json.dumps({"state": state, **more}) + "\n")
-    sys.stdout.flush()
+def _say_to(run: TextIO) -> Say:
+    def say(state: str, **more: str) -> None:
+        run.write(json.dumps({"state": state, **more}) + "\n")
+        run.flush()
+
+    return say
 
 
 def main() -> None:
     """Follow the run in the folder that is named."""
+    say, sys.stdout = _say_to(sys.stdout), sys.stderr  # MLflow prints to standard output, which is the run's
     commands: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_hear, args=(sys.stdin, commands), daemon=True).start()
     if hasattr(os, "nice"):
         os.nice(_NICE)
     try:
-        follow(Path(sys.argv[1]), commands, _say)
+        follow(Path(sys.argv[1]), commands, say)
     except Exception as error:
-        _say("broken", message=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+        say("broken", message=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
         raise SystemExit(1) from None
 
 
