@@ -168,10 +168,11 @@ class _Failures:
     def count(self, outcomes: Sequence[Outcome]) -> None:
         if self._limit is None:
             return
+        failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
         self._answered += len({outcome.prompt_id for outcome in outcomes})
-        self._failed += sum(isinstance(outcome, Failure) for outcome in outcomes)
-        if self._failed > self._allowed(self._limit):
-            last = next(outcome.error for outcome in reversed(outcomes) if isinstance(outcome, Failure))
+        self._failed += len(failures)
+        if failures and self._failed > self._allowed(self._limit):
+            last = failures[-1].error
             self._stop.request(
                 TooManyFailuresError(
                     f"stopped: {self._failed} of {self._answered} prompts failed, limits.max_failures={self._limit}; "
