@@ -18,6 +18,7 @@ from mlflow.entities import Run
 from runner import app
 from runner.errors import TooManyFailuresError
 from tests.conftest import Compose, Runner
+from tests.openai_server import OpenAIServer
 from tests.proxy import Proxy
 
 
@@ -139,18 +140,18 @@ def test_a_deleted_experiment_is_named_and_nothing_is_lost(
 
 
 def test_a_resumed_run_is_the_same_mlflow_run_and_forgets_its_error(tracked: Compose, store: str, tmp_path: Path):
-    wrong = tracked("provider=echo", "name=again", "limits.max_failures=1", "provider.fail_on=Write", "batch.size=4")
-    with pytest.raises(TooManyFailuresError):
-        app.run(wrong, tmp_path)
+    def refuse(_number: int, _body: object) -> dict[str, object]:
+        return {"status": 400, "body": {"error": {"message": "not today"}}}
+
     client = MlflowClient(store)
-    (run,) = runs(client, "again")
-    assert (run.info.status, run.data.tags["error.type"]) == ("FAILED", "TooManyFailuresError")
-    with pytest.raises(TooManyFailuresError):
+    with OpenAIServer(fault=refuse) as service:
+        overrides = [f"provider.base_url={service.url}/v1", "provider.api_key_env=null", "limits.max_failures=5"]
+        with pytest.raises(TooManyFailuresError, match=r"limits\.max_failures=5; the last .* not today"):
+            app.run(tracked("provider=openai", "name=again", *overrides), tmp_path)
+        (run,) = runs(client, "again")
+        assert (run.info.status, run.data.tags["error.type"]) == ("FAILED", "TooManyFailuresError")
+        service.fault = lambda *_: None
         app.resume(tmp_path)
-    for file in ("run.json", "config.yaml"):  # the service is mended
-        path = tmp_path / file
-        path.write_text(path.read_text().replace('"Write"', "null").replace("fail_on: Write", "fail_on: null"))
-    app.resume(tmp_path)
     (run,) = runs(client, "again")
     assert run.info.status == "FINISHED"
     assert "error.type" not in run.data.tags
