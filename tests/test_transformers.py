@@ -197,6 +197,14 @@ def test_a_prompt_too_long_for_the_model_fails_alone(tiny: Any):
     assert isinstance(only[0], Failure)
 
 
+def test_a_prompt_that_has_no_utf8_fails_alone(tiny: Any):
+    outcomes = generate(tiny("batch.size=3"), ["short", "half \ud800 of a pair", "other"])
+    (failed,) = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    assert (failed.prompt_id, failed.error.type, failed.error.retryable) == ("p1", "UnsendablePrompt", False)
+    assert "lone surrogate (U+D800)" in failed.error.message
+    assert len(texts_of(outcomes)) == 2
+
+
 def test_what_the_checkpoint_would_add_to_generation_is_left_out(tiny: Any, tiny_model: Path, tmp_path: Path):
     folder = tmp_path / "opinionated"
     shutil.copytree(tiny_model, folder)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from runner.providers.base import UNREACHABLE, CallError
+from runner.providers.base import UNREACHABLE, UNSENDABLE, CallError, no_utf8
 
 _FATAL: Mapping[int, str] = {
     401: "the key is not accepted: check the environment variable that provider.api_key_env names",
@@ -32,6 +32,8 @@ def call_errors(model_id: str) -> Iterator[None]:
         raise _connection(error) from error
     except (httpx2.HTTPError, openai.APIError) as error:  # in the middle of a stream the SDK lets the first through
         raise CallError(type(error).__name__, _first_line(error), retryable=True) from error
+    except UnicodeEncodeError as error:
+        raise CallError(UNSENDABLE, no_utf8(error)) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CallError(
             type(error).__name__, f"the answer is not JSON: {_first_line(error)}", retryable=True
