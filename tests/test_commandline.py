@@ -2,13 +2,10 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import pytest
 from mlflow import MlflowClient
 
 from tests.conftest import Runner
@@ -129,34 +126,6 @@ def test_a_defect_is_logged_with_its_traceback_where_it_happened(run_command: Ru
 
 def test_a_sweep_in_which_every_job_is_wrong_is_a_wrong_request(run_command: Runner):
     assert run_command("-m", "provider=echo", "batch.size=0,-1").returncode == 2
-
-
-@pytest.mark.parametrize(
-    ("sweep", "signalled"), [(False, signal.SIGINT), (True, signal.SIGINT), (False, signal.SIGTERM)]
-)
-def test_an_interrupt_ends_a_run_or_sweep_killed(sweep: bool, signalled: signal.Signals, tmp_path: Path, store: str):
-    name = f"interrupted-{sweep}-{signalled.name}"
-    arguments = ["provider=echo", "provider.latency_s=0.2", "batch.size=1", f"name={name}", f"tracking.uri={store}"]
-    arguments = ["-m", *arguments, "seed=1,2", "hydra.sweep.dir=r"] if sweep else [*arguments, "hydra.run.dir=r/0"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "runner", *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell has it ignored
-    )  # fmt: skip
-    outcomes = tmp_path / "r" / "0" / "outcomes.jsonl"
-    deadline = time.monotonic() + 60
-    while not (outcomes.exists() and outcomes.stat().st_size) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signalled)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "Traceback" not in errors
-    assert json.loads((tmp_path / "r" / "0" / "summary.json").read_text())["status"] == "KILLED"
-    assert not (tmp_path / "r" / "1").exists(), "an interrupt ends the sweep, not only the job"
-    client = MlflowClient(store)
-    experiment = client.get_experiment_by_name(name)
-    assert experiment is not None
-    statuses = [run.info.status for run in client.search_runs([experiment.experiment_id])]
-    assert statuses == ["KILLED"] * (2 if sweep else 1)
 
 
 def test_jobs_in_other_processes_join_the_same_parent(tmp_path: Path, store: str):

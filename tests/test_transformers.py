@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from runner import app
 from runner.batching import static
 from runner.config import GenerationParams, RunConfig
 from runner.errors import ConfigError, ModelError, OutOfMemoryError
+from runner.journal import read_outcomes
 from runner.metrics import summarize
 from runner.providers.base import Provider, build
 from runner.providers.transformers import TransformersProvider
@@ -150,6 +152,25 @@ def test_a_batch_generated_alone_gives_what_it_gave_in_its_run(tiny: Any):
     assert alone == {key: text for key, text in whole.items() if key in alone}
 
 
+def test_a_sampled_run_cut_between_batches_and_resumed_gives_the_texts_of_an_uninterrupted_one(
+    tiny: Any, tmp_path: Path
+):
+    (tmp_path / "p.txt").write_text("\n".join(TEXTS))
+    sampled = ("generation=sampled", "generation.max_tokens=12", "generation.temperature=2", "generation.n=2")
+    source = ("prompts=file", f"prompts.path={tmp_path / 'p.txt'}")
+    app.run(tiny(*sampled, *source, "batch.mode=static", "batch.size=2", "batch.warmup=0"), tmp_path / "whole")
+    whole = list(read_outcomes(tmp_path / "whole"))
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    lines = (tmp_path / "cut" / "outcomes.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "cut" / "outcomes.jsonl").write_bytes(b"".join(lines[:4]))
+    app.resume(tmp_path / "cut")
+    resumed = list(read_outcomes(tmp_path / "cut"))
+    assert [outcome.segment for outcome in resumed] == [0] * 4 + [1] * 6
+    assert len(resumed) == len(whole)
+    assert texts_of(resumed) == texts_of(whole)
+    assert len(set(texts_of(whole).values())) == len(whole), "it was sampled"
+
+
 def test_n_answers_belong_to_their_prompt(tiny: Any):
     greedy = texts_of(generate(tiny("batch.size=5")))
     near_greedy = (
@@ -174,6 +195,14 @@ def test_a_prompt_too_long_for_the_model_fails_alone(tiny: Any):
     assert len(texts_of(outcomes)) == 2
     only = generate(tiny("batch.size=1"), [long])
     assert isinstance(only[0], Failure)
+
+
+def test_a_prompt_that_has_no_utf8_fails_alone(tiny: Any):
+    outcomes = generate(tiny("batch.size=3"), ["short", "half \ud800 of a pair", "other"])
+    (failed,) = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    assert (failed.prompt_id, failed.error.type, failed.error.retryable) == ("p1", "UnsendablePrompt", False)
+    assert "lone surrogate (U+D800)" in failed.error.message
+    assert len(texts_of(outcomes)) == 2
 
 
 def test_what_the_checkpoint_would_add_to_generation_is_left_out(tiny: Any, tiny_model: Path, tmp_path: Path):

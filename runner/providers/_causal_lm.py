@@ -31,7 +31,11 @@ class Writer:
         self.uses_template = use_template and bool(getattr(tokenizer, "chat_template", None))
 
     def encode(self, prompt: Prompt) -> list[int]:
-        """Return the token ids of one prompt, nothing padded."""
+        """Return the token ids of one prompt, nothing padded; none for a text that cannot be written as UTF-8."""
+        try:
+            prompt.text.encode("utf-8")
+        except UnicodeEncodeError:
+            return []
         if self.uses_template:
             messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
             text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from runner.providers.base import UNREACHABLE, CallError
+from runner.providers.base import UNREACHABLE, UNSENDABLE, CallError, no_utf8
 
 _FATAL: Mapping[int, str] = {
     401: "the key is not accepted: check the environment variable that provider.api_key_env names",
@@ -20,6 +20,7 @@ _QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing
 @contextmanager
 def call_errors(model_id: str) -> Iterator[None]:
     """Raise CallError for whatever the SDK, or the connection under it, raises."""
+    import aiohttp
     import httpx2
     import openai
 
@@ -29,12 +30,19 @@ def call_errors(model_id: str) -> Iterator[None]:
         raise _status(error, model_id) from error
     except openai.APIConnectionError as error:
         raise _connection(error) from error
-    except httpx2.HTTPError as error:  # in the middle of a stream the SDK lets it through
+    except (httpx2.HTTPError, openai.APIError) as error:  # in the middle of a stream the SDK lets the first through
         raise CallError(type(error).__name__, _first_line(error), retryable=True) from error
-    except (json.JSONDecodeError, UnicodeDecodeError, openai.APIError) as error:
-        raise CallError(type(error).__name__, _first_line(error), retryable=True) from error
+    except UnicodeEncodeError as error:
+        raise CallError(UNSENDABLE, no_utf8(error)) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CallError(
+            type(error).__name__, f"the answer is not JSON: {_first_line(error)}", retryable=True
+        ) from error
+    except aiohttp.ClientError as error:  # an answer that is not HTTP: the SDK's client lets it through
+        raise CallError(type(error).__name__, "the answer is not HTTP", retryable=True) from error
     except (AttributeError, TypeError) as error:  # an answer that is no object of the API: HTML, say
-        raise CallError("MalformedAnswer", _first_line(error), retryable=True) from error
+        said = f"the answer is no object of the API ({_first_line(error)}): check the provider's address"
+        raise CallError("MalformedAnswer", said, retryable=True) from error
 
 
 def _status(error: Any, model_id: str) -> CallError:
@@ -55,19 +63,35 @@ def _status(error: Any, model_id: str) -> CallError:
 
 
 def _connection(error: Any) -> CallError:
-    cause: BaseException | None = error
-    while cause is not None:
+    host = error.request.url.host
+    for cause in _causes(error):
         if isinstance(cause, ssl.SSLError) or "certificate" in str(cause).lower():
             message = (
                 f"TLS: {_first_line(cause)}: check the address's certificate (SSL_CERT_FILE names your own authority)"
             )
             return CallError("TLSError", message, fatal=True)
-        cause = cause.__cause__ or cause.__context__
-    reason = error.__cause__ or error
+        if _was_reached(cause):
+            return CallError(
+                "ConnectionLost", f"{host} closed the connection before its answer was whole", retryable=True
+            )
     message = (
-        f"cannot reach {error.request.url.host}: {_first_line(reason)}: check the provider's address and the network"
+        f"cannot reach {host}: {_first_line(error.__cause__ or error)}: check the provider's address and the network"
     )
     return CallError(UNREACHABLE, message, retryable=True)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _was_reached(error: BaseException) -> bool:
+    """Return whether a connection was there, and was lost: that may be a single prompt's doing."""
+    import aiohttp
+
+    lost = (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientOSError)
+    return isinstance(error, lost) and not isinstance(error, aiohttp.ClientConnectorError)
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:

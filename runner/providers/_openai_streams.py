@@ -96,8 +96,8 @@ async def read_responses(response: Any, watch: Stopwatch, *, streamed: bool) -> 
     if final is None:
         raise _cut()
     if final.status == "failed" or final.usage is None:
-        error = final.error
-        raise CallError(str(error.code) if error else "ResponseFailed", error.message if error else str(final.status))
+        error, said = final.error, f"the answer has status {final.status!r} and no text"
+        raise CallError(str(error.code) if error else "ResponseFailed", error.message if error else said)
     reason = final.incomplete_details.reason if final.incomplete_details else "stop"
     usage = final.usage
     return [
@@ -122,9 +122,15 @@ async def _chunks(response: Any, streamed: bool) -> AsyncIterator[Any]:
     if not streamed:
         yield response
         return
+    empty = True
     async with response:
         async for chunk in response:
+            empty = False
             yield chunk
+    if empty:
+        found = response.response.headers.get("content-type")
+        said = f"no event in the answer, whose content type is {found!r}: check the provider's address"
+        raise CallError("EmptyAnswer", said, retryable=True)
 
 
 def _take(answer: _Open, piece: str | None, finish: str | None, watch: Stopwatch | None) -> None:

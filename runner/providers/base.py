@@ -123,6 +123,16 @@ UNREACHABLE = "ConnectionError"
 """The kind of CallError that says: nobody answered at the service's address."""
 
 
+UNSENDABLE = "UnsendablePrompt"
+"""The kind of a failure that says: this text cannot be handed over."""
+
+
+def no_utf8(error: UnicodeEncodeError) -> str:
+    """Say why a prompt cannot be handed to a service or a tokenizer."""
+    surrogate = f"U+{ord(error.object[error.start]):04X}"
+    return f"the prompt has a lone surrogate ({surrogate}), which cannot be written as UTF-8: correct its text"
+
+
 class CallError(Exception):
     """A call to a service has no answer.
 

@@ -13,7 +13,7 @@ from runner.config import STRICT, BatchMode, GenerationParams, ModelConfig, NonE
 from runner.errors import ConfigError, MissingPackageError, ModelError, OutOfMemoryError
 from runner.providers import _embedded
 from runner.providers._causal_lm import Answer, CausalLM, Writer
-from runner.providers.base import ModelInfo
+from runner.providers.base import UNSENDABLE, ModelInfo, no_utf8
 from runner.records import (
     Completion,
     ErrorInfo,
@@ -143,7 +143,7 @@ class TransformersProvider:
         return len(self._writer.encode(prompt))
 
     def generate_batch(self, prompts: Sequence[Prompt], params: GenerationParams) -> Sequence[Outcome]:
-        """Generate once for all prompts. A prompt too long for the model fails alone.
+        """Generate once for all prompts. One that is too long for the model, or no tokens to it, fails alone.
 
         Raises:
             OutOfMemoryError: the batch does not fit on the device.
@@ -152,7 +152,7 @@ class TransformersProvider:
 
         watch = Stopwatch()
         encoded = [self._writer.encode(prompt) for prompt in prompts]
-        fitting = [len(ids) + params.max_tokens <= self._here.context_length for ids in encoded]
+        fitting = [0 < len(ids) <= self._here.context_length - params.max_tokens for ids in encoded]
         set_seed(params.seed)
         with _memory_errors(len(prompts), max(map(len, encoded)), params, self._here.model.device.type):
             rows = self._here.generate([ids for ids, fits in zip(encoded, fitting, strict=True) if fits], params, watch)
@@ -165,7 +165,7 @@ class TransformersProvider:
             for outcome in (
                 [self._completion(prompt, len(ids), choice, next(waiting), timing) for choice in range(params.n)]
                 if fits
-                else [self._too_long(prompt, len(ids), params, timing)]
+                else [self._failure(prompt, self._too_long(len(ids), params) if ids else _no_tokens(prompt), timing)]
             )
         ]
 
@@ -221,13 +221,23 @@ class TransformersProvider:
             model=self._config.id,
         )
 
-    def _too_long(self, prompt: Prompt, input_tokens: int, params: GenerationParams, timing: Timing) -> Failure:
+    def _failure(self, prompt: Prompt, error: ErrorInfo, timing: Timing) -> Failure:
+        return Failure(prompt_id=prompt.id, error=error, timing=timing, model=self._config.id)
+
+    def _too_long(self, input_tokens: int, params: GenerationParams) -> ErrorInfo:
         message = (
             f"{input_tokens} input tokens and generation.max_tokens={params.max_tokens} are more than the "
             f"{self._here.context_length} that model {self._config.id!r} can attend to"
         )
-        error = ErrorInfo(type="ContextLengthExceeded", message=message, retryable=False)
-        return Failure(prompt_id=prompt.id, error=error, timing=timing, model=self._config.id)
+        return ErrorInfo(type="ContextLengthExceeded", message=message, retryable=False)
+
+
+def _no_tokens(prompt: Prompt) -> ErrorInfo:
+    try:
+        prompt.text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return ErrorInfo(type=UNSENDABLE, message=no_utf8(error), retryable=False)
+    return ErrorInfo(type=UNSENDABLE, message="the model has no token for any of the prompt", retryable=False)
 
 
 def _import_libraries() -> None:

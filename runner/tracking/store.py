@@ -111,13 +111,22 @@ def log_table(store: Store, run_id: str, file: str, rows: Sequence[Mapping[str, 
     if not rows:
         return
     columns = list(rows[0])
-    table = {"columns": columns, "data": [[row[column] for column in columns] for row in rows]}
+    table = {"columns": columns, "data": [[_cell(row[column]) for column in columns] for row in rows]}
     store.client.log_text(run_id, json.dumps(table), file)  # MLflow's own log_table appends to what is there
     store.client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([{"path": file, "type": "table"}]))
 
 
+def _cell(value: Any) -> Any:
+    return storable(value) if isinstance(value, str) else value
+
+
 def _cut_values(tags: Mapping[str, str]) -> dict[str, str]:
     return {name: cut(value) for name, value in tags.items()}
+
+
+def storable(text: str) -> str:
+    """Return what every store and reader can bear of a text: no lone surrogates, no NUL. outcomes.jsonl has all."""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
 
 
 def cut(value: str) -> str:

@@ -9,7 +9,7 @@ from runner.config import RunConfig
 from runner.journal import read_outcomes
 from runner.prompts import read_prompts
 from runner.records import Completion, Outcome, Prompt
-from runner.tracking.store import Store
+from runner.tracking.store import Store, storable
 
 _SAMPLE = 16
 _OUTCOME = "runner.outcome"
@@ -45,12 +45,7 @@ def _chosen(directory: Path, config: RunConfig, told: int) -> Iterator[Outcome]:
 
 
 def _name(outcome: Outcome) -> str:
-    return _storable(f"{outcome.prompt_id}/{outcome.choice}")[:200]
-
-
-def _storable(text: str) -> str:
-    """Return what every database can keep of a text: no lone surrogates, no NUL. outcomes.jsonl has it as it is."""
-    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
+    return storable(f"{outcome.prompt_id}/{outcome.choice}")[:200]
 
 
 def _log_trace(experiment_id: str, run_id: str, config: RunConfig, prompt: Prompt, outcome: Outcome) -> None:
@@ -61,7 +56,7 @@ def _log_trace(experiment_id: str, run_id: str, config: RunConfig, prompt: Promp
     span = mlflow.start_span_no_context(
         name=f"chat {config.model.id}",
         span_type="CHAT_MODEL",
-        inputs={"messages": [{"role": turn.role, "content": _storable(turn.content)} for turn in prompt.messages]},
+        inputs={"messages": [{"role": turn.role, "content": storable(turn.content)} for turn in prompt.messages]},
         attributes=_request_attributes(config) | _response_attributes(outcome),
         metadata={"mlflow.sourceRun": run_id, _OUTCOME: _name(outcome)},
         experiment_id=experiment_id,
@@ -69,11 +64,11 @@ def _log_trace(experiment_id: str, run_id: str, config: RunConfig, prompt: Promp
     )
     end_ns = start_ns + int(outcome.timing.latency_s * 1e9)
     if isinstance(outcome, Completion):
-        message = {"role": "assistant", "content": _storable(outcome.text)}
+        message = {"role": "assistant", "content": storable(outcome.text)}
         choice = {"index": outcome.choice, "finish_reason": outcome.finish_reason, "message": message}
         span.end(outputs={"choices": [choice]}, end_time_ns=end_ns)
     else:
-        said = _storable(f"{outcome.error.type}: {outcome.error.message}")
+        said = storable(f"{outcome.error.type}: {outcome.error.message}")
         span.end(outputs={"error": said}, status="ERROR", end_time_ns=end_ns)
 
 
@@ -94,7 +89,7 @@ def _request_attributes(config: RunConfig) -> dict[str, Any]:
 
 def _response_attributes(outcome: Outcome) -> dict[str, Any]:
     attributes: dict[str, Any] = {
-        "prompt_id": _storable(outcome.prompt_id),
+        "prompt_id": storable(outcome.prompt_id),
         "batch": outcome.batch,
         "attempts": outcome.attempts,
     }

@@ -1,0 +1,316 @@
+"""`app.resume` and `python -m runner.resume`: what is left is generated, what is there stays, and nothing else goes on."""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from mlflow import MlflowClient
+
+from runner import app
+from runner.errors import RecordError
+from runner.journal import FILE_NAME, LOCK_NAME, Journal, read_outcomes
+from runner.records import Completion, ErrorInfo, Failure, Outcome
+from runner.runfiles import SUMMARY, read_summary
+from tests.conftest import Compose
+from tests.openai_server import OpenAIServer
+
+MODES = [(mode, n) for mode in ("concurrent", "continuous", "static") for n in (1, 2)]
+Texts = set[tuple[str, int, str]]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Finished echo runs of ten prompts, by mode and answers a prompt; each example goes on with a copy."""
+
+    folder: Path
+
+    def copy(self, mode: str, n: int, journal: bytes) -> Path:
+        copied = self.folder / f"{mode}-{n}-copy"
+        shutil.rmtree(copied, ignore_errors=True)
+        shutil.copytree(self.folder / f"{mode}-{n}", copied)
+        (copied / FILE_NAME).write_bytes(journal)
+        (copied / SUMMARY).unlink()  # as a process that was killed leaves it
+        return copied
+
+    def journal(self, mode: str, n: int) -> bytes:
+        return (self.folder / f"{mode}-{n}" / FILE_NAME).read_bytes()
+
+    def outcomes(self, mode: str, n: int) -> list[Outcome]:
+        return list(read_outcomes(self.folder / f"{mode}-{n}"))
+
+
+@pytest.fixture(scope="module")
+def finished(config: Compose, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "p.txt").write_text("".join(f"prompt {'number ' * (number % 4)}{number}\n" for number in range(10)))
+    for mode, n in MODES:
+        settings = (f"batch.mode={mode}", f"generation.n={n}", "batch.size=3", "batch.warmup=0")
+        source = ("prompts=file", f"prompts.path={folder / 'p.txt'}")
+        app.run(config("provider=echo", *settings, *source), folder / f"{mode}-{n}")
+    return Finished(folder)
+
+
+def texts(outcomes: Iterable[Outcome]) -> Texts:
+    found = [(o.prompt_id, o.choice, o.text) for o in outcomes if isinstance(o, Completion)]
+    assert len({(prompt_id, choice) for prompt_id, choice, _ in found}) == len(found), "one answer a prompt and choice"
+    return set(found)
+
+
+def failed(outcome: Outcome) -> Failure:
+    error = ErrorInfo(type="Sometimes", message="not this time", retryable=True)
+    return Failure(prompt_id=outcome.prompt_id, timing=outcome.timing, model="m", batch=outcome.batch, error=error)
+
+
+@settings(max_examples=40)
+@given(case=st.sampled_from(MODES), share=st.floats(0, 1), torn=st.booleans())
+@example(case=("concurrent", 2), share=0.0, torn=False)
+@example(case=("static", 2), share=1.0, torn=False)
+def test_any_prefix_of_a_journal_resumes_to_the_same_final_set(
+    finished: Finished, case: tuple[str, int], share: float, torn: bool
+):
+    whole = finished.journal(*case)
+    cut = round(share * len(whole))
+    prefix = whole[:cut] if torn else whole[: whole.rfind(b"\n", 0, cut) + 1] if cut < len(whole) else whole
+    run = finished.copy(*case, prefix)
+    summary = app.resume(run)
+    assert texts(read_outcomes(run)) == texts(finished.outcomes(*case))
+    assert (summary.status, summary.metrics["completed_prompts"]) == ("FINISHED", 10)
+    kept = prefix[: prefix.rfind(b"\n") + 1]
+    written = (run / FILE_NAME).read_bytes()
+    assert written.startswith(kept), "what was whole is as it was"
+    records = [json.loads(line) for line in written.splitlines()]
+    assert {record["segment"] for record in records[kept.count(b"\n") :]} <= {1 if kept else 0}
+    again = (run / FILE_NAME).stat()
+    app.resume(run)
+    assert (run / FILE_NAME).stat().st_size == again.st_size, "nothing is left to generate"
+
+
+@settings(max_examples=25)
+@given(
+    case=st.sampled_from(MODES), fates=st.lists(st.sampled_from(["done", "failed", "absent"]), min_size=10, max_size=10)
+)
+def test_failures_are_tried_again_and_superseded_or_kept_as_they_are(
+    finished: Finished, case: tuple[str, int], fates: list[str]
+):
+    fate_of = dict(zip(sorted({outcome.prompt_id for outcome in finished.outcomes(*case)}), fates, strict=True))
+    run = finished.copy(*case, b"")
+    with Journal(run, resume=True) as journal:
+        for prompt_id, outcomes in itertools.groupby(finished.outcomes(*case), key=lambda outcome: outcome.prompt_id):
+            answers = list(outcomes)
+            if fate_of[prompt_id] != "absent":
+                journal.append(answers if fate_of[prompt_id] == "done" else [failed(answers[0])])
+    failures = fates.count("failed")
+    if failures < 10:
+        kept = app.resume(run, keep_failures=True)
+        assert {o.prompt_id for o in read_outcomes(run) if isinstance(o, Failure)} == {
+            prompt_id for prompt_id, fate in fate_of.items() if fate == "failed"
+        }
+        assert (kept.metrics["failed_prompts"], kept.metrics["completed_prompts"]) == (failures, 10 - failures)
+        assert kept.exit_code == (1 if failures else 0)
+    summary = app.resume(run)
+    assert (summary.metrics["failed_prompts"], summary.exit_code) == (0, 0)
+    assert texts(read_outcomes(run)) == texts(finished.outcomes(*case))
+    assert not [o for o in read_outcomes(run) if isinstance(o, Failure)]
+    assert (run / FILE_NAME).read_bytes().count(b"not this time") == failures, "history stays in the file"
+
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def resume_command(tmp_path: Path) -> Command:
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "runner.resume", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+
+    return run
+
+
+@pytest.fixture
+def half(config: Compose, tmp_path: Path) -> Path:
+    """A run of ten prompts from a file, of which five are done."""
+    (tmp_path / "p.txt").write_text("".join(f"text {number}\n" for number in range(10)))
+    app.run(config("provider=echo", "prompts=file", f"prompts.path={tmp_path / 'p.txt'}"), tmp_path / "run")
+    journal = tmp_path / "run" / FILE_NAME
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:5]))
+    return tmp_path / "run"
+
+
+def test_a_changed_prompt_file_is_refused_with_the_difference(half: Path, resume_command: Command):
+    prompts = half.parent / "p.txt"
+    prompts.write_text(prompts.read_text().replace("text 3\n", "other 3\n") + "one more\n")
+    before = {path.name: path.read_bytes() for path in half.iterdir()}
+    done = resume_command("run")
+    assert done.returncode == 2
+    assert "prompt '3' was 'text 3' and is 'other 3'" in done.stderr
+    assert "prompt '10' is new: 'one more'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert {name: (half / name).read_bytes() for name in before} == before, "the record is as it was"
+
+
+def test_a_changed_config_is_refused_with_the_difference(half: Path, resume_command: Command):
+    text = (half / "config.yaml").read_text()
+    (half / "config.yaml").write_text(text.replace("max_tokens: 64", "max_tokens: 65"))
+    done = resume_command("run")
+    assert done.returncode == 2
+    assert "generation.max_tokens=64, and now 65" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_changed_prompts_in_the_record_itself_are_refused(half: Path):
+    (half / "prompts.jsonl").write_bytes((half / "prompts.jsonl").read_bytes().replace(b"text 3", b"text 4"))
+    with pytest.raises(RecordError, match=r"other prompts.*prompts\.jsonl"):
+        app.resume(half)
+
+
+def test_without_its_prompt_file_a_run_goes_on_from_its_own_copy(half: Path, caplog: pytest.LogCaptureFixture):
+    (half.parent / "p.txt").unlink()
+    assert app.resume(half).metrics["completed_prompts"] == 10
+    assert "going on with the run's own copy" in caplog.text
+
+
+def test_a_folder_that_is_no_run_is_one_message(resume_command: Command, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "no/such/folder"):
+        done = resume_command(name)
+        assert done.returncode == 2
+        assert name in done.stderr
+        assert done.stderr.startswith("error: ")
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_folder_in_use_is_refused_and_says_by_whom(half: Path, resume_command: Command):
+    with Journal(half, resume=True) as journal:
+        done = resume_command("run")
+        host = os.uname().nodename
+        assert done.returncode == 2
+        assert f"is being written by process {os.getpid()} on host {host}" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert journal.segment == 1
+    assert app.resume(half).metrics["completed_prompts"] == 10
+
+
+@pytest.mark.parametrize("left", ["by a killed process", "before it had a name in it"])
+def test_a_lock_that_was_left_behind_is_taken_over(left: str, half: Path):
+    if left == "by a killed process":
+        code = (
+            "import os, signal, sys; from pathlib import Path; from runner.journal import Journal\n"
+            "with Journal(Path(sys.argv[1]), resume=True): os.kill(os.getpid(), signal.SIGKILL)\n"
+        )
+        killed = subprocess.run([sys.executable, "-c", code, str(half)], cwd=Path(__file__).parents[1], check=False)
+        assert killed.returncode == -signal.SIGKILL
+    else:
+        (half / LOCK_NAME).touch()
+    assert (half / LOCK_NAME).exists()
+    assert app.resume(half).metrics["completed_prompts"] == 10
+    assert not (half / LOCK_NAME).exists()
+
+
+class Running:
+    """`python -m runner` against a server, until it is told to stop."""
+
+    def __init__(self, folder: Path, server: OpenAIServer, *arguments: str) -> None:
+        self.server = server
+        address = f"provider.base_url={server.url}/v1"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "runner", *arguments, "provider=openai", address, "batch.size=4"],
+            cwd=folder, env=os.environ | {"OPENAI_API_KEY": "planted"}, text=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell has it ignored
+        )  # fmt: skip
+        self.said = ""
+
+    def until_asked(self, count: int) -> None:
+        while len(self.server.asked) < count:
+            assert self.process.poll() is None, self.process.communicate()[1]
+            time.sleep(0.005)
+
+    def until_it_says(self, text: str) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.said += line
+            if text in line:
+                return
+        raise AssertionError(self.said)
+
+    def end(self) -> int:
+        _, rest = self.process.communicate(timeout=25)
+        self.said += rest
+        assert "Traceback" not in self.said
+        return self.process.returncode
+
+
+@pytest.mark.parametrize(
+    ("sweep", "signalled", "track"),
+    [(False, signal.SIGINT, False), (True, signal.SIGINT, True), (False, signal.SIGTERM, True)],
+)
+def test_an_interrupt_sends_nothing_more_keeps_what_is_in_flight_and_can_be_resumed(
+    sweep: bool, signalled: signal.Signals, track: bool, tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("OPENAI_API_KEY", "planted")
+    name = f"interrupted-{sweep}-{signalled.name}"
+    arguments = [f"name={name}", f"tracking.uri={store}" if track else "tracking=off", "prompts.limit=24"]
+    arguments = ["-m", *arguments, "seed=1,2", "hydra.sweep.dir=r"] if sweep else [*arguments, "hydra.run.dir=r/0"]
+    run = tmp_path / "r" / "0"
+    with OpenAIServer(first_token_s=1.0) as server:
+        running = Running(tmp_path, server, *arguments)
+        running.until_asked(8)  # four have their answer, four are in flight
+        running.process.send_signal(signalled)
+        running.until_it_says("stopping: waiting up to")
+        assert running.end() == 130, running.said
+        assert len(server.asked) == 8, "nothing more was sent"
+        assert "python -m runner.resume r/0" in running.said
+        summary = read_summary(run)
+        assert summary is not None
+        assert (summary.status, summary.error and summary.error["type"]) == ("KILLED", "Interrupted")
+        assert summary.metrics["completed_prompts"] == 8, "what was in flight is kept"
+        assert summary.metrics["duration_s"] > 1
+        assert not (tmp_path / "r" / "1").exists(), "an interrupt ends the sweep, not only the job"
+        if track:
+            assert statuses(store, name) == ["KILLED"] * (2 if sweep else 1)
+        server.first_token_s = 0.0
+        resumed = app.resume(run)
+        assert len(server.asked) == 24
+    assert (resumed.status, resumed.metrics["completed_prompts"]) == ("FINISHED", 24)
+    assert resumed.mlflow_run_id == summary.mlflow_run_id
+    if track:
+        assert sorted(statuses(store, name)) == ["FINISHED", *(["KILLED"] if sweep else [])]
+
+
+def statuses(store: str, name: str) -> list[str]:
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    return [run.info.status for run in client.search_runs([experiment.experiment_id])]
+
+
+def test_a_second_interrupt_ends_at_once_with_the_journal_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "planted")
+    with OpenAIServer(fault=lambda number, _: {"hang": 600} if number >= 8 else None) as server:
+        running = Running(tmp_path, server, "tracking=off", "prompts.limit=24", "hydra.run.dir=r")
+        running.until_asked(12)
+        running.process.send_signal(signal.SIGINT)
+        running.until_it_says("stopping: waiting up to")
+        running.process.send_signal(signal.SIGINT)
+        assert running.end() == 130, running.said  # in less than the time that what is in flight is given
+        assert (tmp_path / "r" / FILE_NAME).read_bytes().endswith(b"\n")
+        assert len(list(read_outcomes(tmp_path / "r"))) == 8
+        summary = read_summary(tmp_path / "r")
+        assert summary is not None
+        assert summary.status == "KILLED"
+        assert not (tmp_path / "r" / LOCK_NAME).exists()
+        server.fault = lambda *_: None
+        asked = len(server.asked)
+        assert app.resume(tmp_path / "r").metrics["completed_prompts"] == 24
+        assert len(server.asked) - asked == 16
