@@ -15,6 +15,7 @@ from runner.prompts import RECORD, read_prompts
 from runner.records import Completion, Outcome, Prompt
 from runner.runfiles import Origin, Tracked
 from runner.tracking import sweep
+from runner.tracking.notes import run_note
 from runner.tracking.store import Store, cut, find_or_create_run, log_table, open_store, set_tags
 from runner.tracking.traces import log_traces
 
@@ -56,11 +57,13 @@ def publish(store: Store, run_id: str, directory: Path) -> Iterator[str]:
     """
     summary = runfiles.read_summary(directory)
     assert summary is not None  # noqa: S101 - a run that has ended has one
-    config = parse(runfiles.read_origin(directory).config)
+    origin = runfiles.read_origin(directory)
+    config = parse(origin.config)
     yield "metrics"
     _log_metrics(store, run_id, directory, config, summary)
     yield "tags"
-    set_tags(store, run_id, {**_environment_tags(directory), **_error_tags(store, run_id, summary)})
+    note = {"mlflow.note.content": run_note(config, origin, summary)}
+    set_tags(store, run_id, {**_environment_tags(directory), **_error_tags(store, run_id, summary), **note})
     yield "files"
     _log_files(store, run_id, directory)
     yield "outputs"
