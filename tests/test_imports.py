@@ -21,7 +21,7 @@ LAYERS = [
     {"sweep"},
     {"app"},
     {"commandline"},
-    {"plan", "models"},
+    {"plan", "models", "compare"},
     {"__main__"},
 ]
 OWNERS = {
@@ -38,6 +38,9 @@ OWNERS = {
     "genai_prices": {"pricing"},
     "tenacity": {"pacing"},
     "numpy": {"metrics"},
+    "rapidfuzz": {"comparison.divergence", "comparison.report"},
+    "matplotlib": {"comparison.plots"},
+    "jinja2": {"comparison.report"},
 }
 LAZY = {
     "openai",
@@ -50,6 +53,8 @@ LAZY = {
     "datasets",
     "pyarrow",
     "accelerate",
+    "matplotlib",
+    "jinja2",
 }
 
 
