@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import hydra
 import yaml
@@ -29,6 +29,9 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from runner import display, runfiles
 from runner.config import CONF_DIR, RunConfig, known_keys, parse, unknown_key
 from runner.errors import ConfigError, Interrupted, RecordError, RequestError, RunnerError, TrackingError
+
+if TYPE_CHECKING:
+    from runner.runfiles import Tracked
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +69,11 @@ def find_folder(run: str, tracking_uri: str | None) -> Path:
     Raises:
         RequestError: there is no such run.
     """
-    if Path(run).is_dir():
-        return Path(run).absolute()
+    if Path(run).expanduser().is_dir():
+        return Path(run).expanduser().absolute()
     uri = tracking_uri or compose_config([]).tracking.uri
     if uri is None or "/" in run:
-        raise RecordError(f"{run!r}: no such folder")
+        raise RecordError(f"{run!r}: no such run or sweep (looked for the folder {Path(run).absolute()})")
     from runner.tracking.find import folder_of
 
     return folder_of(run, uri)
@@ -180,24 +183,28 @@ def from_hydra(cfg: DictConfig) -> RunConfig:
 def _finish_sweep(directory: Path, codes: Sequence[int], *, interrupted: bool) -> list[int]:
     """Compare the jobs, end the parent run, and return an exit code per job."""
     from runner import sweep
+
+    ends = sweep.summaries(directory)
+    if ends and any(ends):
+        comparison, written = sweep.compare(directory)
+        tell_mlflow(lambda: sweep.tell(directory, comparison, written, interrupted=interrupted))
+    if not ends or (codes and all(code == RequestError.exit_code for code in codes)):
+        return list(codes)
+    return [end.exit_code if end else RunnerError.exit_code for end in ends]
+
+
+def tell_mlflow(tell: Callable[[], "Tracked | None"]) -> None:
+    """Tell MLflow of a comparison and print where it shows it; a store that is away costs a warning."""
     from runner.tracking.address import page, ui_command
 
-    jobs, comparison = sweep.compare_jobs(directory)
-    if not jobs:
-        return list(codes)
-    columns, rows = comparison.columns, comparison.rows
-    display.print_table(f"Sweep {display.short(directory)}", columns, rows, text_columns=comparison.text_columns)
     try:
-        tracked = sweep.finish(directory, jobs, comparison, interrupted=interrupted)
+        tracked = tell()
     except TrackingError as error:
-        log.warning("the comparison is not in MLflow: %s", error)
-    else:
-        if tracked is not None:
-            display.print_line(f"Browse  {ui_command(tracked.uri)}")
-            display.print_line(f"        {page(tracked.uri, tracked.address)}")
-    if codes and all(code == RequestError.exit_code for code in codes):
-        return list(codes)
-    return [job.summary.exit_code if job.summary else RunnerError.exit_code for job in jobs]
+        log.warning("the comparison is not in MLflow: %s; python -m runner.compare SWEEP tells it later", error)
+        return
+    if tracked is not None:
+        display.print_line(f"Browse  {ui_command(tracked.uri)}")
+        display.print_line(f"        {page(tracked.uri, tracked.address)}")
 
 
 @contextlib.contextmanager

@@ -1,56 +1,70 @@
-"""A sweep: its jobs, and their comparison at the end."""
+"""A sweep at its end: its jobs compared on disk and on the terminal, and MLflow told of it."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
 from runner import runfiles
-from runner.comparison.table import Comparison, Job, compare
-from runner.runfiles import Tracked
+from runner.comparison import files, overview
+from runner.comparison.build import Comparison, compare_folders
+from runner.comparison.files import Files
+from runner.comparison.runs import Run, sweep_folders
+from runner.runfiles import Status, Summary, Tracked
 from runner.tracking import sweep as parent
+from runner.tracking.sweep import Story
+
+_CURVES = ("output_tokens_per_s", "prompts_per_s", "latency_p50_s")
 
 
-def finish(directory: Path, jobs: list[Job], comparison: Comparison, *, interrupted: bool) -> Tracked | None:
-    """End the parent run, if any job got as far as having one.
+def summaries(directory: Path) -> list[Summary | None]:
+    """Return how the jobs ended, in their order; None for a job that left no summary."""
+    return [runfiles.read_summary(folder) for folder in sweep_folders(directory)]
+
+
+def compare(directory: Path) -> tuple[Comparison, Files]:
+    """Compare a sweep's jobs, leave page, data and pictures in its folder, and print what came of it."""
+    comparison, title = compare_folders(sweep_folders(directory)), f"Sweep {directory.name}"
+    written = files.write(comparison, directory, title=title)
+    files.show(comparison, written, title=title)
+    return comparison, written
+
+
+def tell(directory: Path, comparison: Comparison, written: Files, *, interrupted: bool = False) -> Tracked | None:
+    """Tell MLflow what came of a sweep; None if it has no parent run there.
 
     Raises:
         TrackingError: the store cannot be used.
     """
-    table = [dict(zip(comparison.columns, row, strict=True)) for row in comparison.rows]
-    return parent.finish(directory, status=_status(jobs, interrupted), table=table, note=_note(comparison))
-
-
-def read_jobs(directory: Path) -> list[Job]:
-    """Return the jobs of a sweep directory that ran or tried to, in their order."""
-    folders = [folder for folder in directory.iterdir() if folder.name.isdigit()] if directory.is_dir() else []
-    return [_read_job(folder) for folder in sorted(folders, key=lambda folder: int(folder.name))]
-
-
-def compare_jobs(directory: Path) -> tuple[list[Job], Comparison]:
-    """Return a sweep's jobs and their comparison."""
-    jobs = read_jobs(directory)
-    return jobs, compare(jobs)
-
-
-def _read_job(folder: Path) -> Job:
-    overrides = folder / ".hydra" / "overrides.yaml"
-    return Job(
-        number=int(folder.name),
-        config=runfiles.read_config(folder),
-        overrides=tuple(yaml.safe_load(overrides.read_text(encoding="utf-8")) or ()) if overrides.exists() else (),
-        summary=runfiles.read_summary(folder),
+    table = overview.speed_table(comparison, width=0)
+    story = Story(
+        note=overview.markdown(comparison),
+        table=[dict(zip(table.columns, row, strict=True)) for row in table.rows],
+        files=[(written.page, ""), (written.data, ""), *((plot, files.PLOTS) for plot in written.plots)],
+        curves=list(_curves(comparison)),
+        metrics=comparison.metrics,
     )
+    return parent.finish(directory, story, status=_status(directory, interrupted=interrupted))
 
 
-def _status(jobs: list[Job], interrupted: bool) -> runfiles.Status:
+def _curves(comparison: Comparison) -> Iterator[tuple[str, int, float]]:
+    """Yield figures over the batch size, a curve for each mode and whatever else was swept."""
+    matched = {one.pair.run.label: one.texts.exact_match_ratio for one in comparison.compared if one.texts}
+    for row in comparison.rows:
+        run = row.runs[0]
+        size = run.settings.get("batch.size")
+        values = {name: row.figures[name].median for name in _CURVES if name in row.figures}
+        values |= {"exact_match_ratio": ratio} if (ratio := matched.get(run.label)) is not None else {}
+        if not isinstance(size, int):  # auto: the run found its own
+            continue
+        for name, value in values.items():
+            yield f"by batch size/{name}/{_series(comparison, run)}", size, value
+
+
+def _series(comparison: Comparison, run: Run) -> str:
+    return re.sub(r"[^\w. -]", "_", overview.series_of(comparison, run))
+
+
+def _status(directory: Path, *, interrupted: bool) -> Status:
     if interrupted:
         return "KILLED"
-    return "FINISHED" if all(job.summary and job.summary.status == "FINISHED" for job in jobs) else "FAILED"
-
-
-def _note(comparison: Comparison) -> str:
-    def line(cells: tuple[str, ...]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    rule = tuple("---" if place < comparison.text_columns else "--:" for place in range(len(comparison.columns)))
-    return "\n".join(line(cells) for cells in (comparison.columns, rule, *comparison.rows))
+    return "FINISHED" if all(end and end.status == "FINISHED" for end in summaries(directory)) else "FAILED"

@@ -22,7 +22,7 @@ LAYERS = [
     {"execution"},
     {"app"},
     {"commandline"},
-    {"plan", "models", "resume"},
+    {"plan", "models", "resume", "compare"},
     {"__main__"},
 ]
 OWNERS = {
@@ -39,6 +39,9 @@ OWNERS = {
     "genai_prices": {"pricing"},
     "tenacity": {"pacing"},
     "numpy": {"metrics"},
+    "rapidfuzz": {"comparison.divergence", "comparison.report"},
+    "matplotlib": {"comparison.plots"},
+    "jinja2": {"comparison.report"},
 }
 LAZY = {
     "openai",
@@ -51,6 +54,8 @@ LAZY = {
     "datasets",
     "pyarrow",
     "accelerate",
+    "matplotlib",
+    "jinja2",
 }
 
 

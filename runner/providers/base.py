@@ -74,6 +74,18 @@ class TokenCounter(Protocol):
 
 
 @runtime_checkable
+class Tokenizer(Protocol):
+    """A provider that can cut texts into its model's tokens on this machine, without loading the model."""
+
+    def tokenize(self, texts: Sequence[str]) -> Sequence[Sequence[int] | Sequence[str]]:
+        """Return the tokens of each text, none added: of equal texts the same, whatever stands in them.
+
+        Raises:
+            RequestError: the tokenizer cannot be had.
+        """
+
+
+@runtime_checkable
 class StaticProvider(Protocol):
     """One call, many prompts."""
 

@@ -64,6 +64,10 @@ class EchoProvider:
         """Return the number of words."""
         return len(_words(prompt))
 
+    def tokenize(self, texts: Sequence[str]) -> Sequence[Sequence[str]]:
+        """Return the words of each text."""
+        return [text.split() for text in texts]
+
     def generate_batch(self, prompts: Sequence[Prompt], params: GenerationParams) -> Sequence[Outcome]:
         """Answer all prompts after one latency."""
         watch = Stopwatch()

@@ -142,6 +142,14 @@ class TransformersProvider:
         """Return the tokens of the prompt as the model sees it, its template's included."""
         return len(self._writer.encode(prompt))
 
+    def tokenize(self, texts: Sequence[str]) -> Sequence[Sequence[int]]:
+        """Return the token ids of each text, no special ones added. A lone surrogate, which has no UTF-8, is U+FFFD."""
+        if not texts:
+            return []
+        readable = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
+        rows: list[list[int]] = self._writer.tokenizer(readable, add_special_tokens=False)["input_ids"]
+        return rows
+
     def generate_batch(self, prompts: Sequence[Prompt], params: GenerationParams) -> Sequence[Outcome]:
         """Generate once for all prompts. One that is too long for the model, or no tokens to it, fails alone.
 

@@ -1,22 +1,41 @@
 """The parent run of a sweep: made by whichever job comes first, ended with the comparison."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
 from runner.config import RunConfig
-from runner.runfiles import Status, Tracked
+from runner.runfiles import Status, Tracked, read_tracked
 from runner.tracking.store import Store, find_or_create_run, log_table, open_store, set_tags, store_errors
 
-_PARENT = "sweep.json"
+PARENT = "sweep.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """What a comparison tells MLflow.
+
+    Attributes:
+        note: Markdown, for the parent run.
+        table: rows, shown as a table.
+        files: artifacts of the parent, with the folder each belongs in ("" is the top).
+        curves: metrics of the parent over the batch size: (name, batch size, value).
+        metrics: what the comparison adds to each job's metrics, by the job's folder.
+    """
+
+    note: str
+    table: Sequence[Mapping[str, str]]
+    files: Sequence[tuple[Path, str]]
+    curves: Sequence[tuple[str, int, float]]
+    metrics: Mapping[Path, Mapping[str, float]]
 
 
 def join(directory: Path, store: Store, config: RunConfig) -> str:
     """Return the parent run's id, creating the run if this job is the first; jobs may be processes."""
-    path = directory / _PARENT
+    path = directory / PARENT
     with FileLock(f"{path}.lock"):
         if path.exists():
             return str(json.loads(path.read_text(encoding="utf-8"))["run_id"])
@@ -26,19 +45,34 @@ def join(directory: Path, store: Store, config: RunConfig) -> str:
         return run_id
 
 
-def finish(directory: Path, *, status: Status, table: Sequence[Mapping[str, Any]], note: str) -> Tracked | None:
-    """End the parent run with its comparison as table and note; None if no job got as far as making it.
+def finish(directory: Path, story: Story, *, status: Status) -> Tracked | None:
+    """End the parent run with its comparison; None if no job got as far as making it.
 
     Raises:
         TrackingError: the store cannot be used.
     """
-    path = directory / _PARENT
+    path = directory / PARENT
     if not path.exists():
         return None
     parent = json.loads(path.read_text(encoding="utf-8"))
+    run_id = parent["run_id"]
     with store_errors(parent["uri"]):
         store = open_store(parent["uri"], parent["experiment"])
-        log_table(store, parent["run_id"], "comparison.json", table)
-        set_tags(store, parent["run_id"], {"mlflow.note.content": note})
-        store.client.set_terminated(parent["run_id"], status)
-    return Tracked(uri=store.uri, experiment_id=store.experiment_id, run_id=parent["run_id"])
+        log_table(store, run_id, "table.json", story.table)
+        set_tags(store, run_id, {"mlflow.note.content": story.note})
+        for file, folder in story.files:
+            store.client.log_artifact(run_id, str(file), folder or None)
+        _log_metrics(store, run_id, story.curves)
+        for job, values in story.metrics.items():
+            if tracked := read_tracked(job):
+                _log_metrics(store, tracked.run_id, [(name, 0, value) for name, value in values.items()])
+        store.client.set_terminated(run_id, status)
+    return Tracked(uri=store.uri, experiment_id=store.experiment_id, run_id=run_id)
+
+
+def _log_metrics(store: Store, run_id: str, points: Iterable[tuple[str, int, float]]) -> None:
+    """Write points with a time that is always the same: written again, they are the same points."""
+    from mlflow.entities import Metric
+
+    began_ms = store.client.get_run(run_id).info.start_time
+    store.client.log_batch(run_id, metrics=[Metric(name, value, began_ms, step) for name, step, value in points])

@@ -1,0 +1,87 @@
+"""`python -m runner.compare RUN|SWEEP ...`: what batching did to speed, cost and the text, run against run."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from runner import commandline, display
+from runner.errors import RequestError
+
+_HELP = """\
+RUN is the folder of a run, SWEEP that of a sweep; or give the MLflow id of the run or the sweep's parent.
+Runs are matched prompt by prompt.
+
+  python -m runner.compare outputs/sweeps/DATE/TIME_ID            a sweep again
+  python -m runner.compare RUN RUN RUN --reference RUN            any runs, against the one you name
+  python -m runner.compare SWEEP --json                           for scripts
+
+Without --reference, a run is compared with the one of its model, generation parameters and prompts
+that has the smallest batch. Only such runs have their texts compared; of the others you are told
+what differs. Exit codes: 0 done, 1 a record is damaged, 2 the request was wrong.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compare what the command line names."""
+    parser = argparse.ArgumentParser(
+        prog="python -m runner.compare",
+        description=__doc__,
+        epilog=_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN|SWEEP", help="what to compare")
+    parser.add_argument("--reference", metavar="RUN", help="the run to compare the others with")
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        type=Path,
+        help="where page, data and plots go (default: the sweep, or outputs/comparisons/)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the comparison as JSON, for scripts; --output also writes the files"
+    )
+    parser.add_argument("--tracking-uri", metavar="URI", help="the MLflow store that knows ids (else tracking.uri)")
+    given = parser.parse_args(arguments)
+    with commandline.one_message():
+        named = [commandline.find_folder(name, given.tracking_uri) for name in given.runs]
+        reference = commandline.find_folder(given.reference, given.tracking_uri) if given.reference else None
+        compare(named, reference=reference, output=given.output, as_json=given.json)
+
+
+def compare(named: Sequence[Path], *, reference: Path | None, output: Path | None, as_json: bool) -> None:
+    """Compare runs and sweeps by name, leave the files and print the outcome.
+
+    Raises:
+        RequestError: a name is no run's and no sweep's, or the files cannot be written.
+    """
+    from runner.comparison import files  # here, so that --help answers at once
+    from runner.comparison.build import compare_folders
+    from runner.comparison.data import as_data
+    from runner.comparison.runs import folders, is_sweep
+
+    found = [folder for name in named for folder in folders(name)]
+    comparison = compare_folders(found, reference=_one(folders(reference), reference) if reference else None)
+    of_sweep = len(named) == 1 and is_sweep(named[0])
+    title = f"Sweep {named[0].name}" if of_sweep else f"{len(comparison.runs)} runs"
+    folder = output or (named[0] if of_sweep else files.default_folder())
+    written = None if as_json and output is None else files.write(comparison, folder, title=title)
+    if as_json:
+        display.print_json(as_data(comparison))
+    else:
+        files.show(comparison, written, title=title)
+        if of_sweep and written:
+            from runner import sweep
+
+            commandline.tell_mlflow(lambda: sweep.tell(named[0], comparison, written))
+
+
+def _one(found: Sequence[Path], name: Path) -> Path:
+    if len(found) > 1:
+        raise RequestError(
+            f"--reference {str(name)!r} is a sweep of {len(found)} runs: name one of them, such as {found[0]}"
+        )
+    return found[0]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""What a reader must know besides the figures: alarms, what was not compared and why, what else differs. In words."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from runner.comparison.divergence import Divergence
+from runner.comparison.pairing import Pair
+from runner.comparison.runs import Run
+from runner.comparison.speed import THROUGHPUT, Row
+
+Level = Literal["alarm", "note"]
+
+_FIRST_TOKEN_SHARE = 0.1
+"""Share of answers that part at their first token from which numbers alone do not explain it."""
+_LOW_MATCH = 0.5
+_KEYS_NAMED = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """One sentence or two. An alarm says that something is probably broken."""
+
+    level: Level
+    text: str
+
+
+def notes(
+    runs: Sequence[Run],
+    rows: Sequence[Row],
+    compared: Sequence[tuple[Pair, Divergence | None]],
+    *,
+    named: Run | None,
+) -> tuple[Note, ...]:
+    """Return alarms first, then what was compared with what, then what differs."""
+    alarms = [text for pair, texts in compared if texts for text in _alarms(pair, texts)]
+    said = [
+        *_references(runs, compared, named),
+        *_not_compared(compared),
+        *_sampled(compared),
+        *_in_common(compared),
+        *_one_sided(compared),
+        *_settings(compared),
+        *_models(compared),
+        *_noise(rows),
+    ]
+    return (
+        *(Note(level="alarm", text=text) for text in alarms),
+        *(Note(level="note", text=text) for text in dict.fromkeys(said)),
+    )
+
+
+def _alarms(pair: Pair, texts: Divergence) -> list[str]:
+    found = []
+    who, reference = f"run {pair.run.label}", f"the reference, run {pair.reference.label}"
+    if texts.moved_long or texts.moved > max(1, texts.differing / 2):
+        found.append(
+            f"{who}: the text of {texts.moved} {_plural(texts.moved, 'prompt is', 'prompts is')} exactly another "
+            f"prompt's text in {reference}: outcomes may be attached to the wrong prompts"
+        )
+    if pair.kind != "divergence" or pair.run.is_sampled or not texts.differing or not texts.units:
+        return found
+    match = f"only {texts.equal / texts.compared:.0%} of {texts.compared} answers match {reference}"
+    at_start = texts.units.at_start
+    if at_start > 1 and at_start >= _FIRST_TOKEN_SHARE * texts.compared:
+        found.append(
+            f"{who}: {match}, and {at_start} of them part at the very first {texts.unit}: check the padding side, the "
+            "attention mask, the chat template"
+        )
+    elif texts.compared > 1 and texts.equal < _LOW_MATCH * texts.compared and pair.run.summary:
+        found.append(f"{who}: {match}; half of the others part within {texts.units.median:.0f} {texts.unit}s")
+    if texts.emptied > 1:
+        found.append(f"{who}: {texts.emptied} answers are empty where {reference} has a text")
+    return found
+
+
+def _references(
+    runs: Sequence[Run], compared: Sequence[tuple[Pair, Divergence | None]], named: Run | None
+) -> list[str]:
+    if len(runs) == 1:
+        return ["One run: there is nothing to compare it with"]
+    if not compared:
+        return ["No run can be compared with another: none has outcomes, or all are repeats of one"]
+    found = []
+    for reference in dict.fromkeys(pair.reference.label for pair, _ in compared):
+        run = next(pair.reference for pair, _ in compared if pair.reference.label == reference)
+        how = "as asked" if named is run else _why(run, runs)
+        found.append(
+            f"Reference: run {reference} ({run.settings.get('model.id', 'unknown model')}, "
+            f"batch.mode={run.settings.get('batch.mode')}, batch.size={run.settings.get('batch.size')}), {how}"
+        )
+    return found
+
+
+def _why(run: Run, runs: Sequence[Run]) -> str:
+    if run.settings.get("batch.size") == 1:
+        return "the run with batch.size=1 of its model and generation parameters"
+    return "the smallest batch of its model and generation parameters: no run has batch.size=1"
+
+
+def _not_compared(compared: Sequence[tuple[Pair, Divergence | None]]) -> list[str]:
+    return [
+        f"Run {pair.run.label}: its texts are not compared with run {pair.reference.label}: {pair.reason}"
+        + (f": {_named(pair.asked)}" if pair.asked else "")
+        + ("; speed is" if pair.run.metrics.get(THROUGHPUT) is not None else "")
+        for pair, _ in compared
+        if pair.kind is None
+    ]
+
+
+def _sampled(compared: Sequence[tuple[Pair, Divergence | None]]) -> list[str]:
+    sampled = [pair for pair, _ in compared if pair.kind and pair.run.is_sampled]
+    seeds = sorted({str(pair.run.settings.get("seed")) for pair in sampled})
+    if not sampled:
+        return []
+    return [
+        f"Sampled texts, compared with the same seed only ({_plural(len(seeds), 'seed', 'seeds')} {', '.join(seeds)}): "
+        "a batch draws its random numbers together, so other batches mean other texts; only greedy runs show what "
+        "batching itself does"
+    ]
+
+
+def _in_common(compared: Sequence[tuple[Pair, Divergence | None]]) -> list[str]:
+    return [
+        f"Run {pair.run.label} has another prompt set than run {pair.reference.label}: the {len(pair.common)} "
+        "prompts in common are compared; speed is that of each whole set"
+        for pair, _ in compared
+        if pair.common
+    ]
+
+
+def _one_sided(compared: Sequence[tuple[Pair, Divergence | None]]) -> list[str]:
+    found = []
+    for pair, texts in compared:
+        if texts and (texts.only_reference or texts.only_run):
+            found.append(
+                f"Run {pair.run.label}: {texts.only_reference} prompts only the reference completed, "
+                f"{texts.only_run} only the run: they count as neither equal nor different"
+            )
+    return found
+
+
+def _settings(compared: Sequence[tuple[Pair, Divergence | None]]) -> list[str]:
+    """Say what else differs, once for all runs of which it is true."""
+    runs: dict[tuple[str, str], list[str]] = {}
+    for pair, _ in compared:
+        if pair.settings:
+            runs.setdefault((pair.reference.label, _named(pair.settings)), []).append(pair.run.label)
+    return [
+        f"{_plural(len(labels), 'Run', 'Runs')} {', '.join(labels)} {_plural(len(labels), 'differs', 'differ')} from "
+        f"run {reference} not only in the batch: {named}"
+        for (reference, named), labels in runs.items()
+    ]
+
+
+def _models(compared: Sequence[tuple[Pair, Divergence | None]]) -> list[str]:
+    if any(pair.run.settings.get("model.id") != pair.reference.settings.get("model.id") for pair, _ in compared):
+        return [
+            "Different models: their texts are a comparison of outputs, not divergence; their tokens are not the same "
+            "either, so prompts/s tells more than tokens/s"
+        ]
+    return []
+
+
+def _noise(rows: Sequence[Row]) -> list[str]:
+    measured = [row for row in rows if THROUGHPUT in row.figures]
+    if len(measured) < 2:
+        return []
+    found = [
+        f"Run {row.label}: its speed-up of {row.speedup.median:.2f}x ({row.speedup.low:.2f} to {row.speedup.high:.2f}) "
+        "is inside the noise of the repeats"
+        for row in measured
+        if row.in_noise and row.speedup
+    ]
+    if any(row.figures[THROUGHPUT].count > 1 for row in measured):
+        return [*found, "Repeats are a median; the range beside it is the least and the most that was measured"]
+    return ["Every configuration ran once: how much speed varies by itself is not known (sweep seed=0,1,2 to see)"]
+
+
+def _named(differences: Sequence[object]) -> str:
+    more = f" and {len(differences) - _KEYS_NAMED} more" if len(differences) > _KEYS_NAMED else ""
+    return ", ".join(map(str, differences[:_KEYS_NAMED])) + more
+
+
+def _plural(count: int, one: str, many: str) -> str:
+    return one if count == 1 else many

@@ -1,0 +1,259 @@
+"""A comparison as tables of texts: for the terminal (100 columns), a markdown note, the page. Knows no terminal."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import floor, log10
+from typing import Literal
+
+from runner.comparison import speed
+from runner.comparison.build import Compared, Comparison
+from runner.comparison.divergence import Spots
+from runner.comparison.pairing import swept_keys
+from runner.comparison.runs import Run
+from runner.comparison.speed import Row, Spread
+
+WIDTH = 100
+MISSING = "-"
+_LONGEST_SETTING = 18
+_BEST = "*"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table of texts; the first `text_columns` columns say what the row is. `left_out` had no room."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    text_columns: int
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def markdown(self) -> str:
+        """The table as GitHub and MLflow show it."""
+        rule = tuple("---" if place < self.text_columns else "--:" for place in range(len(self.columns)))
+        return "\n".join(_markdown_line(cells) for cells in (self.columns, rule, *self.rows))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Figure:
+    """A column: its head, its metric, the kind of its values, and which end is better."""
+
+    head: str
+    name: str
+    best: Callable[[Iterable[float]], float]
+    kind: Literal["rate", "seconds", "ratio", "usd"]
+    ranged: bool = False
+
+
+FIGURES = (
+    _Figure(head="tokens/s", name=speed.THROUGHPUT, kind="rate", best=max, ranged=True),
+    _Figure(head="p50 s", name=speed.LATENCY, kind="seconds", best=min),
+    _Figure(head="padding", name="prompt_padding_ratio", kind="ratio", best=min),
+    _Figure(head="tail", name="tail_wait_ratio", kind="ratio", best=min),
+    _Figure(head="TTFT s", name="time_to_first_token_p50_s", kind="seconds", best=min),
+    _Figure(head="$/1k", name=speed.COST_PROMPTS, kind="usd", best=min),
+    _Figure(head="prompts/s", name="prompts_per_s", kind="rate", best=max),
+    _Figure(head="p95 s", name="latency_p95_s", kind="seconds", best=min),
+    _Figure(head="$/M out", name=speed.COST_TOKENS, kind="usd", best=min),
+    _Figure(head="p99 s", name="latency_p99_s", kind="seconds", best=min),
+    _Figure(head="TTFT p95", name="time_to_first_token_p95_s", kind="seconds", best=min),
+    _Figure(head="p90 s", name="latency_p90_s", kind="seconds", best=min),
+    _Figure(head="total s", name="duration_s", kind="seconds", best=min),
+)
+"""In the order in which room is found for them."""
+
+
+def speed_table(comparison: Comparison, *, width: int = WIDTH) -> Table:
+    """Return one row per configuration; `*` is the best of its column, and of `front` the Pareto front.
+
+    Columns that do not fit are left out from the least important on. A width of 0 has room for all.
+    """
+    rows, keys = comparison.rows, _shown_keys(comparison.runs)
+    text = [("run", [row.label for row in rows])]
+    text += [(name, [_setting(row, key) for row in rows]) for key, name in keys.items()]
+    text.append(("status", [row.status for row in rows]))
+    ends = [("speed-up", [_speedup(row) for row in rows]), ("front", [_BEST if row.on_front else "" for row in rows])]
+    if len({row.reference for row in rows if row.reference}) > 1:
+        ends.insert(1, ("vs", [row.reference or "" for row in rows]))
+    figures = [(one.head, _cells(rows, one)) for one in FIGURES if any(one.name in row.figures for row in rows)]
+    text, figures, left_out = _fit(text, figures, ends, width)
+    columns = [*text, *figures, *ends]
+    return Table(
+        title="Speed",
+        columns=tuple(head for head, _ in columns),
+        rows=tuple(zip(*(cells for _, cells in columns), strict=True)),
+        text_columns=len(text),
+        left_out=tuple(left_out),
+    )
+
+
+def text_tables(comparison: Comparison) -> list[Table]:
+    """Return how texts differ: divergence, and where models differ a comparison of outputs."""
+    titles = {"divergence": "Divergence from the reference", "outputs": "Comparison of outputs (different models)"}
+    tables = []
+    for kind, title in titles.items():
+        found = [one for one in comparison.compared if one.texts and one.pair.kind == kind]
+        if found:
+            tables.append(_text_table(title, found, _shown_keys(comparison.runs)))
+    return tables
+
+
+def markdown(comparison: Comparison) -> str:
+    """Return tables and notes for a note in MLflow."""
+    tables = [speed_table(comparison, width=0), *text_tables(comparison)]
+    parts = [f"**{table.title}**\n\n{table.markdown}" for table in tables]
+    parts += [f"- {'**ALARM** ' if note.level == 'alarm' else ''}{_escaped(note.text)}" for note in comparison.notes]
+    return "\n\n".join(parts[: len(tables)]) + "\n\n" + "\n".join(parts[len(tables) :]) + "\n"
+
+
+def _text_table(title: str, found: Sequence[Compared], keys: dict[str, str]) -> Table:
+    units = {one.texts.unit for one in found if one.texts and one.texts.units}
+    unit = "/".join(sorted(units)) or "token"
+    text = [("run", [one.pair.run.label for one in found])]
+    text += [(name, [_value(one.pair.run, key) for one in found]) for key, name in keys.items()]
+    text.append(("vs", [one.pair.reference.label for one in found]))
+    figures = [
+        ("compared", [f"{one.texts.compared:,}" for one in found if one.texts]),
+        ("exact", [_ratio(one.texts.exact_match_ratio) for one in found if one.texts]),
+        ("differ", [f"{one.texts.differing:,}" for one in found if one.texts]),
+        (f"1st {unit}", [_middle(one.texts.units) for one in found if one.texts]),
+        ("1st char", [_middle(one.texts.characters) for one in found if one.texts]),
+        ("similar", [_ratio(one.texts.similarity) for one in found if one.texts]),
+        ("tokens", [_change(one.texts.mean_token_change) for one in found if one.texts]),
+        ("finish", [f"{sum(one.texts.finish_reasons.values()):,}" for one in found if one.texts]),
+        ("one side", [f"{one.texts.only_reference + one.texts.only_run:,}" for one in found if one.texts]),
+    ]
+    text, figures, left_out = _fit(text, figures, [], WIDTH)
+    columns = [*text, *figures]
+    return Table(
+        title=title,
+        columns=tuple(head for head, _ in columns),
+        rows=tuple(zip(*(cells for _, cells in columns), strict=True)),
+        text_columns=len(text),
+        left_out=tuple(left_out),
+    )
+
+
+def series_of(comparison: Comparison, run: Run) -> str:
+    """Return what tells a run from others but for the batch size: its mode, and what else was swept."""
+    keys = [key for key in swept_keys(comparison.runs) if key not in ("batch.size", "batch.mode")]
+    return ", ".join([str(run.settings.get("batch.mode", MISSING)), *(_value(run, key) for key in keys)])
+
+
+_Column = tuple[str, list[str]]
+
+
+def _fit(
+    text: list[_Column], figures: list[_Column], ends: list[_Column], width: int
+) -> tuple[list[_Column], list[_Column], list[str]]:
+    """Leave out what has no room: figures from the last on, then settings, but never the run, its status, its end."""
+    left_out: list[str] = []
+    while width and _width([*text, *figures, *ends]) > width:
+        if len(figures) > 3:
+            left_out.insert(0, figures[-1][0])
+            figures = figures[:-1]
+        elif len(text) > 3:
+            left_out.insert(0, text[-2][0])
+            text = [*text[:-2], text[-1]]
+        elif figures:
+            left_out.insert(0, figures[-1][0])
+            figures = figures[:-1]
+        else:
+            break
+    return text, figures, left_out
+
+
+def _width(columns: Sequence[_Column]) -> int:
+    return sum(max(map(len, (head, *cells))) + 1 for head, cells in columns) - 1
+
+
+def _shown_keys(runs: Sequence[Run]) -> dict[str, str]:
+    """Return the settings that are columns, with their heads: what was swept, and what a batch size means."""
+    swept = list(swept_keys(runs))
+    keys = [key for key in swept if not key.startswith("prompts.")]
+    at = keys.index("batch.size") + 1 if "batch.size" in keys else len(keys)
+    if "batch.mode" not in keys:
+        keys.insert(at, "batch.mode")
+    if "batch.size" not in keys:
+        keys.insert(at, "batch.size")
+    last = [_last_part(key) for key in keys]
+    return {key: name if last.count(name) == 1 else key for key, name in zip(keys, last, strict=True)}
+
+
+def _last_part(key: str) -> str:
+    return {"model.id": "model", "provider._target_": "provider"}.get(key) or key.rpartition(".")[2]
+
+
+def _setting(row: Row, key: str) -> str:
+    return _value(row.runs[0], key)
+
+
+def _value(run: Run, key: str) -> str:
+    value = run.settings.get(key)
+    text = MISSING if value is None else str(value)
+    if key == "provider._target_":
+        text = text.split(".")[2] if text.count(".") > 1 else text
+    return text if len(text) <= _LONGEST_SETTING else "…" + text[1 - _LONGEST_SETTING :]
+
+
+def _cells(rows: Sequence[Row], figure: _Figure) -> list[str]:
+    top = speed.best(rows, figure.name, of=figure.best)
+    marks = [(_BEST if at in top else " ") if top else "" for at in range(len(rows))]
+    form = _form(figure, [row.figures[figure.name].median for row in rows if figure.name in row.figures])
+    return [
+        _spread(row.figures.get(figure.name), form, ranged=figure.ranged) + marks[at] for at, row in enumerate(rows)
+    ]
+
+
+def _form(figure: _Figure, values: Sequence[float]) -> str:
+    """Return one format for a column, so that its points stand under each other; small values keep two digits."""
+    if figure.kind == "ratio":
+        return "{:.0%}"
+    if figure.kind == "rate":
+        return "{:,.0f}" if min(values) >= 1000 else "{:,.1f}"
+    least = min((value for value in values if value > 0), default=1.0)
+    return f"{{:,.{min(6, max(2, 1 - floor(log10(least))))}f}}"
+
+
+def _spread(spread: Spread | None, form: str, *, ranged: bool) -> str:
+    if spread is None:
+        return MISSING
+    if not ranged or spread.count < 2:
+        return form.format(spread.median)
+    return f"{form.format(spread.median)} ({form.format(spread.low)}-{form.format(spread.high)})"
+
+
+def _speedup(row: Row) -> str:
+    if row.speedup is None:
+        return "reference" if row.reference is None and speed.THROUGHPUT in row.figures else MISSING
+    return f"{'~' if row.in_noise else ''}{row.speedup.median:.2f}x"
+
+
+def _ratio(value: float | None) -> str:
+    return MISSING if value is None else _percent(value)
+
+
+def _percent(value: float) -> str:
+    """Return a percentage that says 100 % (or 0 %) only where it is that."""
+    text = f"{value:.1%}"
+    return {"100.0%": "100%" if value == 1 else ">99.9%", "0.0%": "0%" if value == 0 else "<0.1%"}.get(text, text)
+
+
+def _middle(spots: Spots | None) -> str:
+    return MISSING if spots is None else f"{spots.median:,.0f}"
+
+
+def _change(value: float | None) -> str:
+    return MISSING if value is None else f"{value:+.1f}" if value else "0"
+
+
+def _markdown_line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(_escaped(cell) for cell in cells) + " |"
+
+
+def _escaped(text: str) -> str:
+    """Keep a value from a configuration a text: no table cell, no markup, no tag."""
+    for char in "\\`*_[]|":
+        text = text.replace(char, f"\\{char}")
+    return text.replace("<", "&lt;").replace("\n", " ")

@@ -1,0 +1,277 @@
+"""The five pictures of a comparison; the only owner of matplotlib. Readable without colour, and free of model text."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from runner.comparison import speed
+from runner.comparison.build import Comparison
+from runner.comparison.overview import series_of
+from runner.comparison.speed import Row, Spread
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_STYLES: tuple[Mapping[str, Any], ...] = (
+    {"color": "#0b3c8c", "marker": "o", "linestyle": "-"},
+    {"color": "#c2410c", "marker": "s", "linestyle": "--"},
+    {"color": "#15803d", "marker": "^", "linestyle": "-."},
+    {"color": "#7e22ce", "marker": "D", "linestyle": ":"},
+    {"color": "#0891b2", "marker": "v", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
+    {"color": "#4b5563", "marker": "P", "linestyle": (0, (8, 2))},
+)
+_MOST_SERIES = len(_STYLES)
+_SIZE_LABEL = "batch.size ({})"
+_UNIT_OF_SIZE = {
+    "static": "prompts in one call",
+    "continuous": "sequences alive at once",
+    "concurrent": "requests in flight",
+    "job": "prompts per job file",
+}
+_WORK = (
+    ("prompt tokens", "#1d4ed8", ""),
+    ("output tokens", "#93c5fd", "//"),
+    ("padding", "#fbbf24", "xx"),
+    ("tail wait", "#ffffff", ".."),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A picture as PNG, or why there is none."""
+
+    name: str
+    title: str
+    alt: str
+    png: bytes | None
+    reason: str | None = None
+
+
+class _NothingToShow(Exception):  # noqa: N818 - no error: a reason
+    """The picture has no data."""
+
+
+def draw(comparison: Comparison) -> tuple[Picture, ...]:
+    """Draw all five; what has no data is not drawn, and says why."""
+    return tuple(_draw(comparison, *plan) for plan in _PICTURES)
+
+
+def _draw(comparison: Comparison, name: str, title: str, alt: str, paint: Callable[..., None]) -> Picture:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.2), dpi=150, layout="constrained")
+    try:
+        paint(figure, comparison)
+    except _NothingToShow as reason:
+        return Picture(name=name, title=title, alt=alt, png=None, reason=str(reason))
+    png = BytesIO()
+    figure.savefig(png, format="png")
+    return Picture(name=name, title=title, alt=alt, png=png.getvalue())
+
+
+def _throughput(figure: "Figure", comparison: Comparison) -> None:
+    rows = [row for row in comparison.rows if speed.THROUGHPUT in row.figures]
+    _need(rows, "no run has a throughput")
+    axes = figure.subplots()
+    places = _size_axis(axes, rows)
+    for style, (name, members) in zip(_STYLES, _series(comparison, rows), strict=False):
+        _line(axes, places, [(row, row.figures[speed.THROUGHPUT]) for row in members], style, name)
+    axes.set_ylabel("output tokens per second")
+    _finish(axes, "Throughput by batch size")
+
+
+def _latency(figure: "Figure", comparison: Comparison) -> None:
+    rows = [row for row in comparison.rows if speed.LATENCY in row.figures]
+    _need(rows, "no run has a latency")
+    series = _series(comparison, rows)
+    figure.set_size_inches(max(7.2, 3.4 * len(series)), 4.2)
+    panels = figure.subplots(1, len(series), sharey=True, squeeze=False)[0]
+    for axes, (name, members) in zip(panels, series, strict=True):
+        places = _size_axis(axes, members)
+        for style, rank in zip(_STYLES, (50, 90, 95, 99), strict=False):
+            key = f"latency_p{rank}_s"
+            points = [(row, row.figures[key]) for row in members if key in row.figures]
+            if points:
+                _line(axes, places, points, style, f"p{rank}")
+        _finish(axes, name, legend=axes is panels[0])
+    panels[0].set_ylabel("latency of a prompt (s)")
+    figure.suptitle("Latency by batch size", fontweight="bold")
+
+
+def _work(figure: "Figure", comparison: Comparison) -> None:
+    rows = [(row, shares) for row in comparison.rows if (shares := _shares(row))]
+    _need(rows, "no run padded batches in this process: services do not show their padding")
+    figure.set_size_inches(7.2, max(2.4, 1.4 + 0.4 * len(rows)))
+    axes = figure.subplots()
+    names = [_row_name(comparison, row) for row, _ in rows]
+    left = [0.0] * len(rows)
+    for part, (label, colour, hatch) in enumerate(_WORK):
+        widths = [shares[part] for _, shares in rows]
+        axes.barh(
+            range(len(rows)),
+            widths,
+            left=left,
+            label=label,
+            color=colour,
+            hatch=hatch,
+            edgecolor="black",
+            linewidth=0.6,
+        )
+        left = [before + width for before, width in zip(left, widths, strict=True)]
+    axes.set_yticks(range(len(rows)), names)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("share of all computed token slots (%): prompt and decode")
+    axes.set_title("Where the work went", fontweight="bold")
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+
+
+def _divergence(figure: "Figure", comparison: Comparison) -> None:
+    matches = {
+        one.pair.run.label: one.texts.exact_match_ratio
+        for one in comparison.compared
+        if one.texts and one.pair.kind == "divergence" and one.texts.exact_match_ratio is not None
+    }
+    references = {one.pair.reference.label for one in comparison.compared if one.pair.run.label in matches}
+    rows = [row for row in comparison.rows if any(run.label in matches for run in row.runs)]
+    _need(rows, "no two runs of the same model and generation parameters could be compared")
+    own = [row for row in comparison.rows if row not in rows and any(run.label in references for run in row.runs)]
+    axes = figure.subplots()
+    places = _size_axis(axes, [*own, *rows])
+    for style, (name, members) in zip(_STYLES, _series(comparison, rows), strict=False):
+        points = [
+            (row, speed.spread([100 * matches[run.label] for run in row.runs if run.label in matches]))
+            for row in members
+        ]
+        _line(axes, places, points, style, name)
+    spots = [places[_size(row)] for row in own]
+    axes.scatter(spots, [100.0] * len(spots), marker="*", s=160, color="black", zorder=5, label="reference")
+    axes.set_ylim(-4, 106)
+    axes.set_ylabel("answers with the reference's exact text (%)")
+    _finish(axes, "Divergence by batch size")
+
+
+def _pareto(figure: "Figure", comparison: Comparison) -> None:
+    rows = [row for row in comparison.rows if speed.LATENCY in row.figures and speed.THROUGHPUT in row.figures]
+    _need(rows, "no run has both a latency and a throughput")
+    axes = figure.subplots()
+    for style, (name, members) in zip(_STYLES, _series(comparison, rows), strict=False):
+        for on_front, face in ((True, style["color"]), (False, "white")):
+            some = [_point(row) for row in members if row.on_front is on_front]
+            axes.scatter(
+                [x for x, _ in some], [y for _, y in some], marker=str(style["marker"]), s=60,
+                facecolors=str(face), edgecolors=str(style["color"]), zorder=3,
+                label=name if on_front or not any(row.on_front for row in members) else None,
+            )  # fmt: skip
+        for row in members:
+            axes.annotate(_size(row), _point(row), xytext=(7, -4), textcoords="offset points", fontsize=9)
+    front = sorted(_point(row) for row in rows if row.on_front)
+    axes.plot(
+        [x for x, _ in front], [y for _, y in front], color="black", linewidth=0.9, zorder=1, label="front (filled)"
+    )
+    axes.set_xlabel("median latency of a prompt (s): less is better")
+    axes.set_ylabel("output tokens per second: more is better")
+    axes.margins(0.12)
+    _finish(axes, "Latency against throughput; numbers are batch.size")
+
+
+_PICTURES = (
+    ("throughput", "Throughput", "Output tokens per second by batch size, a line per mode", _throughput),
+    ("latency", "Latency", "Percentiles of the latency by batch size, a panel per mode", _latency),
+    ("work", "Where the work went", "Shares of useful tokens, padding and tail wait, a bar per run", _work),
+    ("divergence", "Divergence", "Share of answers with the reference's exact text by batch size", _divergence),
+    ("pareto", "Latency against throughput", "Every run's median latency and throughput, the front marked", _pareto),
+)
+
+
+def _line(
+    axes: "Axes", places: Mapping[str, float], points: Sequence[tuple[Row, Spread]], style: Mapping[str, Any], name: str
+) -> None:
+    """Draw one line through medians; repeats add their range as a bar."""
+    found = sorted(((places[_size(row)], spread) for row, spread in points), key=lambda point: point[0])
+    below = [spread.median - spread.low for _, spread in found]
+    above = [spread.high - spread.median for _, spread in found]
+    ranges = [below, above] if any(below) or any(above) else None
+    axes.errorbar(
+        [at for at, _ in found], [spread.median for _, spread in found], yerr=ranges, capsize=3, label=name,
+        markersize=6, **style,
+    )  # fmt: skip
+
+
+def _series(comparison: Comparison, rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """Return the rows by mode and what else was swept, as many series as can be told apart."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(_drawable(series_of(comparison, row.runs[0])), []).append(row)
+    if len(found) > _MOST_SERIES:
+        return [*list(found.items())[: _MOST_SERIES - 1], (f"{len(found) - _MOST_SERIES + 1} more: see the table", [])]
+    return list(found.items())
+
+
+def _size_axis(axes: "Axes", rows: Sequence[Row]) -> dict[str, float]:
+    """Lay out batch sizes by their power of two, the real ones as ticks; auto and unknown ones stand to the right."""
+    from math import log2
+
+    sizes = {_size(row) for row in rows}
+    numbers = sorted({int(size) for size in sizes if size.isdigit()})
+    places = {str(number): log2(number) for number in numbers}
+    for size in sorted(sizes - places.keys()):
+        places[size] = max(places.values(), default=-1.0) + 1.0
+    axes.set_xticks(list(places.values()), list(places))
+    axes.set_xlim(min(places.values(), default=0) - 0.4, max(places.values(), default=0) + 0.4)
+    modes = {str(row.runs[0].settings.get("batch.mode")) for row in rows}
+    unit = _UNIT_OF_SIZE.get(next(iter(modes)), "") if len(modes) == 1 else "its meaning depends on the mode"
+    axes.set_xlabel(_SIZE_LABEL.format(unit) if unit else "batch.size")
+    return places
+
+
+def _finish(axes: "Axes", title: str, *, legend: bool = True) -> None:
+    axes.set_title(title, fontweight="bold")
+    axes.grid(visible=True, color="#d1d5db", linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(min(0.0, bottom) if bottom > 0 else bottom, top)
+    if legend:
+        axes.legend(frameon=False)
+
+
+def _need(found: Sequence[object], reason: str) -> None:
+    if not found:
+        raise _NothingToShow(reason)
+
+
+def _shares(row: Row) -> list[float] | None:
+    """Return the shares of prompt tokens, output tokens, padding and tail wait among all computed slots, in percent."""
+    names = ("input_tokens", "output_tokens", "prompt_padding_ratio", "tail_wait_ratio")
+    if any(name not in row.figures for name in names):
+        return None
+    inputs, outputs, padding, tail = (row.figures[name].median for name in names)
+    inputs *= row.runs[0].settings.get("generation.n") or 1  # a prompt is computed once per answer
+    parts = [inputs, outputs, inputs * _per_useful(padding), outputs * _per_useful(tail)]
+    return [100 * part / sum(parts) for part in parts] if sum(parts) else None
+
+
+def _per_useful(ratio: float) -> float:
+    """Return idle slots per useful one, from the share of idle ones among all."""
+    return ratio / (1 - ratio) if ratio < 1 else 0.0
+
+
+def _point(row: Row) -> tuple[float, float]:
+    return row.figures[speed.LATENCY].median, row.figures[speed.THROUGHPUT].median
+
+
+def _row_name(comparison: Comparison, row: Row) -> str:
+    return f"{_drawable(series_of(comparison, row.runs[0]))}, {_size(row)}"
+
+
+def _drawable(text: str) -> str:
+    """Return a name that the built-in font has, and that is no formula."""
+    return "".join(char if " " <= char < "\u0250" else "?" for char in text).replace("$", r"\$")
+
+
+def _size(row: Row) -> str:
+    return str(row.runs[0].settings.get("batch.size", "unknown"))
