@@ -253,7 +253,7 @@ class Running:
 
 @pytest.mark.parametrize(
     ("sweep", "signalled", "track"),
-    [(False, signal.SIGINT, False), (True, signal.SIGINT, True), (False, signal.SIGTERM, True)],
+    [(False, signal.SIGINT, False), (True, signal.SIGINT, True), (False, signal.SIGTERM, False)],
 )
 def test_an_interrupt_sends_nothing_more_keeps_what_is_in_flight_and_can_be_resumed(
     sweep: bool, signalled: signal.Signals, track: bool, tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch

@@ -72,7 +72,7 @@ def test_odd_texts_are_kept_as_they_are_and_shown_as_plain_text(
     assert shows_no_commands("".join(capfd.readouterr()))
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(texts=st.lists(st.text(st.characters(), min_size=1, max_size=50).filter(str.strip), min_size=1, max_size=4))
 def test_any_text_goes_through_a_run_and_back(
     texts: list[str], config: Compose, tmp_path_factory: pytest.TempPathFactory
