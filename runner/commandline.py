@@ -50,12 +50,26 @@ def main() -> None:
         refuse_secrets(sys.argv[1:])
         codes: list[int] = []
         try:
+            sys.argv[1:] = _spelled_out(sys.argv[1:])
             _compose(lambda cfg: codes.append(_job(cfg)))
         finally:
             interrupted = isinstance(sys.exception(), KeyboardInterrupt)
             if SweepWatch.directory is not None:
                 codes = _finish_sweep(SweepWatch.directory, codes, interrupted=interrupted)
         sys.exit(max(codes, default=0))
+
+
+def _spelled_out(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with `repeat=3` of a sweep as what Hydra sweeps over: repeat=1,2,3.
+
+    It is put first, for Hydra varies the first key slowest: what else the machine does then hits all jobs alike.
+    """
+    repeats = [found for argument in arguments if (found := re.fullmatch(r"repeat=(\d+)", argument))]
+    if not repeats or not {"-m", "--multirun"} & set(arguments):
+        return list(arguments)
+    rest = [argument for argument in arguments if not re.fullmatch(r"repeat=\d+", argument)]
+    first = next((place for place, argument in enumerate(rest) if "=" in argument), len(rest))
+    return [*rest[:first], f"repeat={','.join(map(str, range(1, int(repeats[-1][1]) + 1)))}", *rest[first:]]
 
 
 def heed_termination() -> None:

@@ -164,10 +164,11 @@ class ProviderConfig(BaseModel):
 
 
 class RunConfig(_Section):
-    """One run, whole."""
+    """One run, whole. `repeat` only numbers runs that are the same: it moves nothing."""
 
     name: NonEmptyStr
     seed: NonNegativeInt
+    repeat: PositiveInt
     provider: ProviderConfig
     model: ModelConfig
     generation: GenerationConfig

@@ -56,7 +56,18 @@ def test_the_config_file_is_whole_and_states_the_mode_that_ran(config: Compose, 
     app.run(asked, tmp_path)
     written = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert written["batch"]["mode"] == "concurrent"
-    assert set(written) == {"name", "seed", "provider", "model", "generation", "prompts", "batch", "limits", "tracking"}
+    assert set(written) == {
+        "name",
+        "seed",
+        "repeat",
+        "provider",
+        "model",
+        "generation",
+        "prompts",
+        "batch",
+        "limits",
+        "tracking",
+    }
 
 
 def test_mlflow_has_params_tags_metrics_steps_dataset_files_and_table(
