@@ -60,8 +60,8 @@ def tracked(store: str) -> Compose:
 def run_command(tmp_path: Path, store: str) -> Runner:
     """Run `python -m runner ...` in an empty folder, as a user would, without a terminal."""
 
-    def run(*arguments: str, track: bool = True, **environment: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "runner", *arguments, *([f"tracking.uri={store}"] if track else [])]
+    def run(*arguments: str, track: bool = False, **environment: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "runner", *arguments, f"tracking.uri={store}" if track else "tracking=off"]
         return subprocess.run(
             command,
             cwd=tmp_path,

@@ -12,7 +12,7 @@ from tests.conftest import Runner
 
 
 def test_a_run_ends_with_its_metrics_and_the_way_to_the_ui(run_command: Runner, tmp_path: Path):
-    done = run_command("provider=echo")
+    done = run_command("provider=echo", track=True)
     assert done.returncode == 0, done.stderr
     for part in ("completed_prompts", "output_tokens_per_s", "-m mlflow ui", "http://127.0.0.1:5000/#/experiments/"):
         assert part in done.stdout
@@ -72,14 +72,14 @@ def test_a_sweep_is_a_parent_with_its_jobs_and_ends_with_their_comparison(
     run_command: Runner, store: str, tmp_path: Path
 ):
     done = run_command(
-        "-m", "provider=echo", "batch.mode=static", "batch.size=1,4,16", "name=swept", "hydra.sweep.dir=s"
+        "-m", "provider=echo", "batch.mode=static", "batch.size=1,4,16", "name=swept", "hydra.sweep.dir=s", track=True
     )
     assert done.returncode == 0, done.stderr
-    table = done.stdout[done.stdout.index("Sweep s") :]
+    table = done.stdout[done.stdout.index("Sweep s") : done.stdout.index("Divergence")]
     assert [line.split()[:4] for line in table.splitlines() if line[:1].isdigit()] == [
         ["0", "1", "static", "ok"], ["1", "4", "static", "ok"], ["2", "16", "static", "ok"],
     ]  # fmt: skip
-    assert max(map(len, table[: table.index("Browse")].splitlines())) <= 100
+    assert max(map(len, table.splitlines())) <= 100
     client = MlflowClient(store)
     experiment = client.get_experiment_by_name("swept")
     assert experiment is not None
@@ -88,9 +88,22 @@ def test_a_sweep_is_a_parent_with_its_jobs_and_ends_with_their_comparison(
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert {run.data.params["batch.size"] for run in children} == {"1", "4", "16"}
     assert {run.info.status for run in runs} == {"FINISHED"}
-    assert "| job | size | mode |" in parent.data.tags["mlflow.note.content"]
-    assert "comparison.json" in {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
+    assert "| run | size | mode |" in parent.data.tags["mlflow.note.content"]
+    files = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
+    assert {"comparison.html", "comparison.json", "table.json", "plots"} <= files
+    curve = client.get_metric_history(parent.info.run_id, "by batch size/output_tokens_per_s/static")
+    assert [point.step for point in curve] == [1, 4, 16]
+    added = {run.data.params["batch.size"]: run.data.metrics for run in children}
+    assert added["16"]["exact_match_ratio"] == 1
+    assert added["16"]["speedup"] > 0
     assert {run.data.tags["hydra.job.num"] for run in children} == {"0", "1", "2"}
+
+
+def test_repeats_of_a_job_are_one_row(run_command: Runner, tmp_path: Path):
+    done = run_command("-m", "provider=echo", "batch.size=1,4", "repeat=2", "hydra.sweep.dir=s")
+    assert done.returncode == 0, done.stderr
+    table = done.stdout[done.stdout.index("Sweep s") : done.stdout.index("Divergence")]
+    assert [line.split()[:2] for line in table.splitlines() if line[:1].isdigit()] == [["0,2", "1"], ["1,3", "4"]]
 
 
 def test_a_failing_job_does_not_stop_the_others_and_says_why_in_its_own_log(
@@ -98,7 +111,13 @@ def test_a_failing_job_does_not_stop_the_others_and_says_why_in_its_own_log(
 ):
     (tmp_path / "p.txt").write_text("hello\n")
     done = run_command(
-        "-m", "provider=echo", "prompts=file", "prompts.path=absent.txt,p.txt", "name=half", "hydra.sweep.dir=t"
+        "-m",
+        "provider=echo",
+        "prompts=file",
+        "prompts.path=absent.txt,p.txt",
+        "name=half",
+        "hydra.sweep.dir=t",
+        track=True,
     )
     assert done.returncode == 1
     assert "no such file" in (tmp_path / "t" / "0" / "runner.log").read_text()
