@@ -64,7 +64,7 @@ def _alarms(pair: Pair, texts: Divergence) -> list[str]:
     at_start = texts.units.at_start
     if at_start > 1 and at_start >= _FIRST_TOKEN_SHARE * texts.compared:
         found.append(
-            f"{who}: {match}, and {at_start} of them part at the very first {texts.unit}: check the padding side, the "
+            f"{who}: {match}, and {at_start} others part at the very first {texts.unit}: check the padding side, the "
             "attention mask, the chat template"
         )
     elif texts.compared > 1 and texts.equal < _LOW_MATCH * texts.compared and pair.run.summary:

@@ -65,7 +65,7 @@ FIGURES = (
 
 
 def speed_table(comparison: Comparison, *, width: int = WIDTH) -> Table:
-    """Return one row per configuration; `*` is the best of its column, and of `front` the Pareto front.
+    """Return one row per configuration; `*` is the best of its column.
 
     Columns that do not fit are left out from the least important on. A width of 0 has room for all.
     """
@@ -73,12 +73,12 @@ def speed_table(comparison: Comparison, *, width: int = WIDTH) -> Table:
     text = [("run", [row.label for row in rows])]
     text += [(name, [_setting(row, key) for row in rows]) for key, name in keys.items()]
     text.append(("status", [row.status for row in rows]))
-    ends = [("speed-up", [_speedup(row) for row in rows]), ("front", [_BEST if row.on_front else "" for row in rows])]
+    ends = [("speed-up", [_speedup(row) for row in rows]), ("front", ["yes" if row.on_front else "" for row in rows])]
     if len({row.reference for row in rows if row.reference}) > 1:
         ends.insert(1, ("vs", [row.reference or "" for row in rows]))
     figures = [(one.head, _cells(rows, one)) for one in FIGURES if any(one.name in row.figures for row in rows)]
     text, figures, left_out = _fit(text, figures, ends, width)
-    columns = [*text, *figures, *ends]
+    columns = [*text, *figures[:1], *ends, *figures[1:]]
     return Table(
         title="Speed",
         columns=tuple(head for head, _ in columns),
