@@ -21,27 +21,7 @@ from runner.journal import Journal
 from runner.prompts import PackedPrompts, write_prompts
 from runner.records import Completion, Message, Prompt, Timing, Usage
 
-_WORDS = [
-    "the",
-    "quick",
-    "brown",
-    "fox",
-    "jumps",
-    "over",
-    "a",
-    "lazy",
-    "dog",
-    "and",
-    "runs",
-    "away",
-    "from",
-    "every",
-    "farm",
-    "before",
-    "sun",
-    "comes",
-    "up",
-]
+_WORDS = ("the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "before", "sun", "comes", "up")
 _LATENCY = Timing(started_at=datetime(2026, 1, 1, tzinfo=UTC), latency_s=1.0, time_to_first_token_s=0.1)
 
 
@@ -107,7 +87,5 @@ if __name__ == "__main__":
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--prompts", type=int, default=10_000)
     parser.add_argument("--differing", type=float, default=0.1, help="share of the answers that differ")
-    parser.add_argument(
-        "--provider", default="echo", help="transformers: cut texts with the embedded model's tokenizer"
-    )
+    parser.add_argument("--provider", default="echo", help="transformers: the embedded model's tokens")
     main(**vars(parser.parse_args()))
