@@ -210,10 +210,9 @@ def _form(figure: _Figure, values: Sequence[float]) -> str:
     """Return one format for a column, so that its points stand under each other; small values keep two digits."""
     if figure.kind == "ratio":
         return "{:.0%}"
-    if figure.kind == "rate":
-        return "{:,.0f}" if min(values) >= 1000 else "{:,.1f}"
     least = min((value for value in values if value > 0), default=1.0)
-    return f"{{:,.{min(6, max(2, 1 - floor(log10(least))))}f}}"
+    fewest = {"rate": 0 if least >= 1000 else 1}.get(figure.kind, 2)
+    return f"{{:,.{min(6, max(fewest, 1 - floor(log10(least))))}f}}"
 
 
 def _spread(spread: Spread | None, form: str, *, ranged: bool) -> str:

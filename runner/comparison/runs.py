@@ -182,7 +182,7 @@ def _facts(folder: Path) -> Iterator[tuple[str, Any]]:
     for section in ("provider", "packages", "git"):
         for name, value in _leaves(known.get(section) or {}):
             if section != "git" or name == "commit":
-                yield f"{section}.{name}", value
+                yield f"{section}.{name}", value[:12] if section == "git" and value else value
 
 
 def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
