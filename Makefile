@@ -31,12 +31,13 @@ format: .venv/.dev ## write the format and the fixes that ruff knows
 ui: .venv/.run ## browse the runs of this folder at http://127.0.0.1:5000
 	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/python -m mlflow ui --port 5000 --backend-store-uri sqlite:///outputs/mlflow.db
 
-bench: .venv/.dev ## measure the runner itself: around generate(), at scale, with 256 requests in flight, without a server, resumed
+bench: .venv/.dev ## measure the runner itself: around generate(), at scale, with a server and without one, resumed; and a comparison
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.echo_scale
 	$(BIN)/python -m benchmarks.first_token
 	$(BIN)/python -m benchmarks.tracking_down
 	$(BIN)/python -m benchmarks.resume_scale
+	$(BIN)/python -m benchmarks.compare_scale
 
 lock: .venv/.dev ## resolve constraints.txt anew
 	$(BIN)/python -m pip install --quiet uv

@@ -85,8 +85,11 @@ def find_folder(run: str, tracking_uri: str | None) -> Path:
     """
     if Path(run).expanduser().is_dir():
         return Path(run).expanduser().absolute()
+    from runner.tracking.address import sqlite_path
+
     uri = tracking_uri or compose_config([]).tracking.uri
-    if uri is None or "/" in run:
+    store = sqlite_path(uri) if uri else None
+    if uri is None or not re.fullmatch(r"[0-9a-f]{32}", run) or (store and not store.exists()):
         raise RecordError(f"{run!r}: no such run or sweep (looked for the folder {Path(run).absolute()})")
     from runner.tracking.find import folder_of
 

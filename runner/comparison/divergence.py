@@ -20,6 +20,8 @@ Split = Callable[[Sequence[str]], Sequence[Sequence[int] | Sequence[str]]]
 
 _LONG = 16
 """Characters from which on no two prompts have the same answer by chance."""
+_MARGIN = 64
+"""Characters beyond the first that differs which are cut into units: more than the longest token or word."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +112,7 @@ def diverge(reference: Answers, run: Answers, *, split: Split, unit: Unit, examp
         compared=len(pairs),
         equal=len(pairs) - len(differing),
         characters=_spots([example.character for example in shown]),
-        units=_spots(_first_units(differing, split)),
+        units=_spots(_first_units(shown, split)),
         unit=unit,
         similarity=median(example.similarity for example in shown) if shown else None,
         finish_reasons=_finish_reasons((ours, theirs) for _, ours, theirs in pairs),
@@ -142,9 +144,11 @@ def _example(key: Key, reference: str, text: str) -> Example:
     )
 
 
-def _first_units(differing: Sequence[tuple[Key, str, str]], split: Split) -> list[int]:
-    ours = split([reference for _, reference, _ in differing])
-    theirs = split([text for *_, text in differing])
+def _first_units(differing: Sequence[Example], split: Split) -> list[int]:
+    """Return where units part. What stands far behind the first character that differs has no part in that."""
+    ends = [example.character + _MARGIN for example in differing]
+    ours = split([example.reference[:end] for example, end in zip(differing, ends, strict=True)])
+    theirs = split([example.text[:end] for example, end in zip(differing, ends, strict=True)])
     return [Prefix.similarity(first, second) for first, second in zip(ours, theirs, strict=True)]
 
 

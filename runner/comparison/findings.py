@@ -14,6 +14,7 @@ Level = Literal["alarm", "note"]
 _FIRST_TOKEN_SHARE = 0.1
 """Share of answers that part at their first token from which numbers alone do not explain it."""
 _LOW_MATCH = 0.5
+"""Below this it is said, and is no alarm: in bfloat16, long answers part as often by rounding alone."""
 _KEYS_NAMED = 6
 
 
@@ -40,6 +41,7 @@ def notes(
         *_sampled(compared),
         *_in_common(compared),
         *_one_sided(compared),
+        *_low(compared),
         *_settings(compared),
         *_models(compared),
         *_noise(rows),
@@ -64,11 +66,9 @@ def _alarms(pair: Pair, texts: Divergence) -> list[str]:
     at_start = texts.units.at_start
     if at_start > 1 and at_start >= _FIRST_TOKEN_SHARE * texts.compared:
         found.append(
-            f"{who}: {match}, and {at_start} of them part at the very first {texts.unit}: check the padding side, the "
+            f"{who}: {match}, and {at_start} others part at the very first {texts.unit}: check the padding side, the "
             "attention mask, the chat template"
         )
-    elif texts.compared > 1 and texts.equal < _LOW_MATCH * texts.compared and pair.run.summary:
-        found.append(f"{who}: {match}; half of the others part within {texts.units.median:.0f} {texts.unit}s")
     if texts.emptied > 1:
         found.append(f"{who}: {texts.emptied} answers are empty where {reference} has a text")
     return found
@@ -140,6 +140,15 @@ def _one_sided(compared: Sequence[tuple[Pair, Divergence | None]]) -> list[str]:
     return found
 
 
+def _low(compared: Sequence[tuple[Pair, Divergence | None]]) -> list[str]:
+    return [
+        f"Run {pair.run.label}: {texts.equal / texts.compared:.0%} of its answers are the reference's; half of the "
+        f"others part within {texts.units.median:.0f} {texts.unit}s"
+        for pair, texts in compared
+        if texts and texts.units and pair.kind == "divergence" and texts.equal < _LOW_MATCH * texts.compared
+    ]
+
+
 def _settings(compared: Sequence[tuple[Pair, Divergence | None]]) -> list[str]:
     """Say what else differs, once for all runs of which it is true."""
     runs: dict[tuple[str, str], list[str]] = {}
@@ -174,7 +183,7 @@ def _noise(rows: Sequence[Row]) -> list[str]:
     ]
     if any(row.figures[THROUGHPUT].count > 1 for row in measured):
         return [*found, "Repeats are a median; the range beside it is the least and the most that was measured"]
-    return ["Every configuration ran once: how much speed varies by itself is not known (sweep seed=0,1,2 to see)"]
+    return ["Every configuration ran once: how much speed varies by itself is not known (repeat=3 shows it)"]
 
 
 def _named(differences: Sequence[object]) -> str:

@@ -65,7 +65,7 @@ FIGURES = (
 
 
 def speed_table(comparison: Comparison, *, width: int = WIDTH) -> Table:
-    """Return one row per configuration; `*` is the best of its column, and of `front` the Pareto front.
+    """Return one row per configuration; `*` is the best of its column.
 
     Columns that do not fit are left out from the least important on. A width of 0 has room for all.
     """
@@ -73,12 +73,12 @@ def speed_table(comparison: Comparison, *, width: int = WIDTH) -> Table:
     text = [("run", [row.label for row in rows])]
     text += [(name, [_setting(row, key) for row in rows]) for key, name in keys.items()]
     text.append(("status", [row.status for row in rows]))
-    ends = [("speed-up", [_speedup(row) for row in rows]), ("front", [_BEST if row.on_front else "" for row in rows])]
+    ends = [("speed-up", [_speedup(row) for row in rows]), ("front", ["yes" if row.on_front else "" for row in rows])]
     if len({row.reference for row in rows if row.reference}) > 1:
         ends.insert(1, ("vs", [row.reference or "" for row in rows]))
     figures = [(one.head, _cells(rows, one)) for one in FIGURES if any(one.name in row.figures for row in rows)]
     text, figures, left_out = _fit(text, figures, ends, width)
-    columns = [*text, *figures, *ends]
+    columns = [*text, *figures[:1], *ends, *figures[1:]]
     return Table(
         title="Speed",
         columns=tuple(head for head, _ in columns),
@@ -210,10 +210,9 @@ def _form(figure: _Figure, values: Sequence[float]) -> str:
     """Return one format for a column, so that its points stand under each other; small values keep two digits."""
     if figure.kind == "ratio":
         return "{:.0%}"
-    if figure.kind == "rate":
-        return "{:,.0f}" if min(values) >= 1000 else "{:,.1f}"
     least = min((value for value in values if value > 0), default=1.0)
-    return f"{{:,.{min(6, max(2, 1 - floor(log10(least))))}f}}"
+    fewest = {"rate": 0 if least >= 1000 else 1}.get(figure.kind, 2)
+    return f"{{:,.{min(6, max(fewest, 1 - floor(log10(least))))}f}}"
 
 
 def _spread(spread: Spread | None, form: str, *, ranged: bool) -> str:

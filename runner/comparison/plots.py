@@ -147,7 +147,9 @@ def _divergence(figure: "Figure", comparison: Comparison) -> None:
         ]
         _line(axes, places, points, style, name)
     spots = [places[_size(row)] for row in own]
-    axes.scatter(spots, [100.0] * len(spots), marker="*", s=160, color="black", zorder=5, label="reference")
+    axes.scatter(
+        spots, [100.0] * len(spots), marker="*", s=420, facecolors="none", edgecolors="black", label="reference"
+    )
     axes.set_ylim(-4, 106)
     axes.set_ylabel("answers with the reference's exact text (%)")
     _finish(axes, "Divergence by batch size")
@@ -158,13 +160,12 @@ def _pareto(figure: "Figure", comparison: Comparison) -> None:
     _need(rows, "no run has both a latency and a throughput")
     axes = figure.subplots()
     for style, (name, members) in zip(_STYLES, _series(comparison, rows), strict=False):
-        for on_front, face in ((True, style["color"]), (False, "white")):
-            some = [_point(row) for row in members if row.on_front is on_front]
-            axes.scatter(
-                [x for x, _ in some], [y for _, y in some], marker=str(style["marker"]), s=60,
-                facecolors=str(face), edgecolors=str(style["color"]), zorder=3,
-                label=name if on_front or not any(row.on_front for row in members) else None,
-            )  # fmt: skip
+        colour = str(style["color"])
+        axes.scatter(
+            [_point(row)[0] for row in members], [_point(row)[1] for row in members], label=name, s=60, zorder=3,
+            marker=str(style["marker"]), edgecolors=colour,
+            facecolors=[colour if row.on_front else "white" for row in members],
+        )  # fmt: skip
         for row in members:
             axes.annotate(_size(row), _point(row), xytext=(7, -4), textcoords="offset points", fontsize=9)
     front = sorted(_point(row) for row in rows if row.on_front)

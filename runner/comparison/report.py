@@ -165,8 +165,6 @@ def _code(char: str, *, marked: bool) -> str | None:
         return {"\n": "↵", "\t": "⇥"}[char] if marked else None
     if char in "\u200c\u200d":  # joiners: parts of words and of emoji
         return None
-    if ord(char) < 0x20:
-        return chr(0x2400 + ord(char))
     is_hidden = unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") or ord(char) & 0xFFFE == 0xFFFE
     return f"U+{ord(char):04X}" if is_hidden else None
 

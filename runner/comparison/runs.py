@@ -147,7 +147,7 @@ def _load(folder: Path, label: str) -> Run:
     return Run(
         label=label,
         folder=folder,
-        settings=dict(_leaves(_config(folder))) | _repeat(folder),
+        settings=dict(_leaves(_config(folder))),
         facts=dict(_facts(folder)),
         summary=runfiles.read_summary(folder),
         prompts_sha256=hashlib.sha256(prompts.read_bytes()).hexdigest() if prompts.exists() else None,
@@ -162,21 +162,13 @@ def _config(folder: Path) -> Mapping[str, Any]:
     return yaml.safe_load(composed.read_text(encoding="utf-8")) or {}
 
 
-def _repeat(folder: Path) -> dict[str, Any]:
-    """Return an override of the key `repeat`, which is no setting of a run: it only makes one more of the same."""
-    overrides = folder / ".hydra" / "overrides.yaml"
-    given = yaml.safe_load(overrides.read_text(encoding="utf-8")) if overrides.exists() else None
-    pairs = (str(override).lstrip("+").partition("=") for override in given or ())
-    return {key: value for key, _, value in pairs if key == "repeat"}
-
-
 def _facts(folder: Path) -> Iterator[tuple[str, Any]]:
     path = folder / runfiles.ENVIRONMENT
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for section in ("provider", "packages", "git"):
         for name, value in _leaves(known.get(section) or {}):
             if section != "git" or name == "commit":
-                yield f"{section}.{name}", value
+                yield f"{section}.{name}", value[:12] if section == "git" and value else value
 
 
 def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,91 @@
+"""What does a comparison cost? 10 runs of 10,000 prompts: seconds and peak memory of `python -m runner.compare`.
+
+The runs are written by the product's own writers. A tenth of each run's answers differ from the reference's, from a
+place drawn at random on; answers have 60 words. Asserts the limits of 20 s and 1 GB.
+"""
+
+import argparse
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+from runner import runfiles
+from runner.commandline import compose_config
+from runner.journal import Journal
+from runner.prompts import PackedPrompts, write_prompts
+from runner.records import Completion, Message, Prompt, Timing, Usage
+
+_WORDS = ("the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "before", "sun", "comes", "up")
+_LATENCY = Timing(started_at=datetime(2026, 1, 1, tzinfo=UTC), latency_s=1.0, time_to_first_token_s=0.1)
+
+
+def main(*, runs: int, prompts: int, differing: float, provider: str) -> None:
+    """Write the runs, compare them in a fresh process, and print what it took."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for number in range(runs):
+            _write_run(Path(scratch) / str(number), number, prompts, differing, provider)
+        seconds, peak_mb = _compare(Path(scratch))
+        page_mb = (Path(scratch) / "comparison.html").stat().st_size / 2**20
+    print(
+        f"{runs} runs of {prompts:,} prompts, {differing:.0%} of the answers differ: {seconds:.1f} s, {peak_mb:.0f} MiB"
+    )
+    print(f"comparison.html: {page_mb:.1f} MiB")
+    assert seconds < 20
+    assert peak_mb < 1000
+
+
+def _write_run(folder: Path, number: int, count: int, differing: float, provider: str) -> None:
+    folder.mkdir(parents=True)
+    config = compose_config([f"provider={provider}", "batch.mode=static", f"batch.size={2**number}"])
+    runfiles.write_config(folder, config)
+    prompts = (Prompt(id=str(n), messages=(Message(role="user", content=f"Say {n}"),)) for n in range(count))
+    write_prompts(folder, PackedPrompts(prompts))
+    metrics = {"completed_prompts": count, "output_tokens": 60 * count, "output_tokens_per_s": 100.0 * 2**number}
+    metrics |= {"input_tokens": 2 * count, "latency_p50_s": 1.0, "latency_p99_s": 2.0, "prompt_padding_ratio": 0.1}
+    runfiles.write_summary(folder, runfiles.Summary(status="FINISHED", mlflow_run_id=None, metrics=metrics))
+    with Journal(folder) as journal:
+        for prompt in range(count):
+            journal.append([_answer(prompt, number, differing)])
+
+
+def _answer(prompt: int, number: int, differing: float) -> Completion:
+    same, own = random.Random(prompt), random.Random(prompt * 1000 + number)  # noqa: S311 - no secret
+    words = [same.choice(_WORDS) for _ in range(60)]
+    if number and own.random() < differing:
+        place = own.randrange(60)
+        words[place:] = [own.choice(_WORDS) for _ in range(60 - place)]
+    usage = Usage(input_tokens=2, output_tokens=60)
+    text = " ".join(words)
+    return Completion(
+        prompt_id=str(prompt), text=text, finish_reason="length", usage=usage, timing=_LATENCY, model="echo"
+    )
+
+
+def _compare(folder: Path) -> tuple[float, float]:
+    """Return wall seconds and peak MiB of the whole command."""
+    start, peak = time.perf_counter(), 0
+    child = subprocess.Popen([sys.executable, "-m", "runner.compare", str(folder)], stdout=subprocess.DEVNULL)
+    watched = psutil.Process(child.pid)
+    while child.poll() is None:
+        try:
+            peak = max(peak, watched.memory_info().rss)
+        except psutil.NoSuchProcess:
+            break
+        time.sleep(0.02)
+    assert child.wait() == 0
+    return time.perf_counter() - start, peak / 2**20
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--prompts", type=int, default=10_000)
+    parser.add_argument("--differing", type=float, default=0.1, help="share of the answers that differ")
+    parser.add_argument("--provider", default="echo", help="transformers: the embedded model's tokens")
+    main(**vars(parser.parse_args()))
