@@ -476,6 +476,22 @@ def test_all_five_pictures_are_drawn_of_static_batches(config: Compose, tmp_path
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in (sweep / "plots").iterdir())
 
 
+def test_more_series_than_can_be_told_apart_and_names_that_are_no_latin_or_a_formula_are_drawn(
+    write_run: Write, tmp_path: Path
+):
+    metrics = {"output_tokens_per_s": 10.0, "latency_p50_s": 1.0}
+    found = [
+        write_run(f"r{n}", sentences(2), f"model.id='$\\frac{n}模型'", "batch.size=1", metrics=metrics)
+        for n in range(9)
+    ]
+    compare.main([*map(str, found), "--output", str(tmp_path / "out")])
+    assert {path.name for path in (tmp_path / "out" / "plots").iterdir()} >= {
+        "throughput.png",
+        "latency.png",
+        "pareto.png",
+    }
+
+
 def test_json_is_the_whole_comparison_and_nothing_else(write_run: Write, capsys: pytest.CaptureFixture[str]):
     found = [write_run("a", sentences(4), "batch.size=1"), write_run("b", sentences(4, other_from=3))]
     compare.main([*map(str, found), "--json"])

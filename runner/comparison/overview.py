@@ -165,7 +165,7 @@ def _fit(
 
 
 def _width(columns: Sequence[_Column]) -> int:
-    return sum(max(map(len, (head, *cells))) + 1 for head, cells in columns) - 1
+    return sum(max(map(len, (head, *cells))) + 1 for head, cells in columns)
 
 
 def _shown_keys(runs: Sequence[Run]) -> dict[str, str]:

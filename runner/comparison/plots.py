@@ -22,7 +22,6 @@ _STYLES: tuple[Mapping[str, Any], ...] = (
     {"color": "#0891b2", "marker": "v", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
     {"color": "#4b5563", "marker": "P", "linestyle": (0, (8, 2))},
 )
-_MOST_SERIES = len(_STYLES)
 _SIZE_LABEL = "batch.size ({})"
 _UNIT_OF_SIZE = {
     "static": "prompts in one call",
@@ -76,7 +75,7 @@ def _throughput(figure: "Figure", comparison: Comparison) -> None:
     _need(rows, "no run has a throughput")
     axes = figure.subplots()
     places = _size_axis(axes, rows)
-    for style, (name, members) in zip(_STYLES, _series(comparison, rows), strict=False):
+    for style, name, members in _series(comparison, rows):
         _line(axes, places, [(row, row.figures[speed.THROUGHPUT]) for row in members], style, name)
     axes.set_ylabel("output tokens per second")
     _finish(axes, "Throughput by batch size")
@@ -88,7 +87,7 @@ def _latency(figure: "Figure", comparison: Comparison) -> None:
     series = _series(comparison, rows)
     figure.set_size_inches(max(7.2, 3.4 * len(series)), 4.2)
     panels = figure.subplots(1, len(series), sharey=True, squeeze=False)[0]
-    for axes, (name, members) in zip(panels, series, strict=True):
+    for axes, (_, name, members) in zip(panels, series, strict=True):
         places = _size_axis(axes, members)
         for style, rank in zip(_STYLES, (50, 90, 95, 99), strict=False):
             key = f"latency_p{rank}_s"
@@ -137,10 +136,10 @@ def _divergence(figure: "Figure", comparison: Comparison) -> None:
     references = {one.pair.reference.label for one in comparison.compared if one.pair.run.label in matches}
     rows = [row for row in comparison.rows if any(run.label in matches for run in row.runs)]
     _need(rows, "no two runs of the same model and generation parameters could be compared")
-    own = [row for row in comparison.rows if row not in rows and any(run.label in references for run in row.runs)]
+    own = [row for row in comparison.rows if any(run.label in references for run in row.runs)]
     axes = figure.subplots()
     places = _size_axis(axes, [*own, *rows])
-    for style, (name, members) in zip(_STYLES, _series(comparison, rows), strict=False):
+    for style, name, members in _series(comparison, rows):
         points = [
             (row, speed.spread([100 * matches[run.label] for run in row.runs if run.label in matches]))
             for row in members
@@ -159,7 +158,7 @@ def _pareto(figure: "Figure", comparison: Comparison) -> None:
     rows = [row for row in comparison.rows if speed.LATENCY in row.figures and speed.THROUGHPUT in row.figures]
     _need(rows, "no run has both a latency and a throughput")
     axes = figure.subplots()
-    for style, (name, members) in zip(_STYLES, _series(comparison, rows), strict=False):
+    for style, name, members in _series(comparison, rows):
         colour = str(style["color"])
         axes.scatter(
             [_point(row)[0] for row in members], [_point(row)[1] for row in members], label=name, s=60, zorder=3,
@@ -201,14 +200,17 @@ def _line(
     )  # fmt: skip
 
 
-def _series(comparison: Comparison, rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
-    """Return the rows by mode and what else was swept, as many series as can be told apart."""
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(_drawable(series_of(comparison, row.runs[0])), []).append(row)
-    if len(found) > _MOST_SERIES:
-        return [*list(found.items())[: _MOST_SERIES - 1], (f"{len(found) - _MOST_SERIES + 1} more: see the table", [])]
-    return list(found.items())
+def _series(comparison: Comparison, rows: Sequence[Row]) -> list[tuple[Mapping[str, Any], str, list[Row]]]:
+    """Return style, name and rows by mode and what else was swept: as many as can be told apart, alike everywhere."""
+    every = dict.fromkeys(_series_name(comparison, row) for row in comparison.rows)
+    found: list[tuple[Mapping[str, Any], str, list[Row]]] = []
+    for style, name in zip(_STYLES, every, strict=False):
+        if members := [row for row in rows if _series_name(comparison, row) == name]:
+            found.append((style, name, members))
+    more = len(every) - len(_STYLES)
+    if more > 0:
+        found.append(({"color": "none", "marker": "o", "linestyle": ""}, f"{more} more: see the table", []))
+    return found
 
 
 def _size_axis(axes: "Axes", rows: Sequence[Row]) -> dict[str, float]:
@@ -266,7 +268,11 @@ def _point(row: Row) -> tuple[float, float]:
 
 
 def _row_name(comparison: Comparison, row: Row) -> str:
-    return f"{_drawable(series_of(comparison, row.runs[0]))}, {_size(row)}"
+    return f"{_series_name(comparison, row)}, {_size(row)}"
+
+
+def _series_name(comparison: Comparison, row: Row) -> str:
+    return _drawable(series_of(comparison, row.runs[0]))
 
 
 def _drawable(text: str) -> str:
