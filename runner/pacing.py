@@ -169,6 +169,10 @@ class Paced:
             self._budget.charge(reserved)  # it may have been generated all the same, and billed
             message = f"no answer within limits.timeout_s={self._limits.timeout_s}"
             raise CallError("Timeout", message, retryable=True) from None
+        except CallError as error:
+            if error.may_be_billed:
+                self._budget.charge(reserved)
+            raise
         finally:
             self._budget.settle(reserved, outcomes)
         self._answered = True

@@ -301,18 +301,15 @@ def test_the_budget_stops_before_the_request_that_would_pass_it(hosted: Any, tmp
     assert len(server.asked) == metrics["completed_prompts"], "what was sent is what was kept"
 
 
-def test_an_attempt_that_timed_out_counts_against_the_budget(hosted: Any):
+@pytest.mark.parametrize("fault", [{"hang": 5}, {"cut": 1}])
+def test_an_attempt_whose_answer_was_lost_counts_against_the_budget(fault: dict[str, Any], hosted: Any):
     price = "model.price={input_usd_per_million: 1000, output_usd_per_million: 1000}"
-    once = (
-        "generation.max_tokens=10",
-        "limits.max_cost_usd=0.02",
-        "limits.timeout_s=0.3",
-    )  # one request: $0.014 at most
+    limits = ("limits.max_cost_usd=0.02", "limits.timeout_s=0.3")  # one request: $0.015 at most
     with (
-        OpenAIServer(fault=lambda *_: {"hang": 5}) as server,
-        pytest.raises(BudgetError, match=r"\$0\.014000 are spent"),
+        OpenAIServer(fault=lambda *_: fault) as server,
+        pytest.raises(BudgetError, match=r"\$0\.015000 are spent"),
     ):
-        generate(hosted(server, price, *once), prompts("a"))
+        generate(hosted(server, price, "generation.max_tokens=10", *limits), prompts("a b c"))
     assert len(server.asked) == 1
 
 

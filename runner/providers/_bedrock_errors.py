@@ -27,7 +27,7 @@ def call_errors(where: str) -> Iterator[None]:
     except (exceptions.BotoCoreError, urllib3.exceptions.HTTPError) as error:
         raise _transport_error(error) from error
     except unreadable as error:
-        raise CallError("UnreadableAnswer", first_line(error), retryable=True) from error
+        raise CallError("UnreadableAnswer", first_line(error), retryable=True, may_be_billed=True) from error
 
 
 def _transport_error(error: Exception) -> CallError:
@@ -41,7 +41,7 @@ def _transport_error(error: Exception) -> CallError:
     if isinstance(error, sdk.ConnectionError):
         return CallError(UNREACHABLE, f"{message}: check provider.region and the network", retryable=True)
     if isinstance(error, sdk.HTTPClientError | urllib3.exceptions.HTTPError):
-        return CallError(kind, message, retryable=True)
+        return CallError(kind, message, retryable=True, may_be_billed=True)
     unusable = (
         sdk.NoCredentialsError,
         sdk.PartialCredentialsError,

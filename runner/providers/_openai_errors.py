@@ -31,7 +31,8 @@ def call_errors(model_id: str) -> Iterator[None]:
     except openai.APIConnectionError as error:
         raise _connection(error) from error
     except (httpx2.HTTPError, openai.APIError) as error:  # in the middle of a stream the SDK lets the first through
-        raise CallError(type(error).__name__, _first_line(error), retryable=True) from error
+        lost = isinstance(error, httpx2.HTTPError)
+        raise CallError(type(error).__name__, _first_line(error), retryable=True, may_be_billed=lost) from error
     except UnicodeEncodeError as error:
         raise CallError(UNSENDABLE, no_utf8(error)) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -71,9 +72,8 @@ def _connection(error: Any) -> CallError:
             )
             return CallError("TLSError", message, fatal=True)
         if _was_reached(cause):
-            return CallError(
-                "ConnectionLost", f"{host} closed the connection before its answer was whole", retryable=True
-            )
+            said = f"{host} closed the connection before its answer was whole"
+            return CallError("ConnectionLost", said, retryable=True, may_be_billed=True)
     message = (
         f"cannot reach {host}: {_first_line(error.__cause__ or error)}: check the provider's address and the network"
     )

@@ -150,4 +150,5 @@ def _finish(reason: str | None) -> FinishReason:
 
 
 def _cut() -> CallError:
-    return CallError("StreamCut", "the answer ended without a finish reason: the connection was cut", retryable=True)
+    said = "the answer ended without a finish reason: the connection was cut"
+    return CallError("StreamCut", said, retryable=True, may_be_billed=True)
