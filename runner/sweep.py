@@ -61,7 +61,7 @@ def _curves(comparison: Comparison) -> Iterator[tuple[str, int, float]]:
 
 
 def _series(comparison: Comparison, run: Run) -> str:
-    return re.sub(r"[^\w. -]", "_", overview.series_of(comparison, run))
+    return re.sub(r"[^\w. -]", "_", overview.series_of(comparison, run).replace(", ", " "))
 
 
 def _status(directory: Path, *, interrupted: bool) -> Status:

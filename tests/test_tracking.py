@@ -2,22 +2,19 @@
 
 import json
 import logging
-import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import requests
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from runner import app
 from runner.errors import TooManyFailuresError
 from tests.conftest import Compose, Runner
+from tests.mlflow_server import serve
 from tests.openai_server import OpenAIServer
 from tests.proxy import Proxy
 
@@ -25,37 +22,8 @@ from tests.proxy import Proxy
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, MlflowClient]]:
     """A real MLflow server: its port, and a client that goes there directly."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("server")
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/mlflow.db",
-        "--artifacts-destination",
-        str(folder / "files"),
-    ]
-    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder, env=os.environ | settings)
-    try:
-        for _ in range(240):
-            if _answers(f"http://127.0.0.1:{port}/health"):
-                break
-            time.sleep(0.5)
-        else:
-            pytest.fail((folder / "log").read_text())
+    with serve(tmp_path_factory.mktemp("server")) as port:
         yield port, MlflowClient(f"http://127.0.0.1:{port}")
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return requests.get(url, timeout=1).ok
-    except requests.RequestException:
-        return False
 
 
 @pytest.fixture
