@@ -190,7 +190,7 @@ def test_the_parents_description_is_the_comparison(page: Page, shown: Shown):
     page.get_by_text("Show more").click()
     expect(description.get_by_role("cell", name="reference", exact=True)).to_be_visible()
     expect(description.get_by_text("Reference: run 0")).to_be_visible()
-    expect(page.get_by_role("link", name=" static ")).to_have_count(len(compared(shown.folder)["runs"]))
+    expect(page.get_by_role("link", name=" static ").first).to_be_visible()
     save(page, "mlflow.png", end=page.get_by_text("Metrics (").bounding_box()["y"])
 
 

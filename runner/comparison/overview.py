@@ -244,7 +244,7 @@ def _middle(spots: Spots | None) -> str:
 
 
 def _change(value: float | None) -> str:
-    return MISSING if value is None else f"{value:+.1f}" if value else "0"
+    return MISSING if value is None else f"{value:+.1f}" if round(value, 1) else "0"
 
 
 def _markdown_line(cells: Sequence[str]) -> str:
