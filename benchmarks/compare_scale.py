@@ -6,15 +6,11 @@ place drawn at random on; answers have 60 words. Asserts the limits of 20 s and 
 
 import argparse
 import random
-import subprocess
-import sys
 import tempfile
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-import psutil
-
+from benchmarks.watched import measured
 from runner import runfiles
 from runner.commandline import compose_config
 from runner.journal import Journal
@@ -30,7 +26,7 @@ def main(*, runs: int, prompts: int, differing: float, provider: str) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for number in range(runs):
             _write_run(Path(scratch) / str(number), number, prompts, differing, provider)
-        seconds, peak_mb = _compare(Path(scratch))
+        seconds, peak_mb = measured(["runner.compare", scratch])
         page_mb = (Path(scratch) / "comparison.html").stat().st_size / 2**20
     print(
         f"{runs} runs of {prompts:,} prompts, {differing:.0%} of the answers differ: {seconds:.1f} s, {peak_mb:.0f} MiB"
@@ -65,21 +61,6 @@ def _answer(prompt: int, number: int, differing: float) -> Completion:
     return Completion(
         prompt_id=str(prompt), text=text, finish_reason="length", usage=usage, timing=_LATENCY, model="echo"
     )
-
-
-def _compare(folder: Path) -> tuple[float, float]:
-    """Return wall seconds and peak MiB of the whole command."""
-    start, peak = time.perf_counter(), 0
-    child = subprocess.Popen([sys.executable, "-m", "runner.compare", str(folder)], stdout=subprocess.DEVNULL)
-    watched = psutil.Process(child.pid)
-    while child.poll() is None:
-        try:
-            peak = max(peak, watched.memory_info().rss)
-        except psutil.NoSuchProcess:
-            break
-        time.sleep(0.02)
-    assert child.wait() == 0
-    return time.perf_counter() - start, peak / 2**20
 
 
 if __name__ == "__main__":

@@ -6,14 +6,12 @@ the prompt set's own size (measured by loading it alone).
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import psutil
 
+from benchmarks.watched import measured
 from runner.config import PromptsConfig
 from runner.prompts import load_prompts
 
@@ -55,18 +53,7 @@ def _run(path: Path, mode: str, scratch: Path) -> tuple[float, float]:
     """Return wall seconds and peak MiB of a whole `python -m runner`, as the operating system counted them."""
     overrides = ["provider=echo", f"batch.mode={mode}", "prompts=file", f"prompts.path={path}"]
     overrides += [f"tracking.uri=sqlite:///{scratch}/mlflow.db", f"hydra.run.dir={scratch}/{path.stem}"]
-    start = time.perf_counter()
-    child = subprocess.Popen([sys.executable, "-m", "runner", *overrides], stdout=subprocess.DEVNULL)
-    peak = 0
-    watched = psutil.Process(child.pid)
-    while child.poll() is None:
-        try:
-            peak = max(peak, watched.memory_info().rss)
-        except psutil.NoSuchProcess:
-            break
-        time.sleep(0.02)
-    assert child.wait() == 0
-    return time.perf_counter() - start, peak / 2**20
+    return measured(["runner", *overrides])
 
 
 if __name__ == "__main__":

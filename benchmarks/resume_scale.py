@@ -6,16 +6,11 @@ Both parts are processes of their own, as a user would start them. The second is
 import argparse
 import json
 import signal
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import psutil
-
 from benchmarks.echo_scale import write_prompts
+from benchmarks.watched import Watched
 
 
 def main(*, prompts: int) -> None:
@@ -25,40 +20,21 @@ def main(*, prompts: int) -> None:
         outcomes = folder / "outcomes.jsonl"
         overrides = ["provider=echo", "prompts=file", f"prompts.path={path}", f"hydra.run.dir={folder}"]
         overrides += ["batch.size=64", f"tracking.uri=sqlite:///{scratch}/mlflow.db"]
-        first = _Watched([sys.executable, "-m", "runner", *overrides])
+        first = Watched(["runner", *overrides])
         half = path.stat().st_size * 2  # a line of outcome is some four times its prompt's
         first.watch(until=lambda: _size(outcomes) > half)
         first.process.send_signal(signal.SIGKILL)
         first.process.wait()
         kept = _lines(outcomes)
         print(f"killed after {first.seconds:.0f} s with {kept:,} of {prompts:,} outcomes; peak {first.peak_mb:.0f} MiB")
-        before, second = _size(outcomes), _Watched([sys.executable, "-m", "runner.resume", str(folder)])
+        before, second = _size(outcomes), Watched(["runner.resume", str(folder)])
         second.watch(until=lambda: _size(outcomes) > before)
         print(f"resumed: first new outcome after {second.seconds:.1f} s")
-        second.watch(until=lambda: False)
+        second.watch()
         assert second.process.wait() == 0
         print(f"finished after {second.seconds:.0f} s; peak {second.peak_mb:.0f} MiB")
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         assert summary["metrics"]["completed_prompts"] == prompts == _lines(outcomes)
-
-
-class _Watched:
-    """A process with its wall seconds and its peak resident size."""
-
-    def __init__(self, command: list[str]) -> None:
-        self._start, self.peak_mb = time.perf_counter(), 0.0
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        self._memory = psutil.Process(self.process.pid)
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self._start
-
-    def watch(self, *, until: Callable[[], bool]) -> None:
-        """Look at the memory until the condition holds or the process has ended."""
-        while self.process.poll() is None and not until():
-            self.peak_mb = max(self.peak_mb, self._memory.memory_info().rss / 2**20)
-            time.sleep(0.02)
 
 
 def _size(path: Path) -> int:
