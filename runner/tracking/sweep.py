@@ -1,7 +1,7 @@
 """The parent run of a sweep: made by whichever job comes first, ended with the comparison."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from filelock import FileLock
 
 from runner.config import RunConfig
 from runner.runfiles import Status, Tracked, read_tracked
-from runner.tracking.store import Store, find_or_create_run, log_table, open_store, set_tags, store_errors
+from runner.tracking.store import Store, find_or_create_run, log_points, log_table, open_store, set_tags, store_errors
 
 PARENT = "sweep.json"
 
@@ -62,17 +62,9 @@ def finish(directory: Path, story: Story, *, status: Status) -> Tracked | None:
         set_tags(store, run_id, {"mlflow.note.content": story.note})
         for file, folder in story.files:
             store.client.log_artifact(run_id, str(file), folder or None)
-        _log_metrics(store, run_id, story.curves)
+        log_points(store, run_id, story.curves)
         for job, values in story.metrics.items():
             if tracked := read_tracked(job):
-                _log_metrics(store, tracked.run_id, [(name, 0, value) for name, value in values.items()])
+                log_points(store, tracked.run_id, [(name, 0, value) for name, value in values.items()])
         store.client.set_terminated(run_id, status)
     return Tracked(uri=store.uri, experiment_id=store.experiment_id, run_id=run_id)
-
-
-def _log_metrics(store: Store, run_id: str, points: Iterable[tuple[str, int, float]]) -> None:
-    """Write points with a time that is always the same: written again, they are the same points."""
-    from mlflow.entities import Metric
-
-    began_ms = store.client.get_run(run_id).info.start_time
-    store.client.log_batch(run_id, metrics=[Metric(name, value, began_ms, step) for name, step, value in points])
