@@ -190,7 +190,8 @@ def test_the_parents_description_is_the_comparison(page: Page, shown: Shown):
     page.get_by_text("Show more").click()
     expect(description.get_by_role("cell", name="reference", exact=True)).to_be_visible()
     expect(description.get_by_text("Reference: run 0")).to_be_visible()
-    expect(page.get_by_role("link", name=" static ").first).to_be_visible()
+    for run in compared(shown.folder)["runs"]:
+        expect(page.locator(f"a[href$='{run['mlflow_run_id']}']")).to_be_visible()
     save(page, "mlflow.png", end=page.get_by_text("Metrics (").bounding_box()["y"])
 
 
@@ -220,7 +221,7 @@ def test_the_page_of_a_comparison_marks_what_differs_and_asks_for_nothing(page: 
     assert re.search(r"\S", marked.first.inner_text())
     for picture in page.locator("#pictures img").all():
         expect(picture).not_to_have_js_property("naturalWidth", 0)
-    start, last = page.locator("#texts").bounding_box(), page.locator("article").nth(1).bounding_box()
+    start, last = page.locator("#texts").bounding_box(), page.locator("#texts article").nth(1).bounding_box()
     save(page, "comparison.png", start=start["y"], end=last["y"] + last["height"])
     assert {url for url in asked if not url.startswith("data:")} == {(sweep / "comparison.html").as_uri()}
     assert not said
