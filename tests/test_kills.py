@@ -43,16 +43,14 @@ class Processes:
                 cwd=self.folder, env=environment, stdout=subprocess.DEVNULL, stderr=errors,
             )  # fmt: skip
 
-    def kill(self, process: "subprocess.Popen[bytes]", requests: range | None) -> None:
-        """Kill it a few milliseconds after one of its requests, or, without `requests`, at any moment from its start."""
+    def kill(self, process: "subprocess.Popen[bytes]", requests: range, *, at_any_moment: bool = False) -> None:
+        """Kill it a few milliseconds after one of its requests, or at any moment from its start if that comes first."""
         began, asked = time.monotonic(), len(self.server.asked)
-        if requests is None:
-            time.sleep(self.random.uniform(0, START_UP_S))
-        else:
-            after = asked + self.random.choice(requests)
-            while len(self.server.asked) < after and process.poll() is None:
-                time.sleep(0.001)
-            time.sleep(self.random.uniform(0, 0.06))
+        until = began + (self.random.uniform(0, START_UP_S) if at_any_moment else 120)
+        after = asked + self.random.choice(requests)
+        while len(self.server.asked) < after and time.monotonic() < until and process.poll() is None:
+            time.sleep(0.001)
+        time.sleep(self.random.uniform(0, 0.06))
         assert process.poll() is None, f"it ended by itself: {(self.folder / 'stderr.txt').read_text()}"
         process.kill()
         process.wait()
@@ -93,7 +91,7 @@ def test_a_run_that_is_killed_again_and_again_has_one_answer_a_prompt_and_asks_f
             done, before = set(completed(processes.run)), len(server.asked)
             process = processes.start("runner.resume", "run")
             if kill < kills:
-                processes.kill(process, None if processes.random.random() < 0.2 else requests)
+                processes.kill(process, requests, at_any_moment=processes.random.random() < 0.2)
             else:
                 began = time.monotonic()
                 assert process.wait(120) == 0, (tmp_path / "stderr.txt").read_text()
