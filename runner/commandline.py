@@ -117,6 +117,8 @@ def _compose(job: Callable[[DictConfig], None]) -> None:
     with hydra_errors_raised():
         try:
             hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")(job)()
+        except MissingConfigException:  # an OSError too, with its own answer
+            raise
         except OSError as error:  # jobs keep theirs: it is Hydra's, making the run's folder
             raise ConfigError(
                 f"the run's folder {error.filename} cannot be made: {error.strerror}: set hydra.run.dir (of a sweep: "

@@ -115,12 +115,12 @@ def test_a_resumed_run_is_the_same_mlflow_run_and_forgets_its_error(tracked: Com
     with OpenAIServer(fault=refuse) as service:
         overrides = [f"provider.base_url={service.url}/v1", "provider.api_key_env=null", "limits.max_failures=5"]
         with pytest.raises(TooManyFailuresError, match=r"limits\.max_failures=5; the last .* not today"):
-            app.run(tracked("provider=openai", "name=again", *overrides), tmp_path)
-        (run,) = runs(client, "again")
+            app.run(tracked("provider=openai", "name=refused", *overrides), tmp_path)
+        (run,) = runs(client, "refused")
         assert (run.info.status, run.data.tags["error.type"]) == ("FAILED", "TooManyFailuresError")
         service.fault = lambda *_: None
         app.resume(tmp_path)
-    (run,) = runs(client, "again")
+    (run,) = runs(client, "refused")
     assert run.info.status == "FINISHED"
     assert "error.type" not in run.data.tags
     assert run.data.metrics["completed_prompts"] == 64
