@@ -1,7 +1,7 @@
 """One experiment: prompts in, a record out. Knows no Hydra: it is handed a checked configuration and a folder."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -24,10 +24,18 @@ def run(
     config: RunConfig,
     output_dir: Path,
     *,
+    asked: Sequence[str] = (),
     sweep_dir: Path | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> Summary:
     """Execute one configuration and leave its record in `output_dir` and in MLflow.
+
+    Args:
+        config: what to run.
+        output_dir: the run's own folder.
+        asked: what else tells the run from others, added to its name in MLflow: provider, model, mode and size.
+        sweep_dir: the sweep's folder, for a job of one.
+        tags: further tags for MLflow.
 
     Raises:
         RequestError: the request was wrong; nothing was generated.
@@ -38,7 +46,7 @@ def run(
         prompts = load_prompts(config.prompts)
         task = _prepare(config, prompts.prompts, output_dir)
         with Journal(output_dir) as journal:
-            _write_beginning(task, prompts, sweep_dir, tags or {})
+            _write_beginning(task, prompts, asked=asked, sweep_dir=sweep_dir, tags=tags or {})
             return execute(task, journal, frozenset())
 
 
@@ -74,11 +82,14 @@ def _prepare(config: RunConfig, prompts: PackedPrompts, directory: Path) -> Task
     return Task(config=config, prompts=prompts, provider=provider, calls=calls, directory=directory, stop=stop)
 
 
-def _write_beginning(task: Task, prompts: PromptSet, sweep_dir: Path | None, tags: Mapping[str, str]) -> None:
+def _write_beginning(
+    task: Task, prompts: PromptSet, *, asked: Sequence[str], sweep_dir: Path | None, tags: Mapping[str, str]
+) -> None:
     runfiles.write_config(task.directory, task.config)
     write_prompts(task.directory, prompts.prompts)
     origin = Origin(
         key=uuid4().hex,
+        name=", ".join([task.config.label, *asked]),
         config=task.config.model_dump(mode="json", by_alias=True),
         prompts={
             "name": prompts.name,

@@ -38,6 +38,10 @@ log = logging.getLogger(__name__)
 OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(3), use_cache=True, replace=True)
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
+_LABEL = ("provider", "model", "model.id", "batch", "batch.mode", "batch.size")
+"""Overrides that a configuration's label already tells."""
+_FILED = ("name", "experiment", "tracking")
+"""What does not change a run: where it is filed."""
 _SECRET = re.compile(
     r"^[+~]*(?P<key>[\w.@/:]*?(?<![a-z])(api_?key|key|token|secret|password|credentials?))=", re.IGNORECASE
 )
@@ -159,11 +163,22 @@ def _run(cfg: DictConfig, directory: Path) -> int:
     summary = app.run(
         config,
         directory,
+        asked=_asked(job.overrides.task),
         sweep_dir=Path(job.sweep.dir).absolute() if in_sweep else None,
         tags={"hydra.overrides": " ".join(job.overrides.task)}
         | ({"hydra.job.num": str(job.job.num)} if in_sweep else {}),
     )
     return summary.exit_code
+
+
+def _asked(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides that make a run what it is and do not stand in its label: by them a sweep's jobs differ."""
+    keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    return [
+        override
+        for override, key in zip(overrides, keys, strict=True)
+        if key not in _LABEL and key.partition(".")[0] not in _FILED
+    ]
 
 
 def compose_config(arguments: Sequence[str], *, config_dir: str | None = None) -> RunConfig:

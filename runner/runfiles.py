@@ -45,6 +45,7 @@ class Origin:
 
     Attributes:
         key: the run's own id, which MLflow keeps as a tag: by it a run is found again and never told twice.
+        name: what MLflow calls it, to tell it from others in a list; not unique.
         config: the resolved configuration.
         prompts: name, source, sha256 and count of the prompt set; `file_sha256` of the file that it came from, if any.
         tags: further tags, such as Hydra's overrides.
@@ -53,6 +54,7 @@ class Origin:
     """
 
     key: str
+    name: str
     config: Mapping[str, Any]
     prompts: Mapping[str, Any]
     tags: Mapping[str, str]

@@ -99,6 +99,20 @@ def test_a_sweep_is_a_parent_with_its_jobs_and_ends_with_their_comparison(
     assert {run.data.tags["hydra.job.num"] for run in children} == {"0", "1", "2"}
 
 
+def test_jobs_of_a_sweep_are_told_apart_by_their_names_in_mlflow(run_command: Runner, store: str):
+    done = run_command(
+        "-m", "provider=echo", "batch.size=2", "generation.max_tokens=3,5", "name=named", "repeat=2", track=True
+    )
+    assert done.returncode == 0, done.stderr
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("named")
+    assert experiment is not None
+    assert sorted(str(run.info.run_name) for run in client.search_runs([experiment.experiment_id])) == [
+        *(f"echo concurrent 2, repeat={time}, generation.max_tokens={most}" for time in (1, 2) for most in (3, 5)),
+        "sweep of named",
+    ]
+
+
 def test_repeats_of_a_job_are_one_row(run_command: Runner, tmp_path: Path):
     done = run_command("-m", "provider=echo", "batch.size=1,4", "repeat=2", "hydra.sweep.dir=s")
     assert done.returncode == 0, done.stderr

@@ -41,7 +41,7 @@ def open_run(directory: Path) -> tuple[Store, str]:
     tags["runner.directory"] = str(directory.absolute())
     if origin.sweep_dir is not None:
         tags["mlflow.parentRunId"] = sweep.join(Path(origin.sweep_dir), store, config)
-    run_id = find_or_create_run(store, origin.key, config.label, tags)
+    run_id = find_or_create_run(store, origin.key, origin.name, tags)
     store.client.update_run(run_id, status="RUNNING")
     _log_params(store, run_id, config)
     _log_dataset(store, run_id, origin)

@@ -28,6 +28,7 @@ _MLFLOW_SETTINGS = {
 KEY_TAG = "runner.key"
 """The tag by which a run's folder is found again among MLflow's runs."""
 _LONGEST_MESSAGE = 200
+_LONGEST_NAME = 250
 _LONGEST_VALUE = 6000
 """MLflow's limit for params and tags; config.yaml has long values whole."""
 
@@ -94,7 +95,7 @@ def find_or_create_run(store: Store, key: str, name: str, tags: Mapping[str, str
         return str(found[0].info.run_id)
     origin = {"mlflow.source.name": "python -m runner", "mlflow.source.type": "LOCAL", "mlflow.user": _user()}
     run = store.client.create_run(
-        store.experiment_id, run_name=name, tags=_cut_values({KEY_TAG: key} | origin | dict(tags))
+        store.experiment_id, run_name=name[:_LONGEST_NAME], tags=_cut_values({KEY_TAG: key} | origin | dict(tags))
     )
     return str(run.info.run_id)
 
