@@ -166,11 +166,11 @@ class Paced:
             async with asyncio.timeout(self._limits.timeout_s):
                 outcomes = await send()
         except TimeoutError:
-            self._budget.charge(reserved)  # it may have been generated all the same, and billed
+            self._budget.charge(reserved)
             message = f"no answer within limits.timeout_s={self._limits.timeout_s}"
             raise CallError("Timeout", message, retryable=True) from None
         except CallError as error:
-            if error.may_be_billed:
+            if not error.unbilled:
                 self._budget.charge(reserved)
             raise
         finally:

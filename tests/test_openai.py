@@ -301,7 +301,20 @@ def test_the_budget_stops_before_the_request_that_would_pass_it(hosted: Any, tmp
     assert len(server.asked) == metrics["completed_prompts"], "what was sent is what was kept"
 
 
-@pytest.mark.parametrize("fault", [{"hang": 5}, {"cut": 1}])
+_NO_USAGE = b'{"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": "stop"}]}'
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"hang": 5},
+        {"cut": 1},
+        {"raw": b"data: " + _NO_USAGE + b"\n\ndata: [DONE]\n\n"},
+        {"raw": b"data: {}\n\n"},
+        {"raw": b"data: {,\n\n"},
+    ],
+    ids=["timeout", "cut", "no-usage", "no-choices", "no-json"],
+)
 def test_an_attempt_whose_answer_was_lost_counts_against_the_budget(fault: dict[str, Any], hosted: Any):
     price = "model.price={input_usd_per_million: 1000, output_usd_per_million: 1000}"
     limits = ("limits.max_cost_usd=0.02", "limits.timeout_s=0.3")  # one request: $0.015 at most
@@ -309,7 +322,7 @@ def test_an_attempt_whose_answer_was_lost_counts_against_the_budget(fault: dict[
         OpenAIServer(fault=lambda *_: fault) as server,
         pytest.raises(BudgetError, match=r"\$0\.015000 are spent"),
     ):
-        generate(hosted(server, price, "generation.max_tokens=10", *limits), prompts("a b c"))
+        generate(hosted(server, price, "generation.max_tokens=10", "batch.size=1", *limits), prompts("a b c", "d e f"))
     assert len(server.asked) == 1
 
 

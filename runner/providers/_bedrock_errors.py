@@ -27,7 +27,7 @@ def call_errors(where: str) -> Iterator[None]:
     except (exceptions.BotoCoreError, urllib3.exceptions.HTTPError) as error:
         raise _transport_error(error) from error
     except unreadable as error:
-        raise CallError("UnreadableAnswer", first_line(error), retryable=True, may_be_billed=True) from error
+        raise CallError("UnreadableAnswer", first_line(error), retryable=True) from error
 
 
 def _transport_error(error: Exception) -> CallError:
@@ -37,11 +37,13 @@ def _transport_error(error: Exception) -> CallError:
 
     kind, message = type(error).__name__, first_line(error)
     if isinstance(error, sdk.SSLError):
-        return CallError(kind, f"{message}: check provider.endpoint_url and AWS_CA_BUNDLE", fatal=True)
+        return CallError(kind, f"{message}: check provider.endpoint_url and AWS_CA_BUNDLE", fatal=True, unbilled=True)
     if isinstance(error, sdk.ConnectionError):
-        return CallError(UNREACHABLE, f"{message}: check provider.region and the network", retryable=True)
+        return CallError(
+            UNREACHABLE, f"{message}: check provider.region and the network", retryable=True, unbilled=True
+        )
     if isinstance(error, sdk.HTTPClientError | urllib3.exceptions.HTTPError):
-        return CallError(kind, message, retryable=True, may_be_billed=True)
+        return CallError(kind, message, retryable=True)
     unusable = (
         sdk.NoCredentialsError,
         sdk.PartialCredentialsError,
@@ -51,7 +53,7 @@ def _transport_error(error: Exception) -> CallError:
         sdk.NoRegionError,
         sdk.InvalidEndpointConfigurationError,
     )
-    return CallError(kind, message, fatal=isinstance(error, unusable))
+    return CallError(kind, message, fatal=isinstance(error, unusable), unbilled=True)
 
 
 def first_line(error: Exception) -> str:
@@ -130,6 +132,7 @@ def _verdict(response: Mapping[str, Any], where: str) -> CallError:
         retryable=found.retryable,
         fatal=found.fatal,
         throttled=found.throttled,
+        unbilled="HTTPStatusCode" in metadata,
         retry_after_s=_seconds(metadata.get("HTTPHeaders", {}).get("retry-after")),
     )
 

@@ -31,17 +31,23 @@ def call_errors(model_id: str) -> Iterator[None]:
     except openai.APIConnectionError as error:
         raise _connection(error) from error
     except (httpx2.HTTPError, openai.APIError) as error:  # in the middle of a stream the SDK lets the first through
-        lost = isinstance(error, httpx2.HTTPError)
-        raise CallError(type(error).__name__, _first_line(error), retryable=True, may_be_billed=lost) from error
+        raise CallError(type(error).__name__, _first_line(error), retryable=True) from error
     except UnicodeEncodeError as error:
-        raise CallError(UNSENDABLE, no_utf8(error)) from error
+        raise CallError(UNSENDABLE, no_utf8(error), unbilled=True) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CallError(
             type(error).__name__, f"the answer is not JSON: {_first_line(error)}", retryable=True
         ) from error
     except aiohttp.ClientError as error:  # an answer that is not HTTP: the SDK's client lets it through
         raise CallError(type(error).__name__, "the answer is not HTTP", retryable=True) from error
-    except (AttributeError, TypeError) as error:  # an answer that is no object of the API: HTML, say
+
+
+@contextmanager
+def shape_errors() -> Iterator[None]:
+    """Raise CallError where an answer lacks what the API promises (HTML, say). For code that only reads an answer."""
+    try:
+        yield
+    except (AttributeError, TypeError) as error:
         said = f"the answer is no object of the API ({_first_line(error)}): check the provider's address"
         raise CallError("MalformedAnswer", said, retryable=True) from error
 
@@ -50,15 +56,20 @@ def _status(error: Any, model_id: str) -> CallError:
     status: int = error.status_code
     kind = type(error).__name__
     if error.code in _QUOTA or error.type in _QUOTA:
-        return CallError(kind, f"{status} {error.code}: the quota is used up: {_said(error)}", fatal=True)
+        return CallError(
+            kind, f"{status} {error.code}: the quota is used up: {_said(error)}", fatal=True, unbilled=True
+        )
     if status in _FATAL:
-        return CallError(kind, f"{status} for model.id={model_id!r}: {_FATAL[status]}. {_said(error)}", fatal=True)
+        return CallError(
+            kind, f"{status} for model.id={model_id!r}: {_FATAL[status]}. {_said(error)}", fatal=True, unbilled=True
+        )
     retryable = error.response.headers.get("x-should-retry") == "true" or status in _RETRYABLE or status >= 500
     return CallError(
         kind,
         f"{status}: {_said(error)}",
         retryable=retryable,
         throttled=status == 429,
+        unbilled=True,
         retry_after_s=_retry_after_s(error.response.headers),
     )
 
@@ -70,14 +81,14 @@ def _connection(error: Any) -> CallError:
             message = (
                 f"TLS: {_first_line(cause)}: check the address's certificate (SSL_CERT_FILE names your own authority)"
             )
-            return CallError("TLSError", message, fatal=True)
+            return CallError("TLSError", message, fatal=True, unbilled=True)
         if _was_reached(cause):
             said = f"{host} closed the connection before its answer was whole"
-            return CallError("ConnectionLost", said, retryable=True, may_be_billed=True)
+            return CallError("ConnectionLost", said, retryable=True)
     message = (
         f"cannot reach {host}: {_first_line(error.__cause__ or error)}: check the provider's address and the network"
     )
-    return CallError(UNREACHABLE, message, retryable=True)
+    return CallError(UNREACHABLE, message, retryable=True, unbilled=True)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -151,4 +151,4 @@ def _finish(reason: str | None) -> FinishReason:
 
 def _cut() -> CallError:
     said = "the answer ended without a finish reason: the connection was cut"
-    return CallError("StreamCut", said, retryable=True, may_be_billed=True)
+    return CallError("StreamCut", said, retryable=True)

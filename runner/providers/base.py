@@ -154,7 +154,8 @@ class CallError(Exception):
         retryable: asking again may help.
         fatal: no other request will be answered either, until a person changes something; `message` says what.
         throttled: the service asked for fewer requests, from everyone.
-        may_be_billed: the answer was lost on its way: it may have been generated all the same.
+        unbilled: it is certain that nothing was generated: the service was not reached, or answered with an error.
+            Of any other call the answer may have been generated, and be billed.
         refuses_lists: the service takes no list of prompts in one request, whatever the prompts.
         retry_after_s: how long the service asked to wait.
     """
@@ -167,14 +168,14 @@ class CallError(Exception):
         retryable: bool = False,
         fatal: bool = False,
         throttled: bool = False,
-        may_be_billed: bool = False,
+        unbilled: bool = False,
         refuses_lists: bool = False,
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(f"{kind}: {message}")
         self.kind, self.message = kind, message
         self.retryable, self.fatal, self.throttled = retryable, fatal, throttled
-        self.may_be_billed, self.refuses_lists = may_be_billed, refuses_lists
+        self.unbilled, self.refuses_lists = unbilled, refuses_lists
         self.retry_after_s = retry_after_s
 
 

@@ -16,7 +16,7 @@ from pydantic import validate_call
 
 from runner.config import STRICT, BatchMode, GenerationParams, ModelConfig, NonEmptyStr
 from runner.errors import ConfigError, MissingPackageError
-from runner.providers._openai_errors import call_errors
+from runner.providers._openai_errors import call_errors, shape_errors
 from runner.providers._openai_streams import Answer, read_choices, read_responses, share
 from runner.providers.base import CallError, ModelInfo
 from runner.records import Completion, Outcome, Prompt, Stopwatch, Timing, Usage
@@ -139,7 +139,7 @@ class OpenAIProvider:
             async with self:
                 return [_model_info(model) async for model in self._ready.models.list()]
 
-        with call_errors(self._model.id):
+        with call_errors(self._model.id), shape_errors():
             return sorted(asyncio.run(ask()), key=lambda model: model.id)
 
     async def generate(self, prompt: Prompt, params: GenerationParams) -> Sequence[Outcome]:
@@ -173,7 +173,8 @@ class OpenAIProvider:
         if self._prediction is not None:
             body["prediction"] = {"type": "content", "content": self._prediction}
         chunks = await self._open(self._ready.chat.completions.create, body)
-        return await read_choices(chunks, watch, text=_chat_text, streamed=self._stream, count=params.n)
+        with shape_errors():
+            return await read_choices(chunks, watch, text=_chat_text, streamed=self._stream, count=params.n)
 
     async def _complete(self, prompt: Prompt, params: GenerationParams, watch: Stopwatch) -> Sequence[Answer]:
         return await self._complete_texts(prompt.text, params, watch)
@@ -184,7 +185,8 @@ class OpenAIProvider:
         body = {"prompt": texts, "max_tokens": params.max_tokens, **self._sampling(params)}
         chunks = await self._open(self._ready.completions.create, body)
         count = params.n * (1 if isinstance(texts, str) else len(texts))
-        return await read_choices(chunks, watch, text=_completion_text, streamed=self._stream, count=count)
+        with shape_errors():
+            return await read_choices(chunks, watch, text=_completion_text, streamed=self._stream, count=count)
 
     async def _respond(self, prompt: Prompt, params: GenerationParams, watch: Stopwatch) -> Sequence[Answer]:
         body: dict[str, Any] = {"input": _messages(prompt), "max_output_tokens": params.max_tokens, "store": False}
@@ -192,7 +194,8 @@ class OpenAIProvider:
         if self._reasoning_effort is not None:
             body["reasoning"] = {"effort": self._reasoning_effort}
         events = await self._open(self._ready.responses.create, body, usage_option=False)
-        return await read_responses(events, watch, streamed=self._stream)
+        with shape_errors():
+            return await read_responses(events, watch, streamed=self._stream)
 
     async def _open(self, create: Callable[..., Any], body: dict[str, Any], *, usage_option: bool = True) -> Any:
         if self._service_tier is not None:
