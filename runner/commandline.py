@@ -4,40 +4,32 @@ What a command line can get wrong ends in one message and an exit code: 0 done, 
 interrupted.
 """
 
-import argparse
 import contextlib
 import logging
-import logging.config
-import os
 import re
 import secrets
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import hydra
-import yaml
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
-from runner import display, runfiles
-from runner.config import CONF_DIR, RunConfig, known_keys, parse, unknown_key
-from runner.errors import ConfigError, Interrupted, RecordError, RequestError, RunnerError, TrackingError
-
-if TYPE_CHECKING:
-    from runner.runfiles import Tracked
+from runner import display, hydra_errors, runfiles
+from runner.config import CONF_DIR, RunConfig, parse
+from runner.errors import ConfigError, Interrupted, RequestError, RunnerError
 
 log = logging.getLogger(__name__)
 
 OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(3), use_cache=True, replace=True)
 
-_FULL_ERROR = "HYDRA_FULL_ERROR"
 _LABEL = ("provider", "model", "model.id", "batch", "batch.mode", "batch.size")
 """Overrides that a configuration's label already tells."""
 _FILED = ("name", "experiment", "tracking")
@@ -81,32 +73,6 @@ def heed_termination() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def find_folder(run: str, tracking_uri: str | None) -> Path:
-    """Return the folder that RUN or SWEEP names: itself, or an MLflow run id.
-
-    Raises:
-        RequestError: there is no such run.
-    """
-    if Path(run).expanduser().is_dir():
-        return Path(run).expanduser().absolute()
-    from runner.tracking.address import sqlite_path
-
-    uri = tracking_uri or compose_config([]).tracking.uri
-    store = sqlite_path(uri) if uri else None
-    if uri is None or not re.fullmatch(r"[0-9a-f]{32}", run) or (store and not store.exists()):
-        raise RecordError(f"{run!r}: no such run or sweep (looked for the folder {Path(run).absolute()})")
-    from runner.tracking.find import folder_of
-
-    return folder_of(run, uri)
-
-
-def log_into(directory: Path) -> None:
-    """Log as a run does: our own messages on the terminal, everything in runner.log."""
-    settings = yaml.safe_load((CONF_DIR / "hydra" / "job_logging" / "runner.yaml").read_text(encoding="utf-8"))
-    settings["handlers"]["file"]["filename"] = str(directory / "runner.log")
-    logging.config.dictConfig(settings)
-
-
 class SweepWatch(Callback):
     """Tells this process where Hydra puts a sweep, for the jobs may run in others."""
 
@@ -118,20 +84,18 @@ class SweepWatch(Callback):
 
 
 def _compose(job: Callable[[DictConfig], None]) -> None:
-    with hydra_errors_raised():
+    with hydra_errors.raised():
         try:
             hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")(job)()
-        except MissingConfigException:  # an OSError too, with its own answer
+        except HydraException:  # some are OSErrors too
             raise
         except OSError as error:  # jobs keep theirs: it is Hydra's, making the run's folder
             raise ConfigError(
                 f"the run's folder {error.filename} cannot be made: {error.strerror}: set hydra.run.dir (of a sweep: "
                 "hydra.sweep.dir) to a place that can be written"
             ) from None
-        except ValueError as error:  # Hydra's answer to an option that is no text (batch=4); jobs raise none
-            raise ConfigError(
-                f"the command line cannot be read: {error}. A group takes one of its options: GROUP=OPTION"
-            ) from error
+        except ValueError as error:  # Hydra's answer to options that it cannot take; jobs raise none
+            raise ConfigError(f"the command line cannot be read: {hydra_errors.explain(error)}") from error
 
 
 def _job(cfg: DictConfig) -> int:
@@ -144,7 +108,7 @@ def _job(cfg: DictConfig) -> int:
         log.error("%s", error)  # noqa: TRY400 - a RunnerError is one message
         return error.exit_code
     except OmegaConfBaseException as error:
-        log.error("%s", explain_hydra(error))  # noqa: TRY400
+        log.error("%s", hydra_errors.explain(error))  # noqa: TRY400
         return RequestError.exit_code
     except Exception:
         log.exception("a defect, of the runner or of a library that it uses: see the traceback in runner.log")
@@ -184,29 +148,11 @@ def _asked(overrides: Sequence[str]) -> list[str]:
 def compose_config(arguments: Sequence[str], *, config_dir: str | None = None) -> RunConfig:
     """Compose and check one configuration without Hydra's folders and logs, for commands that run nothing."""
     refuse_secrets(arguments)
+    if config_dir and not Path(config_dir).is_dir():
+        raise ConfigError(f"--config-dir {config_dir!r}: there is no such folder")
     own = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
     with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3", job_name="runner"):
         return from_hydra(hydra.compose("config", [*arguments, *own]))
-
-
-def small_command(
-    name: str, doc: str, arguments: Sequence[str] | None, answer: Callable[[RunConfig, bool], None]
-) -> None:
-    """Run a command that only answers a question: compose what is asked, and answer it as a table or as JSON.
-
-    Args:
-        name: the module's, as in `python -m runner.NAME`.
-        doc: what --help says first.
-        arguments: the command line's; None is sys.argv's.
-        answer: is handed the configuration, and whether JSON is wanted.
-    """
-    parser = argparse.ArgumentParser(prog=f"python -m runner.{name}", description=doc)
-    parser.add_argument("overrides", nargs="*", help="as for python -m runner: KEY=VALUE, GROUP=OPTION")
-    parser.add_argument("--config-dir", help="a folder with options of your own")
-    parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
-    given = parser.parse_args(arguments)
-    with one_message():
-        answer(compose_config(given.overrides, config_dir=given.config_dir), given.json)
 
 
 def from_hydra(cfg: DictConfig) -> RunConfig:
@@ -221,24 +167,10 @@ def _finish_sweep(directory: Path, codes: Sequence[int], *, interrupted: bool) -
     ends = sweep.summaries(directory)
     if ends and any(ends):
         comparison, written = sweep.compare(directory)
-        tell_mlflow(lambda: sweep.tell(directory, comparison, written, interrupted=interrupted))
+        sweep.tell(directory, comparison, written, interrupted=interrupted)
     if not ends or (codes and all(code == RequestError.exit_code for code in codes)):
         return list(codes)
     return [end.exit_code if end else RunnerError.exit_code for end in ends]
-
-
-def tell_mlflow(tell: Callable[[], "Tracked | None"]) -> None:
-    """Tell MLflow of a comparison and print where it shows it; a store that is away costs a warning."""
-    from runner.tracking.address import page, ui_command
-
-    try:
-        tracked = tell()
-    except TrackingError as error:
-        log.warning("the comparison is not in MLflow: %s; python -m runner.compare SWEEP tells it later", error)
-        return
-    if tracked is not None:
-        display.print_line(f"Browse  {ui_command(tracked.uri)}")
-        display.print_line(f"        {page(tracked.uri, tracked.address)}")
 
 
 @contextlib.contextmanager
@@ -250,27 +182,13 @@ def one_message() -> Iterator[None]:
         display.say_error(str(error))
         sys.exit(error.exit_code)
     except (HydraException, OmegaConfBaseException) as error:
-        if os.environ.get(_FULL_ERROR) == "1":
+        if hydra_errors.are_wanted_whole():
             raise
-        display.say_error(explain_hydra(error))
+        display.say_error(hydra_errors.explain(error))
         sys.exit(RequestError.exit_code)
     except KeyboardInterrupt:
         display.say_error("interrupted")
         sys.exit(130)
-
-
-@contextlib.contextmanager
-def hydra_errors_raised() -> Iterator[None]:
-    """Let Hydra raise its exceptions instead of printing them and exiting with 1."""
-    before = os.environ.get(_FULL_ERROR)
-    os.environ[_FULL_ERROR] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_FULL_ERROR]
-        else:
-            os.environ[_FULL_ERROR] = before
 
 
 def refuse_secrets(arguments: Sequence[str]) -> None:
@@ -285,38 +203,3 @@ def refuse_secrets(arguments: Sequence[str]) -> None:
                 f"{found['key']}=... on the command line would be written to disk: put the secret into an environment "
                 "variable; where a provider takes one, KEY_env holds the variable's name"
             )
-
-
-def explain_hydra(error: Exception) -> str:
-    """Say in one message what Hydra or OmegaConf found: which key, which value, what to do."""
-    text = str(error).strip()
-    key = re.search(r"full_key: (\S+)", text)
-    first_line = text.partition("\n")[0]
-    if isinstance(error, MissingMandatoryValue):
-        return f"{key[1]} is needed: set {key[1]}=VALUE" if key else first_line
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        return _no_such_option(error.missing_cfg_file, error.options)
-    if found := re.match(r"Could not (?:override|append|delete).*?'(?P<key>[^'=]+)", text):
-        return _no_such_key(found["key"])
-    if key:
-        return f"{key[1]}: {first_line}"
-    kept = re.split(r"\n\s*Config search path:|\nSet the environment variable|\nSee https", text)[0]
-    return re.sub(r"\s*\n\s*", " ", kept)
-
-
-def _no_such_option(config: str, options: Sequence[str] | None) -> str:
-    group, _, option = config.removesuffix(".yaml").rpartition("/")
-    options = options or sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
-    return f"{group}={option!r}: there is no such option; {group!r} has: {', '.join(options)}"
-
-
-def _no_such_key(key: str) -> str:
-    value = next((given.partition("=")[2] for given in sys.argv if given.lstrip("+~").startswith(f"{key}=")), None)
-    was = "" if value is None else f" (its value was {value!r})"
-    section = key.rpartition(".")[0]
-    known = known_keys(section)
-    if section and not known:
-        return f"unknown key {key!r}{was}: python -m runner --cfg job shows the keys of {section!r}"
-    if not section and key in known:
-        return f"{key!r} is a section{was}: choose an option of it (python -m runner --help) or set one of its keys"
-    return unknown_key(key, known) + was

@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from runner import commandline, display
+from runner import commands, display
+from runner.commandline import one_message
 from runner.errors import RequestError
 
 _HELP = """\
@@ -42,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--tracking-uri", metavar="URI", help="the MLflow store that knows ids (else tracking.uri)")
     given = parser.parse_args(arguments)
-    with commandline.one_message():
-        named = [commandline.find_folder(name, given.tracking_uri) for name in given.runs]
-        reference = commandline.find_folder(given.reference, given.tracking_uri) if given.reference else None
+    with one_message():
+        named = [commands.find_folder(name, given.tracking_uri) for name in given.runs]
+        reference = commands.find_folder(given.reference, given.tracking_uri) if given.reference else None
         compare(named, reference=reference, output=given.output, as_json=given.json)
 
 
@@ -72,7 +73,7 @@ def compare(named: Sequence[Path], *, reference: Path | None, output: Path | Non
         if of_sweep and written:
             from runner import sweep
 
-            commandline.tell_mlflow(lambda: sweep.tell(named[0], comparison, written))
+            sweep.tell(named[0], comparison, written)
 
 
 def _one(found: Sequence[Path], name: Path) -> Path:

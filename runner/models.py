@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from runner import commandline, display
+from runner import commands, display
 from runner.config import RunConfig
 from runner.errors import AccessError, ConfigError
 from runner.providers.base import CallError, ModelInfo, ModelLister, build
@@ -27,7 +27,7 @@ def models(config: RunConfig) -> Sequence[ModelInfo]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """List what the command line asks for."""
-    commandline.small_command("models", str(__doc__), arguments, _print)
+    commands.small_command("models", str(__doc__), arguments, _print)
 
 
 def _print(config: RunConfig, as_json: bool) -> None:

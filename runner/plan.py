@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from runner import commandline, display
+from runner import commands, display
 from runner.config import RunConfig
 from runner.pacing import estimate_tokens
 from runner.pricing import price_of
@@ -67,7 +67,7 @@ def plan(config: RunConfig) -> Plan:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Plan what the command line asks for, and print it."""
-    commandline.small_command("plan", str(__doc__), arguments, _print)
+    commands.small_command("plan", str(__doc__), arguments, _print)
 
 
 def _print(config: RunConfig, as_json: bool) -> None:

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from runner import commandline, runfiles
+from runner import commands, runfiles
+from runner.commandline import heed_termination, one_message
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--tracking-uri", metavar="URI", help="the MLflow store that knows the id (default: tracking.uri)"
     )
     given = parser.parse_args(arguments)
-    with commandline.one_message():
-        commandline.heed_termination()
-        directory = commandline.find_folder(given.run, given.tracking_uri)
+    with one_message():
+        heed_termination()
+        directory = commands.find_folder(given.run, given.tracking_uri)
         _go_where_it_began(directory)
-        commandline.log_into(directory)
+        commands.log_into(directory)
         from runner import app  # here, so that --help and a wrong RUN answer at once
 
         sys.exit(app.resume(directory, keep_failures=given.keep_failures).exit_code)

@@ -1,17 +1,22 @@
 """A sweep at its end: its jobs compared on disk and on the terminal, and MLflow told of it."""
 
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from runner import runfiles
+from runner import display, runfiles
 from runner.comparison import files, overview
 from runner.comparison.build import Comparison, compare_folders
 from runner.comparison.files import Files
 from runner.comparison.runs import Run, sweep_folders
-from runner.runfiles import Status, Summary, Tracked
+from runner.errors import TrackingError
+from runner.runfiles import Status, Summary
 from runner.tracking import sweep as parent
+from runner.tracking.address import page, ui_command
 from runner.tracking.sweep import Story
+
+log = logging.getLogger(__name__)
 
 _CURVES = ("output_tokens_per_s", "prompts_per_s", "latency_p50_s")
 
@@ -29,21 +34,29 @@ def compare(directory: Path) -> tuple[Comparison, Files]:
     return comparison, written
 
 
-def tell(directory: Path, comparison: Comparison, written: Files, *, interrupted: bool = False) -> Tracked | None:
-    """Tell MLflow what came of a sweep; None if it has no parent run there.
+def tell(directory: Path, comparison: Comparison, written: Files, *, interrupted: bool = False) -> None:
+    """Tell MLflow what came of a sweep and print where it shows it; a store that is away costs a warning."""
+    try:
+        tracked = parent.finish(
+            directory, _story(comparison, written), status=_status(directory, interrupted=interrupted)
+        )
+    except TrackingError as error:
+        log.warning("the comparison is not in MLflow: %s; python -m runner.compare SWEEP tells it later", error)
+        return
+    if tracked is not None:
+        display.print_line(f"Browse  {ui_command(tracked.uri)}")
+        display.print_line(f"        {page(tracked.uri, tracked.address)}")
 
-    Raises:
-        TrackingError: the store cannot be used.
-    """
+
+def _story(comparison: Comparison, written: Files) -> Story:
     table = overview.speed_table(comparison, width=0)
-    story = Story(
+    return Story(
         note=overview.markdown(comparison),
         table=[dict(zip(table.columns, row, strict=True)) for row in table.rows],
         files=[(written.page, ""), (written.data, ""), *((plot, files.PLOTS) for plot in written.plots)],
         curves=list(_curves(comparison)),
         metrics=comparison.metrics,
     )
-    return parent.finish(directory, story, status=_status(directory, interrupted=interrupted))
 
 
 def _curves(comparison: Comparison) -> Iterator[tuple[str, int, float]]:

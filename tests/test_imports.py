@@ -21,14 +21,16 @@ LAYERS = [
     {"sweep"},
     {"execution"},
     {"app"},
+    {"hydra_errors"},
     {"commandline"},
+    {"commands"},
     {"plan", "models", "resume", "compare"},
     {"__main__"},
 ]
 OWNERS = {
     "mlflow": {"tracking.store", "tracking.run", "tracking.traces"},
-    "hydra": {"commandline"},
-    "omegaconf": {"commandline"},
+    "hydra": {"commandline", "hydra_errors"},
+    "omegaconf": {"commandline", "hydra_errors"},
     "torch": {"providers.transformers", "providers._causal_lm", "providers._embedded"},
     "transformers": {"providers.transformers", "providers._causal_lm", "providers._embedded"},
     "datasets": {"prompts"},
@@ -115,3 +117,9 @@ def test_a_dangerous_package_is_imported_by_its_owner_only(name: str):
 @pytest.mark.parametrize("name", sorted(modules()))
 def test_a_heavy_package_is_imported_where_it_is_needed_not_at_the_top(name: str):
     assert not {imported.partition(".")[0] for imported in imports(modules()[name], top_only=True)} & LAZY
+
+
+def test_the_readme_has_a_place_for_every_module():
+    tree = (ROOT.parent / "README.md").read_text(encoding="utf-8")
+    files = {path.name for path in ROOT.rglob("*.py") if path.name != "__init__.py"}
+    assert not [name for name in sorted(files) if name not in tree]
