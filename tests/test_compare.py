@@ -515,6 +515,26 @@ def test_a_job_that_left_nothing_is_a_row_with_dashes(write_run: Write, tmp_path
     assert "| 999 |" in markdown(comparison)
 
 
+def test_the_result_comes_first(write_run: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    rates = {1: 10.0, 4: 35.0, 16: 20.0}
+    for job, (size, rate) in enumerate(rates.items()):
+        texts = sentences(4, other_from=3 if size > 1 else 4)
+        write_run(f"sweep/{job}", texts, f"batch.size={size}", metrics={"output_tokens_per_s": rate})
+    compare.main([str(tmp_path / "sweep")])
+    said = "Fastest: run 1 (size 4, mode static), 35.0 output tokens/s, 3.50x run 0's; 75.0% of its answers are run 0's"
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert said in (tmp_path / "sweep" / "comparison.html").read_text().replace("&#39;", "'")
+
+
+def test_a_note_of_many_runs_keeps_its_alarms_and_says_how_many_rows_it_leaves_out(write_run: Write):
+    wrong = sentences(8) | {"0": sentences(8)["1"], "1": sentences(8)["0"]}
+    found = [write_run(f"r{n}", wrong if n else sentences(8), f"batch.size={n + 1}") for n in range(60)]
+    note = markdown(compare_folders(found))
+    assert len(note) < 8000, "what MLflow keeps of a tag"
+    assert note.startswith("**ALARM** run r1: the text of 2 prompts is exactly another")
+    assert re.search(r"\n\d+ more rows: see comparison\.html\n", note)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -64,6 +64,9 @@ def show(comparison: Comparison, files: Files | None, *, title: str) -> None:
     display.print_table(
         f"{title} (* best of its column)", speed_table.columns, speed_table.rows, text_columns=speed_table.text_columns
     )
+    if said := overview.headline(comparison):
+        display.print_line("")
+        display.print_line(textwrap.fill(said, overview.WIDTH, break_on_hyphens=False))
     for table in overview.text_tables(comparison):
         display.print_line("")
         display.print_table(table.title, table.columns, table.rows, text_columns=table.text_columns)

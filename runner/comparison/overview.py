@@ -1,7 +1,7 @@
 """A comparison as tables of texts: for the terminal (100 columns), a markdown note, the page. Knows no terminal."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor, log10
 from typing import Literal
 
@@ -16,6 +16,8 @@ WIDTH = 100
 MISSING = "-"
 _LONGEST_SETTING = 18
 _BEST = "*"
+_NOTED = 8
+"""Alarms, and notes, that a note in MLflow repeats."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,10 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     text_columns: int
     left_out: tuple[str, ...] = ()
+
+    def shortened(self, rows: int) -> "Table":
+        """Return the table's first rows."""
+        return replace(self, rows=self.rows[:rows])
 
     @property
     def markdown(self) -> str:
@@ -99,12 +105,47 @@ def text_tables(comparison: Comparison) -> list[Table]:
     return tables
 
 
-def markdown(comparison: Comparison) -> str:
-    """Return tables and notes for a note in MLflow."""
-    tables = [speed_table(comparison, width=0), *text_tables(comparison)]
-    parts = [f"**{table.title}**\n\n{table.markdown}" for table in tables]
-    parts += [f"- {'**ALARM** ' if note.level == 'alarm' else ''}{_escaped(note.text)}" for note in comparison.notes]
-    return "\n\n".join(parts[: len(tables)]) + "\n\n" + "\n".join(parts[len(tables) :]) + "\n"
+def headline(comparison: Comparison) -> str | None:
+    """Return what a reader wants to know first: the fastest configuration, and what became of its texts."""
+    measured = [row for row in comparison.rows if speed.THROUGHPUT in row.figures]
+    if len(measured) < 2:
+        return None
+    top = max(measured, key=lambda row: row.figures[speed.THROUGHPUT].median)
+    said = f"Fastest: {_named(comparison, top)}, {top.figures[speed.THROUGHPUT].median:,.1f} output tokens/s"
+    if top.speedup and top.reference:
+        said += f", {_speedup(top)} run {top.reference}'s"
+    texts = next((one.texts for one in comparison.compared if one.pair.run is top.runs[0] and one.texts), None)
+    if texts and top.reference and texts.exact_match_ratio is not None:
+        said += f"; {_ratio(texts.exact_match_ratio)} of its answers are run {top.reference}'s to the letter"
+    return said
+
+
+def markdown(comparison: Comparison, *, most: int = 7500) -> str:
+    """Return a note for MLflow: alarms and the result first, and as many rows as `most` characters hold."""
+    tables = [speed_table(comparison), *text_tables(comparison)]
+    rows = max(len(table.rows) for table in tables)
+    while len(note := _note(comparison, tables, rows)) > most and rows > 1:
+        rows //= 2
+    return note
+
+
+def _note(comparison: Comparison, tables: Sequence[Table], rows: int) -> str:
+    alarms = [f"**ALARM** {_escaped(note.text)}" for note in comparison.notes if note.level == "alarm"]
+    notes = [f"- {_escaped(note.text)}" for note in comparison.notes if note.level == "note"]
+    return "\n\n".join(
+        [
+            *_first(alarms, _NOTED, "alarms"),
+            *([f"**{_escaped(said)}**"] if (said := headline(comparison)) else []),
+            *(f"**{table.title}**\n\n{table.shortened(rows).markdown}" for table in tables),
+            *([f"{more} more rows: see comparison.html"] if (more := len(tables[0].rows) - rows) > 0 else []),
+            "\n".join(_first(notes, _NOTED, "notes")),
+        ]
+    )
+
+
+def _first(texts: Sequence[str], count: int, what: str) -> list[str]:
+    more = len(texts) - count
+    return [*texts[:count], *([f"{more} more {what}: see comparison.html"] if more > 0 else [])]
 
 
 def _text_table(title: str, found: Sequence[Compared], keys: dict[str, str]) -> Table:
@@ -133,6 +174,11 @@ def _text_table(title: str, found: Sequence[Compared], keys: dict[str, str]) -> 
         text_columns=len(text),
         left_out=tuple(left_out),
     )
+
+
+def _named(comparison: Comparison, row: Row) -> str:
+    keys = _shown_keys(comparison.runs)
+    return f"run {row.label} ({', '.join(f'{name} {_value(row.runs[0], key)}' for key, name in keys.items())})"
 
 
 def series_of(comparison: Comparison, run: Run) -> str:

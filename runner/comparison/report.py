@@ -67,6 +67,7 @@ def render(comparison: Comparison, pictures: Sequence[Picture], *, title: str) -
     page = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         title=visible(title),
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        headline=overview.headline(comparison),
         speed=overview.speed_table(comparison, width=0),
         texts=overview.text_tables(comparison),
         alarms=[note.text for note in comparison.notes if note.level == "alarm"],

@@ -29,8 +29,8 @@ KEY_TAG = "runner.key"
 """The tag by which a run's folder is found again among MLflow's runs."""
 _LONGEST_MESSAGE = 200
 _LONGEST_NAME = 250
-_LONGEST_VALUE = 6000
-"""MLflow's limit for params and tags; config.yaml has long values whole."""
+_LONGEST_PARAM, _LONGEST_TAG = 6000, 8000
+"""MLflow's limits; config.yaml has long values whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ def _cell(value: Any) -> Any:
 
 
 def _cut_values(tags: Mapping[str, str]) -> dict[str, str]:
-    return {name: cut(value) for name, value in tags.items()}
+    return {name: cut(value, _LONGEST_TAG) for name, value in tags.items()}
 
 
 def storable(text: str) -> str:
@@ -138,9 +138,9 @@ def storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
 
 
-def cut(value: str) -> str:
+def cut(value: str, most: int = _LONGEST_PARAM) -> str:
     """Return what MLflow can keep of a value."""
-    return value if len(value) <= _LONGEST_VALUE else value[: _LONGEST_VALUE - 1] + "…"
+    return value if len(value) <= most else value[: most - 1] + "…"
 
 
 def _mlflow() -> Any:
