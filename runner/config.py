@@ -1,7 +1,7 @@
 """Types and bounds of the configuration. YAML owns the values; nothing here has a default that a YAML could state."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -24,6 +24,13 @@ _PACKAGE = Path(__file__).resolve().parent
 CONF_DIR = next(path for path in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if path.is_dir())
 
 BatchMode = Literal["static", "continuous", "concurrent", "job"]
+SIZE_MEANS: Mapping[BatchMode, str] = {
+    "static": "prompts in one call",
+    "continuous": "sequences alive at once",
+    "concurrent": "requests in flight",
+    "job": "prompts per job file",
+}
+"""What `batch.size` counts in each mode."""
 NonEmptyStr = Annotated[str, StringConstraints(min_length=1)]
 STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
@@ -208,7 +215,7 @@ class RunConfig(_Section):
 
     def flat(self) -> dict[str, Any]:
         """Return every leaf under its dotted name, which is also its Hydra override."""
-        return dict(_leaves("", self.model_dump(by_alias=True)))
+        return dict(leaves(self.model_dump(by_alias=True)))
 
 
 def parse(raw: Mapping[str, Any]) -> RunConfig:
@@ -236,6 +243,15 @@ def explain(error: ValidationError, constructor: Mapping[str, Sequence[str]] | N
         subject, _, remedy = _explain_one(found, section, known).partition(": ")
         said.setdefault(subject, []).append(remedy)
     return "\n".join(f"{subject}: {', or '.join(remedies)}" for subject, remedies in said.items())
+
+
+def leaves(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every value that is no section, under its dotted name."""
+    for name, value in section.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def unknown_key(key: str, known: Sequence[str]) -> str:
@@ -291,9 +307,3 @@ def _join(section: str, name: str) -> str:
 
 def _lower_first(text: str) -> str:
     return text[:1].lower() + text[1:]
-
-
-def _leaves(prefix: str, value: Any) -> Sequence[tuple[str, Any]]:
-    if not isinstance(value, Mapping):
-        return [(prefix, value)]
-    return [leaf for name, inner in value.items() for leaf in _leaves(_join(prefix, name), inner)]

@@ -9,6 +9,7 @@ from runner.comparison import speed
 from runner.comparison.build import Comparison
 from runner.comparison.overview import series_of
 from runner.comparison.speed import Row, Spread
+from runner.config import SIZE_MEANS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,12 +24,6 @@ _STYLES: tuple[Mapping[str, Any], ...] = (
     {"color": "#4b5563", "marker": "P", "linestyle": (0, (8, 2))},
 )
 _SIZE_LABEL = "batch.size ({})"
-_UNIT_OF_SIZE = {
-    "static": "prompts in one call",
-    "continuous": "sequences alive at once",
-    "concurrent": "requests in flight",
-    "job": "prompts per job file",
-}
 _WORK = (
     ("prompt tokens", "#1d4ed8", ""),
     ("output tokens", "#93c5fd", "//"),
@@ -224,8 +219,8 @@ def _size_axis(axes: "Axes", rows: Sequence[Row]) -> dict[str, float]:
         places[size] = max(places.values(), default=-1.0) + 1.0
     axes.set_xticks(list(places.values()), list(places))
     axes.set_xlim(min(places.values(), default=0) - 0.4, max(places.values(), default=0) + 0.4)
-    modes = {str(row.runs[0].settings.get("batch.mode")) for row in rows}
-    unit = _UNIT_OF_SIZE.get(next(iter(modes)), "") if len(modes) == 1 else "its meaning depends on the mode"
+    modes: set[Any] = {row.runs[0].settings.get("batch.mode") for row in rows}
+    unit = SIZE_MEANS.get(next(iter(modes)), "") if len(modes) == 1 else "its meaning depends on the mode"
     axes.set_xlabel(_SIZE_LABEL.format(unit) if unit else "batch.size")
     return places
 

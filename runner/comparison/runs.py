@@ -1,7 +1,6 @@
 """A run as its folder tells it, and how a command's argument becomes folders. Reads files, compares nothing."""
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 
 from runner import runfiles
+from runner.config import leaves
 from runner.errors import RequestError
 from runner.journal import FILE_NAME, read_outcomes
 from runner.prompts import RECORD, read_prompts
@@ -147,7 +147,7 @@ def _load(folder: Path, label: str) -> Run:
     return Run(
         label=label,
         folder=folder,
-        settings=dict(_leaves(_config(folder))),
+        settings=dict(leaves(_config(folder))),
         facts=dict(_facts(folder)),
         summary=runfiles.read_summary(folder),
         prompts_sha256=hashlib.sha256(prompts.read_bytes()).hexdigest() if prompts.exists() else None,
@@ -163,20 +163,11 @@ def _config(folder: Path) -> Mapping[str, Any]:
 
 
 def _facts(folder: Path) -> Iterator[tuple[str, Any]]:
-    path = folder / runfiles.ENVIRONMENT
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known = runfiles.read_environment(folder)
     for section in ("provider", "packages", "git"):
-        for name, value in _leaves(known.get(section) or {}):
+        for name, value in leaves(known.get(section) or {}):
             if section != "git" or name == "commit":
                 yield f"{section}.{name}", value[:12] if section == "git" and value else value
-
-
-def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, inner in value.items():
-        if isinstance(inner, Mapping):
-            yield from _leaves(inner, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", inner
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:

@@ -1,6 +1,6 @@
 """What a run's page in the MLflow UI says first: what was run and what came out, in a few lines of Markdown."""
 
-from runner.config import RunConfig
+from runner.config import SIZE_MEANS, RunConfig
 from runner.display import format_metric
 from runner.runfiles import Origin, Summary
 
@@ -8,17 +8,12 @@ _SHOWN = (
     *("completed_prompts", "failed_prompts", "duration_s", "output_tokens_per_s", "prompts_per_s", "latency_p50_s"),
     *("latency_p95_s", "time_to_first_token_p50_s", "prompt_padding_ratio", "tail_wait_ratio", "cost_usd"),
 )
-_SIZES = {
-    "static": "prompts in one call",
-    "continuous": "sequences alive at once",
-    "concurrent": "requests in flight",
-    "job": "prompts per job file",
-}
 
 
 def run_note(config: RunConfig, origin: Origin, summary: Summary) -> str:
     """Return the note of a run that has ended."""
     count, batch, generation = origin.prompts["count"], config.batch, config.generation
+    means = f" ({SIZE_MEANS[batch.mode]})" if batch.mode else ""
     how = "greedy" if generation.temperature == 0 else f"temperature {generation.temperature}, seed {config.seed}"
     rows = "\n".join(
         f"| {name} | {format_metric(name, summary.metrics[name]).strip()} |"
@@ -27,8 +22,8 @@ def run_note(config: RunConfig, origin: Origin, summary: Summary) -> str:
     )
     why = f"\n\nIt ended early: {plain(summary.error['message'])}" if summary.error else ""
     return (
-        f"**{plain(config.model.id)}** on {config.provider.name}, mode {batch.mode}, `batch.size={batch.size}` "
-        f"({_SIZES[str(batch.mode)]}): {count} prompts of {plain(origin.prompts['name'])}, {how}, up to "
+        f"**{plain(config.model.id)}** on {config.provider.name}, mode {batch.mode}, `batch.size={batch.size}`"
+        f"{means}: {count} prompts of {plain(origin.prompts['name'])}, {how}, up to "
         f"{generation.max_tokens} new tokens.{why}\n\n| metric | value |\n|---|--:|\n{rows}"
     )
 
