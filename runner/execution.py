@@ -96,7 +96,7 @@ def _measure(task: Task, work: Work, journal: Journal) -> _Measured:
         duration_s = _generate(task, work, journal)
         peak_mb = memory.read_mb()
         _describe(task)  # again: by now the provider knows what answered
-    path = [(at, float(requests)) for at, requests in getattr(task.calls, "path", ())]
+    path = [(at, float(requests)) for at, requests in task.calls.path] if isinstance(task.calls, Paced) else []
     return _Measured(
         duration_s=duration_s,
         metrics={"load_s": load_s} | ({} if peak_mb is None else {"peak_memory_mb": peak_mb}),

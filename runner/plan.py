@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from runner import commands, display
+from runner.call import estimate_tokens
 from runner.config import RunConfig
-from runner.pacing import estimate_tokens
 from runner.pricing import price_of
 from runner.prompts import load_prompts
 from runner.providers.base import Provider, TokenCounter, build

@@ -14,6 +14,8 @@ LAYERS = [
     {"prompts", "environment", "runfiles", "journal", "pricing", "tracking.address"},
     {"providers.base", "providers._embedded", "providers._causal_lm"},
     {"providers"},
+    {"budget", "call"},
+    {"admission"},
     {"batching", "pacing"},
     {"metrics"},
     {"tracking.store", "tracking.traces", "tracking.sweep"},

@@ -180,7 +180,7 @@ def test_a_throttled_half_completes_and_nothing_is_sent_during_the_pause(hosted:
         return {"status": 429, "headers": {"Retry-After": "1"}, "body": {"error": {"message": "slow down"}}}
 
     with OpenAIServer(fault=half, first_token_s=0.02) as server:
-        found = completions(generate(hosted(server, "limits.max_attempts=20"), prompts(*map(str, range(12)))))
+        found = completions(generate(hosted(server), prompts(*map(str, range(12)))))
     assert len(found) == 12
     assert sum(done.attempts for done in found.values()) == len(server.asked)
     assert max(done.attempts for done in found.values()) > 1
@@ -317,10 +317,10 @@ _NO_USAGE = b'{"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reaso
 )
 def test_an_attempt_whose_answer_was_lost_counts_against_the_budget(fault: dict[str, Any], hosted: Any):
     price = "model.price={input_usd_per_million: 1000, output_usd_per_million: 1000}"
-    limits = ("limits.max_cost_usd=0.02", "limits.timeout_s=0.3")  # one request: $0.015 at most
+    limits = ("limits.max_cost_usd=0.06", "limits.timeout_s=0.3")  # one request: $0.047 at most
     with (
         OpenAIServer(fault=lambda *_: fault) as server,
-        pytest.raises(BudgetError, match=r"\$0\.015000 are spent"),
+        pytest.raises(BudgetError, match=r"\$0\.047000 are spent"),
     ):
         generate(hosted(server, price, "generation.max_tokens=10", "batch.size=1", *limits), prompts("a b c", "d e f"))
     assert len(server.asked) == 1
@@ -458,7 +458,7 @@ def test_auto_finds_what_the_service_takes_and_reports_its_path(hosted: Any, tmp
     server.fault = lambda *_: {"status": 429, "headers": {"retry-after-ms": "20"}} if server.open > 12 else None
     with server:
         summary = app.run(
-            hosted(server, "batch.size=auto", "limits.max_attempts=50", *_many(tmp_path, 300)),
+            hosted(server, "batch.size=auto", *_many(tmp_path, 300)),
             tmp_path / "out",
         )
     assert summary.metrics["completed_prompts"] == 300
