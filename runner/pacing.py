@@ -19,6 +19,7 @@ from runner.admission import Admission
 from runner.budget import Budget
 from runner.call import Call
 from runner.config import GenerationParams, LimitsConfig, RunConfig
+from runner.descriptors import connections_for
 from runner.errors import AccessError, ConfigError, ServiceError
 from runner.interrupts import Stop
 from runner.pricing import Price, price_of
@@ -213,13 +214,13 @@ def paced(provider: Provider, config: RunConfig, stop: Stop) -> Calls:
     """Wrap a provider whose mode sends requests; any other is returned as it is.
 
     Raises:
-        ConfigError: a limit is set that has no meaning for calls inside this process, or a budget without a price.
+        ConfigError: a limit is set that has no meaning for calls inside this process, a budget without a price, or more
+            requests in flight than this process may have connections.
     """
     sends = config.batch.mode == "concurrent" or (config.batch.mode == "static" and isinstance(provider, ListProvider))
     if sends and isinstance(provider, ConcurrentProvider | ListProvider):
         price = price_of(config.model, provider.price_list)
-        window = Window(_FIRST_WINDOW, config.batch.count) if config.batch.size == "auto" else None
-        return Paced(provider, config.model.id, config.limits, price, stop, window)
+        return Paced(provider, config.model.id, config.limits, price, stop, _window(provider, config))
     for name in ("requests_per_minute", "tokens_per_minute", "max_cost_usd"):
         if (value := getattr(config.limits, name)) is not None:
             raise ConfigError(
@@ -227,6 +228,13 @@ def paced(provider: Provider, config: RunConfig, stop: Stop) -> Calls:
                 "requests: leave it unset"
             )
     return provider
+
+
+def _window(provider: Provider, config: RunConfig) -> Window | None:
+    most = config.batch.count
+    if config.batch.mode == "concurrent" and not provider.is_local:
+        most = connections_for(config.batch)
+    return Window(_FIRST_WINDOW, most) if config.batch.size == "auto" else None
 
 
 def _of(state: tenacity.RetryCallState) -> tuple[Call, CallError]:

@@ -11,7 +11,7 @@ ROOT = Path(runner.__file__).parent
 LAYERS = [
     {"errors", "records", "window", "jsonl", "interrupts"},
     {"config"},
-    {"prompts", "environment", "runfiles", "journal", "pricing", "tracking.address"},
+    {"descriptors", "prompts", "environment", "runfiles", "journal", "pricing", "tracking.address"},
     {"providers.base", "providers._embedded", "providers._causal_lm"},
     {"providers"},
     {"budget", "call"},

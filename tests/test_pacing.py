@@ -4,6 +4,8 @@ import asyncio
 import itertools
 import logging
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -268,6 +270,32 @@ def test_a_window_that_is_not_full_learns_nothing():
         window.leave(window.enter(), answered=True)
     assert len(fill(window)) == 4
     assert len(fill(Window(4, 2))) == 2, "nor is it ever wider than it may be"
+
+
+def _limited(limit: str, url: str, folder: Path, *overrides: str) -> "subprocess.CompletedProcess[str]":
+    run = [sys.executable, "-m", "runner", "provider=openai", f"provider.base_url={url}/v1", "tracking=off"]
+    command = ["bash", "-c", f'ulimit {limit}; exec "$@"', "run", *run, *many(folder, 200)]
+    return subprocess.run([*command, *overrides], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.usefixtures("hosted")
+def test_a_batch_size_beyond_the_limit_of_open_files_is_refused(tmp_path: Path):
+    with OpenAIServer() as server:
+        done = _limited("-n 100", server.url, tmp_path, "batch.size=150")
+        assert not server.asked
+    assert done.returncode == 2, done.stderr
+    assert "batch.size=150" in done.stderr
+    assert "ulimit -n 214" in done.stderr
+
+
+@pytest.mark.usefixtures("hosted")
+@pytest.mark.parametrize(("limit", "size"), [("-S -n 100", "150"), ("-n 100", "auto")])
+def test_open_files_are_raised_as_far_as_they_may_and_auto_keeps_to_them(limit: str, size: str, tmp_path: Path):
+    with OpenAIServer(first_token_s=0.1, hold_until_open=150 if size == "150" else 0) as server:
+        done = _limited(limit, server.url, tmp_path, f"batch.size={size}")
+    assert done.returncode == 0, done.stderr
+    assert len(server.asked) == 200
+    assert server.most_open <= (150 if size == "150" else 36)
 
 
 def test_nothing_is_left_in_the_loop(hosted: Hosted):
