@@ -10,8 +10,8 @@ from runner.config import RunConfig, parse
 from runner.errors import RecordError
 from runner.execution import Task, execute
 from runner.interrupts import Stop
-from runner.journal import Journal, take_stock
-from runner.pacing import paced
+from runner.journal import Journal, read_all_outcomes, take_stock
+from runner.pacing import Paced, paced
 from runner.prompts import PackedPrompts, PromptSet, changes, file_sha256, load_prompts, read_prompts, write_prompts
 from runner.providers.base import build
 from runner.runfiles import Origin, Summary
@@ -71,6 +71,8 @@ def resume(directory: Path, *, keep_failures: bool = False) -> Summary:
         stock = take_stock(directory, choices=config.generation.n)
         done = stock.done | stock.failed if keep_failures else stock.done
         log.info("%d of %d prompts are done, %d failed before", len(stock.done), len(prompts), len(stock.failed))
+        if isinstance(task.calls, Paced):
+            task.calls.count(read_all_outcomes(directory))
         return execute(task, journal, done)
 
 

@@ -128,11 +128,19 @@ def read_outcomes(directory: Path) -> Iterator[Outcome]:
     """
     redone = _redone(directory / FILE_NAME)
     for number, record in _records(directory / FILE_NAME):
-        try:
-            if redone.get(record["prompt_id"], 0) <= record["segment"]:
-                yield _from_record(record)
-        except (ValueError, KeyError, TypeError) as error:
-            raise _not_an_outcome(directory / FILE_NAME, number, error) from None
+        outcome = _outcome(directory / FILE_NAME, number, record)
+        if redone.get(outcome.prompt_id, 0) <= outcome.segment:
+            yield outcome
+
+
+def read_all_outcomes(directory: Path) -> Iterator[Outcome]:
+    """Yield every outcome of the record, in order: those too that were tried again later, for they were paid for.
+
+    Raises:
+        JournalError: as for `read_outcomes`.
+    """
+    for number, record in _records(directory / FILE_NAME):
+        yield _outcome(directory / FILE_NAME, number, record)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,6 +284,13 @@ def to_record(outcome: Outcome) -> dict[str, Any]:
         "model": outcome.model,
         "error": error and {"type": error.type, "message": error.message, "retryable": error.retryable},
     }
+
+
+def _outcome(path: Path, number: int, record: dict[str, Any]) -> Outcome:
+    try:
+        return _from_record(record)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _not_an_outcome(path, number, error) from None
 
 
 def _from_record(record: dict[str, Any]) -> Outcome:

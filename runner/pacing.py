@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -82,6 +82,10 @@ class Paced:
     def path(self) -> Sequence[tuple[int, int]]:
         """How many requests were in flight, from how many answers on; empty where the mode decides."""
         return self._window.path if self._window else ()
+
+    def count(self, outcomes: Iterable[Outcome]) -> None:
+        """Count against the budget what was generated before; without a budget the outcomes are not even read."""
+        self._budget.count(outcomes)
 
     async def __aenter__(self) -> Self:
         if hasattr(self.provider, "__aenter__"):

@@ -19,6 +19,7 @@ from runner.call import estimate_tokens, most_tokens
 from runner.config import GenerationParams, RunConfig
 from runner.errors import AccessError, BudgetError, Interrupted, RunnerError, ServiceError
 from runner.interrupts import Stop
+from runner.journal import read_all_outcomes
 from runner.pacing import Paced, paced
 from runner.providers.base import CallError, build
 from runner.providers.echo import EchoProvider
@@ -217,6 +218,21 @@ def test_an_interrupt_ends_the_waiting_for_the_budget(hosted: Hosted):
         with pytest.raises(Interrupted):
             generate(hosted(server, *settings), numbered(4), stop=stop)
         assert len(server.asked) == 1
+
+
+def test_the_budget_counts_what_was_spent_before_a_resume(hosted: Hosted, tmp_path: Path):
+    texts = many(tmp_path, 100)  # $0.006 each, and $0.057 at most
+    settings = (DEAR, "generation.max_tokens=10", "batch.size=1", "limits.max_cost_usd=0.2", "name=budget")
+    with OpenAIServer() as server:
+        with pytest.raises(BudgetError):
+            app.run(hosted(server, *texts, *settings), tmp_path / "run")
+        sent = len(server.asked)
+        for _ in range(2):
+            with pytest.raises(BudgetError, match=r"\$0\.1\d* are spent"):
+                app.resume(tmp_path / "run")
+        assert len(server.asked) == sent, "there is no more room than there was"
+    usages = [outcome.usage for outcome in read_all_outcomes(tmp_path / "run") if isinstance(outcome, Completion)]
+    assert 0.14 < sum(usage.input_tokens + usage.output_tokens for usage in usages) / 1000 <= 0.2
 
 
 def test_the_most_that_a_request_may_cost_holds_for_any_language(hosted: Hosted):
