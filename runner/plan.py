@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from runner import commands, display
 from runner.call import estimate_tokens
 from runner.config import RunConfig
+from runner.interrupts import Stop
+from runner.pacing import paced
 from runner.pricing import price_of
 from runner.prompts import load_prompts
 from runner.providers.base import Provider, TokenCounter, build
@@ -32,6 +34,7 @@ class Plan:
     price: str | None
     least_cost_usd: float | None
     most_cost_usd: float | None
+    max_cost_usd: float | None
     most_time_s: float | None
 
 
@@ -44,6 +47,7 @@ def plan(config: RunConfig) -> Plan:
     prompts = load_prompts(config.prompts).prompts
     provider = build(config)
     mode = config.batch.mode or provider.default_mode
+    paced(provider, config.with_mode(mode), Stop())  # for what it refuses
     input_tokens, how = _input_tokens(provider, prompts)
     most_output = len(prompts) * config.generation.n * config.generation.max_tokens
     requests = math.ceil(len(prompts) / config.batch.count) if mode == "static" else len(prompts)
@@ -61,6 +65,7 @@ def plan(config: RunConfig) -> Plan:
         price=price.source if price else None,
         least_cost_usd=price.cost_usd(input_tokens, 0) if price else None,
         most_cost_usd=price.cost_usd(input_tokens, most_output) if price else None,
+        max_cost_usd=config.limits.max_cost_usd,
         most_time_s=_time_under_limits(config, requests, input_tokens + most_output),
     )
 
@@ -106,8 +111,17 @@ def _rows(plan: Plan) -> list[tuple[str, str]]:
         ("output tokens", f"up to {plan.most_output_tokens:,}"),
         ("cost", cost),
         ("price", plan.price or unknown),
+        *([("budget", _budget(plan))] if plan.max_cost_usd is not None else []),
         ("time under the limits", limit),
     ]
+
+
+def _budget(plan: Plan) -> str:
+    stated = f"limits.max_cost_usd={plan.max_cost_usd}"
+    if plan.max_cost_usd is None or (plan.most_cost_usd or 0.0) <= plan.max_cost_usd:
+        return f"{stated}: enough, by these figures"
+    surely = "will" if (plan.least_cost_usd or 0.0) > plan.max_cost_usd else "may"
+    return f"{stated}: the run {surely} stop before its end"
 
 
 if __name__ == "__main__":

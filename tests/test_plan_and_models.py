@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from runner import app, models, plan
+from runner.errors import ConfigError
 from tests.conftest import Compose
 from tests.openai_server import OpenAIServer
 
@@ -30,6 +31,26 @@ def test_a_plan_knows_the_time_under_the_limits(config: Compose):
     limited = config("provider=openai", "limits.requests_per_minute=32", "limits.tokens_per_minute=1000000")
     assert plan.plan(limited).most_time_s == pytest.approx(120)
     assert plan.plan(config("provider=openai")).most_time_s is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["provider=azure", "limits.max_cost_usd=1"], r"limits\.max_cost_usd=1.*model\.price"),
+        (["provider=echo", "batch.mode=static", "limits.requests_per_minute=3"], r"limits\.requests_per_minute=3"),
+        (["provider=openai", "batch.size=2000000000"], r"batch\.size=2000000000.*ulimit -n"),
+    ],
+)
+def test_a_plan_refuses_what_the_run_would_refuse(overrides: list[str], said: str, config: Compose):
+    with pytest.raises(ConfigError, match=said):
+        plan.plan(config(*overrides))
+
+
+@pytest.mark.parametrize(("limit", "said"), [("0.000001", "will stop"), ("0.03", "may stop"), ("5", "enough")])
+def test_a_plan_says_whether_the_budget_is_enough(limit: str, said: str, capsys: pytest.CaptureFixture[str]):
+    price = "model.price={input_usd_per_million: 1, output_usd_per_million: 10}"
+    plan.main(["provider=openai", price, f"limits.max_cost_usd={limit}"])
+    assert said in capsys.readouterr().out
 
 
 def test_a_plan_needs_no_key_and_sends_nothing(config: Compose, monkeypatch: pytest.MonkeyPatch):
