@@ -7,9 +7,11 @@ part of what another one waits for.
 import asyncio
 import contextlib
 import logging
-import math
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from aiolimiter import AsyncLimiter
 
 from runner.budget import Budget
 from runner.call import Call
@@ -22,29 +24,8 @@ log = logging.getLogger(__name__)
 
 _LOOK_S = 0.2
 """How often what waits looks whether the run is to end."""
-_BURST_S = 1.0
-"""How much of an unused allowance may be used later: a whole minute's would let two minutes' worth through."""
 _SAID_FROM_S = 10.0
 """A pause as long as this looks like a hang, unless it is said."""
-
-
-class Rate:
-    """An amount a minute, handed out evenly: what a second allows at once, or one request that takes more.
-
-    A clock that each taking puts forward by the time which it uses up (generic cell rate algorithm, ITU-T I.371).
-    """
-
-    def __init__(self, per_minute: float | None) -> None:
-        self._per_s = math.inf if per_minute is None else per_minute / 60
-        self._used_until = 0.0
-
-    def due_at(self, amount: float) -> float:
-        """Return the time from which on so much may be taken."""
-        return self._used_until - max(0.0, _BURST_S - amount / self._per_s)
-
-    def take(self, amount: float, now: float) -> None:
-        """Take it."""
-        self._used_until = max(now, self._used_until) + amount / self._per_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +47,8 @@ class Admission:
     """
 
     def __init__(self, limits: LimitsConfig, budget: Budget, window: Window | None, stop: Stop) -> None:
-        self._requests, self._tokens = Rate(limits.requests_per_minute), Rate(limits.tokens_per_minute)
+        self._requests = _per_minute(limits.requests_per_minute)
+        self._tokens = _per_minute(limits.tokens_per_minute)
         self._budget, self._window, self._stop = budget, window, stop
         self._paused_until = self._said_until = 0.0
         self._line = asyncio.Lock()
@@ -80,10 +62,8 @@ class Admission:
         """
         most_usd = self._budget.cost_usd(call.most_input_tokens, call.output_tokens)
         async with self._line:
-            await self._wait(call.tokens, most_usd)
-            now = asyncio.get_running_loop().time()
-            self._requests.take(1, now)
-            self._tokens.take(call.tokens, now)
+            await self._wait_for_room(most_usd)
+            await self._wait_for_leave(call.tokens)
             self._budget.reserve(most_usd)
             return Place(number=self._window.enter() if self._window else 0, most_usd=most_usd)
 
@@ -109,31 +89,53 @@ class Admission:
 
     async def sleep(self, seconds: float) -> None:
         """Sleep, unless the run is asked to end meanwhile."""
-        clock = asyncio.get_running_loop()
-        until = clock.time() + seconds
-        while (left_s := until - clock.time()) > 0:
-            self.go_on()
-            await asyncio.sleep(min(left_s, _LOOK_S))
+        self.go_on()
+        await self._patiently(asyncio.sleep(max(0.0, seconds)))
 
     def go_on(self) -> None:
         """Raise why nothing more is to be sent, if so: an error that every request would meet, or a wish to end."""
         if self._stop.reason is not None:
             raise self._stop.reason
 
-    async def _wait(self, tokens: float, most_usd: float) -> None:
-        """Wait for room among those in flight, then for the time. Nothing is taken before all of it can be."""
-        clock = asyncio.get_running_loop()
+    async def _wait_for_leave(self, tokens: float) -> None:
+        """Wait for the shared pause and the limits a minute; what was taken before a pause is not kept for its end."""
+        while True:
+            if (pause_s := self._pause_s) > 0:
+                await self.sleep(pause_s)
+            await self._take(self._requests, 1)
+            await self._take(self._tokens, tokens)
+            if self._pause_s <= 0:
+                return
+
+    @property
+    def _pause_s(self) -> float:
+        return self._paused_until - asyncio.get_running_loop().time()
+
+    async def _take(self, limiter: AsyncLimiter | None, amount: float) -> None:
+        """Take from what a minute allows, in parts as large as the limiter hands out at once."""
+        while limiter is not None and amount > 0:
+            part = min(amount, limiter.max_rate)
+            await self._patiently(limiter.acquire(part))
+            amount -= part
+
+    async def _patiently(self, waiting: Coroutine[Any, Any, None]) -> None:
+        """Wait for something, unless the run is asked to end meanwhile."""
+        task = asyncio.ensure_future(waiting)
+        try:
+            while not (await asyncio.wait({task}, timeout=_LOOK_S))[0]:
+                self.go_on()
+        finally:
+            task.cancel()
+
+    async def _wait_for_room(self, most_usd: float) -> None:
+        """Wait until those in flight leave room, in the budget and in the window."""
         while True:
             if refusal := self._budget.refusal(most_usd):
                 self._stop.request(refusal)
             self.go_on()
-            due_at = max(self._paused_until, self._requests.due_at(1), self._tokens.due_at(tokens))
-            if not self._has_room(most_usd):
-                await self._next_end()
-            elif (left_s := due_at - clock.time()) > 0:
-                await asyncio.sleep(min(left_s, _LOOK_S))
-            else:
+            if self._has_room(most_usd):
                 return
+            await self._next_end()
 
     def _has_room(self, most_usd: float) -> bool:
         return self._budget.has_room(most_usd) and (self._window is None or self._window.has_room)
@@ -143,3 +145,8 @@ class Admission:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LOOK_S):
                 await self._ended.wait()
+
+
+def _per_minute(limit: float | None) -> AsyncLimiter | None:
+    """Spread a minute's allowance over its seconds: a bucket of a whole minute would let two minutes' worth through."""
+    return None if limit is None else AsyncLimiter(max(1.0, limit / 60), max(1.0, 60 / limit))
