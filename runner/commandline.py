@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from runner import display, hydra_errors, runfiles
 from runner.config import CONF_DIR, RunConfig, parse
+from runner.credentials import has_user, is_variable_name
 from runner.errors import ConfigError, Interrupted, RequestError, RunnerError
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ _FILED = ("name", "experiment", "tracking")
 _SECRET = re.compile(
     r"^[+~]*(?P<key>[\w.@/:]*?(?<![a-z])(api_?key|key|token|secret|password|credentials?))=", re.IGNORECASE
 )
+_VARIABLE = re.compile(r"^[+~]*(?P<key>[\w.@/:]*_env)=(?P<value>.*)", re.DOTALL)
+_ADDRESS = re.compile(r"^[+~]*(?P<key>provider\.\w+)=(?P<value>.*://.*)", re.DOTALL)
 
 
 def main() -> None:
@@ -195,7 +198,8 @@ def refuse_secrets(arguments: Sequence[str]) -> None:
     """Refuse a secret among the overrides, before Hydra writes the overrides to disk.
 
     Raises:
-        ConfigError: an override gives a key, token, secret or password. Its value is not repeated.
+        ConfigError: an override gives a key, token, secret or password, has one where the name of the variable that
+            holds it belongs, or within an address. Its value is not repeated.
     """
     for argument in arguments:
         if found := _SECRET.match(argument):
@@ -203,3 +207,18 @@ def refuse_secrets(arguments: Sequence[str]) -> None:
                 f"{found['key']}=... on the command line would be written to disk: put the secret into an environment "
                 "variable; where a provider takes one, KEY_env holds the variable's name"
             )
+        if (found := _VARIABLE.match(argument)) and not all(map(_names_a_variable, found["value"].split(","))):
+            raise ConfigError(
+                f"{found['key']}=... is not the name of an environment variable: give the name of the one that holds "
+                "the key, not the key"
+            )
+        if (found := _ADDRESS.match(argument)) and has_user(found["value"]):
+            raise ConfigError(
+                f"{found['key']}=... has a user name or password in it, and would be written to disk: give the address "
+                "without"
+            )
+
+
+def _names_a_variable(value: str) -> bool:
+    bare = value.strip("'\" ")
+    return bare in ("", "null") or is_variable_name(bare)

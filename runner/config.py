@@ -4,8 +4,10 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
+from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -18,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from runner.credentials import has_user, is_variable_name
 from runner.errors import ConfigError
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -32,6 +35,32 @@ SIZE_MEANS: Mapping[BatchMode, str] = {
 }
 """What `batch.size` counts in each mode."""
 NonEmptyStr = Annotated[str, StringConstraints(min_length=1)]
+
+
+def _variable_name(text: str) -> str:
+    if not is_variable_name(text):
+        raise ValueError("give the name of the environment variable that holds the key, not the key")
+    return text
+
+
+def web_address(text: str) -> str:
+    """Return an http address as it is.
+
+    Raises:
+        ValueError: it is none, or it has a user name or a password in it: it is kept on disk.
+    """
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # its message repeats the address
+        usable = False
+    if not usable or has_user(text):
+        raise ValueError("give an address: http(s)://HOST[:PORT][/PATH], without a user name or password")
+    return text
+
+
+VariableName = Annotated[NonEmptyStr, AfterValidator(_variable_name)]
+Address = Annotated[NonEmptyStr, AfterValidator(web_address)]
 STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
 
@@ -40,10 +69,11 @@ class _Section(BaseModel):
 
 
 class PriceConfig(_Section):
-    """What a million tokens cost, in US dollars."""
+    """What a million tokens cost, in US dollars. Input that a service had in its cache costs as any, unless stated."""
 
     input_usd_per_million: NonNegativeFloat
     output_usd_per_million: NonNegativeFloat
+    cached_input_usd_per_million: NonNegativeFloat | None = None
 
 
 class ModelConfig(_Section):

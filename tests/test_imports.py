@@ -9,7 +9,7 @@ import runner
 
 ROOT = Path(runner.__file__).parent
 LAYERS = [
-    {"errors", "records", "window", "jsonl", "interrupts"},
+    {"errors", "records", "credentials", "window", "jsonl", "interrupts"},
     {"config"},
     {"descriptors", "prompts", "environment", "runfiles", "journal", "pricing", "tracking.address"},
     {"providers.base", "providers._embedded", "providers._causal_lm"},

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from runner.commandline import refuse_secrets
 from runner.errors import ConfigError
 from tests.conftest import Compose, Runner
 
@@ -53,6 +54,21 @@ WRONG = {
     "prompts=file prompts.path=absent.jsonl": ["prompts.path='absent.jsonl'", "no such file"],
     "prompts=file prompts.path=x.jsonl prompts.dataset=y": ["path", "dataset"],
     "+provider.api_key=planted-secret": ["provider.api_key", "environment variable"],
+    **{
+        f"provider=openai {override}": [override.partition("=")[0].strip("+"), says]
+        for override, says in {
+            "provider.api_key_env=sk-proj-planted-secret": "name of an environment variable",
+            "+provider.api_key_env=sk_planted_secret": "name of an environment variable",
+            "provider.api_key_env='sk-planted-secret'": "name of an environment variable",
+            "provider.api_key_env=OPENAI_API_KEY,sk-planted-secret": "name of an environment variable",
+            "provider.api_key_env=aB3dE6planted_secretdE9": "name of an environment variable",
+            "provider.base_url=https://user:planted-secret@host/v1": "without",
+            "provider.base_url='https://planted-secret@host/v1'": "without",
+        }.items()
+    },
+    "provider=azure provider.azure_endpoint=https://user:planted-secret@host": ["provider.azure_endpoint", "without"],
+    "provider=bedrock provider.endpoint_url=https://user:planted-secret@host": ["provider.endpoint_url", "without"],
+    "provider=openai batch.mode=static": ["batch.mode='static'", "set provider.endpoint=completions"],
     "tracking.uri=nonsense://x": ["uri='nonsense://x'", "sqlite"],
 }
 
@@ -92,8 +108,14 @@ def test_a_wrong_request_is_refused_in_one_message(line: str, answers: dict[str,
 
 
 def test_a_secret_on_the_command_line_is_written_nowhere(answers: dict[str, tuple[int, str, str]]):
-    assert "planted-secret" not in answers["everything written"][1]
-    assert "planted-secret" not in answers["+provider.api_key=planted-secret"][2]
+    for planted in ("planted-secret", "planted_secret"):
+        assert planted not in answers["everything written"][1]
+        assert not [line for line, (_, _, stderr) in answers.items() if planted in stderr]
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "my_key_2", "_K", "null", "A,B", "'MY_KEY'"])
+def test_a_variables_name_is_not_taken_for_a_secret(name: str):
+    refuse_secrets([f"provider.api_key_env={name}", "provider.base_url=http://127.0.0.1:8000/v1", "model.id=a@b"])
 
 
 def test_max_tokens_is_not_taken_for_a_secret(run_command: Runner):
