@@ -16,7 +16,7 @@ from runner.errors import BudgetError, Interrupted, RunnerError, ServiceError, T
 from runner.interrupts import GraceOver, Stop, heeded
 from runner.journal import FILE_NAME, Journal, read_outcomes
 from runner.pacing import Calls, Paced
-from runner.pricing import price_of
+from runner.pricing import Bill, price_of
 from runner.prompts import PackedPrompts
 from runner.providers.base import Provider
 from runner.records import Failure, Outcome
@@ -213,10 +213,12 @@ def _summarize_again(task: Task) -> Summary:
 
 def _count(task: Task, measured_s: Mapping[int, float]) -> dict[str, float]:
     padded = task.config.batch.mode == "static" and task.provider.is_local
-    counted = metrics.summarize(read_outcomes(task.directory), padded=padded, measured_s=measured_s)
-    if price := price_of(task.config.model, task.provider.price_list):
-        counted["cost_usd"] = price.cost_usd(int(counted["input_tokens"]), int(counted["output_tokens"]))
-    return counted
+    price = price_of(task.config.model, task.provider.price_list)
+    bill = Bill(price) if price else None
+    outcomes = read_outcomes(task.directory)
+    watched = bill.watch(outcomes) if bill else outcomes
+    counted = metrics.summarize(watched, padded=padded, measured_s=measured_s)
+    return counted | ({"cost_usd": bill.cost_usd} if bill else {})
 
 
 def _status(task: Task, counted: Mapping[str, float]) -> runfiles.Status:

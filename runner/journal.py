@@ -264,7 +264,7 @@ def _locked(path: Path) -> str:
 
 
 def to_record(outcome: Outcome) -> dict[str, Any]:
-    """Return the fields of a line of outcomes.jsonl."""
+    """Return the fields of a line of outcomes.jsonl; those of a service's cache only where it did something."""
     done = outcome if isinstance(outcome, Completion) else None
     error = outcome.error if isinstance(outcome, Failure) else None
     timing = outcome.timing
@@ -277,6 +277,7 @@ def to_record(outcome: Outcome) -> dict[str, Any]:
         "finish_reason": done and done.finish_reason,
         "input_tokens": done and done.usage.input_tokens,
         "output_tokens": done and done.usage.output_tokens,
+        **(_of_the_cache(done.usage) if done else {}),
         "latency_s": timing.latency_s,
         "time_to_first_token_s": timing.time_to_first_token_s,
         "attempts": outcome.attempts,
@@ -293,6 +294,11 @@ def _outcome(path: Path, number: int, record: dict[str, Any]) -> Outcome:
         raise _not_an_outcome(path, number, error) from None
 
 
+def _of_the_cache(usage: Usage) -> dict[str, int]:
+    counts = {"cached_input_tokens": usage.cached_input_tokens, "cache_written_tokens": usage.cache_written_tokens}
+    return {name: count for name, count in counts.items() if count > 0}
+
+
 def _from_record(record: dict[str, Any]) -> Outcome:
     timing = Timing(
         started_at=datetime.fromisoformat(record["started_at"]),
@@ -302,7 +308,12 @@ def _from_record(record: dict[str, Any]) -> Outcome:
     shared: dict[str, Any] = {name: record[name] for name in _SHARED}
     if record["error"] is not None:
         return Failure(**shared, timing=timing, error=ErrorInfo(**record["error"]))
-    usage = Usage(input_tokens=record["input_tokens"], output_tokens=record["output_tokens"])
+    usage = Usage(
+        input_tokens=record["input_tokens"],
+        output_tokens=record["output_tokens"],
+        cached_input_tokens=record.get("cached_input_tokens", 0),
+        cache_written_tokens=record.get("cache_written_tokens", 0),
+    )
     return Completion(**shared, timing=timing, usage=usage, text=record["text"], finish_reason=record["finish_reason"])
 
 

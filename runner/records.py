@@ -36,11 +36,15 @@ class Prompt:
 class Usage:
     """Tokens of one prompt and one answer: the prompt's own, never a padded width.
 
-    `output_tokens` ends at, and counts, the row's first end-of-sequence token, as hosted services bill it.
+    `output_tokens` ends at, and counts, the row's first end-of-sequence token, as hosted services bill it. Of
+    `input_tokens`, a service may say which ones it read from its cache, and which ones it wrote to it: both have prices
+    of their own.
     """
 
     input_tokens: int
     output_tokens: int
+    cached_input_tokens: int = 0
+    cache_written_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
