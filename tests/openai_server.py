@@ -34,6 +34,7 @@ class Asked:
     arrived: float
     first_token_s: float | None = None
     status: int = 200
+    quirks: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -45,7 +46,9 @@ class OpenAIServer:
         token_s: seconds between tokens.
         fault: given a request's number and body, what to do instead of answering: {"status", "headers", "body"},
             {"cut": tokens}, {"raw": bytes}, {"hang": seconds} or {"wire": bytes, "every_s": seconds}, which are all
-            that is sent, a byte each `every_s`, before the connection is closed; None answers.
+            that is sent, a byte each `every_s`, before the connection is closed; None answers. {"thinks": field},
+            {"cached": tokens} and {"answers": count} answer too: after a piece of reasoning in that field of a delta,
+            with so much of the input from a cache, or with so many answers, however many were asked for.
         tls: serve https with this context.
         hold_until_open: answer nothing before this many requests were open at once.
     """
@@ -107,8 +110,8 @@ class OpenAIServer:
     async def _answer(self, asked: Asked, writer: asyncio.StreamWriter) -> bool:
         while self.most_open < self.hold_until_open:
             await asyncio.sleep(0.01)
-        fault = self.fault(len(self.asked) - 1, asked.body) or {}
-        if asked.path.partition("?")[0].endswith("/models"):
+        fault = asked.quirks = self.fault(len(self.asked) - 1, asked.body) or {}
+        if asked.path.partition("?")[0].endswith("/models") and not fault:
             fault = {"body": MODELS}
             asked.status, fault["status"] = 200, 200
         if "hang" in fault:
@@ -191,14 +194,18 @@ def _limit(body: dict[str, Any]) -> int:
 
 
 def _answers(asked: Asked) -> list[tuple[list[str], str]]:
-    return [words(text, _limit(asked.body)) for text in _texts(asked) for _ in range(asked.body.get("n", 1))]
+    found = [words(text, _limit(asked.body)) for text in _texts(asked) for _ in range(asked.body.get("n", 1))]
+    return found[: asked.quirks.get("answers")]
 
 
-def _usage(asked: Asked) -> dict[str, int]:
+def _usage(asked: Asked) -> dict[str, Any]:
     given, made = sum(len(text.split()) for text in _texts(asked)), sum(len(pieces) for pieces, _ in _answers(asked))
+    cache = {"cached_tokens": asked.quirks["cached"]} if "cached" in asked.quirks else None
     if asked.path.endswith("/responses"):
-        return {"input_tokens": given, "output_tokens": made, "total_tokens": given + made}
-    return {"prompt_tokens": given, "completion_tokens": made, "total_tokens": given + made}
+        named = {"input_tokens": given, "output_tokens": made, "input_tokens_details": cache}
+    else:
+        named = {"prompt_tokens": given, "completion_tokens": made, "prompt_tokens_details": cache}
+    return {name: value for name, value in named.items() if value is not None} | {"total_tokens": given + made}
 
 
 def _base(asked: Asked) -> dict[str, Any]:
@@ -258,28 +265,14 @@ def _response(asked: Asked) -> dict[str, Any]:
 def _events(asked: Asked) -> list[tuple[dict[str, Any], bool]]:
     answers = _answers(asked)
     if asked.path.endswith("/responses"):
-        ((pieces, _),) = answers
-        deltas: list[tuple[dict[str, Any], bool]] = [
-            (
-                {
-                    "type": "response.output_text.delta",
-                    "delta": piece,
-                    "content_index": 0,
-                    "item_id": "m",
-                    "output_index": 0,
-                    "sequence_number": n,
-                    "logprobs": [],
-                },
-                True,
-            )
-            for n, piece in enumerate(pieces)
-        ]
-        final = _response(asked)
-        return [*deltas, ({"type": f"response.{final['status']}", "response": final, "sequence_number": 99}, False)]
+        return _response_events(asked, answers[0][0])
     chat = "messages" in asked.body
     base = {**_base(asked), "object": "chat.completion.chunk" if chat else "text_completion"}
     steps = max(len(pieces) for pieces, _ in answers)
     events: list[tuple[dict[str, Any], bool]] = []
+    if "thinks" in asked.quirks:
+        thought = {"index": 0, "finish_reason": None, "delta": {asked.quirks["thinks"]: "hm"}}
+        events.append(({**base, "choices": [thought]}, True))
     for step in range(steps):
         for index, (pieces, _) in enumerate(answers):
             if step < len(pieces):
@@ -291,3 +284,25 @@ def _events(asked: Asked) -> list[tuple[dict[str, Any], bool]]:
     if asked.body.get("stream_options", {}).get("include_usage"):
         events.append(({**base, "choices": [], "usage": _usage(asked)}, False))
     return events
+
+
+def _response_events(asked: Asked, pieces: list[str]) -> list[tuple[dict[str, Any], bool]]:
+    deltas: list[tuple[dict[str, Any], bool]] = [
+        (
+            {
+                "type": "response.output_text.delta",
+                "delta": piece,
+                "content_index": 0,
+                "item_id": "m",
+                "output_index": 0,
+                "sequence_number": n,
+                "logprobs": [],
+            },
+            True,
+        )
+        for n, piece in enumerate(pieces)
+    ]
+    final = _response(asked)
+    if "thinks" in asked.quirks:
+        deltas.insert(0, ({**deltas[0][0], "type": "response.reasoning_text.delta", "delta": "hm"}, True))
+    return [*deltas, ({"type": f"response.{final['status']}", "response": final, "sequence_number": 99}, False)]

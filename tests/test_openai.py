@@ -8,9 +8,11 @@ import statistics
 import subprocess
 import sys
 import time
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
+import genai_prices
 import pytest
 
 from runner import app
@@ -18,8 +20,9 @@ from runner.config import RunConfig
 from runner.errors import AccessError, BudgetError, ConfigError, ServiceError
 from runner.interrupts import Stop
 from runner.pacing import Paced, paced
+from runner.pricing import price_of
 from runner.providers.base import build
-from runner.records import Completion, Failure, Message, Outcome, Prompt
+from runner.records import Completion, Failure, Message, Outcome, Prompt, Usage
 from tests.conftest import Compose
 from tests.openai_server import OpenAIServer
 from tests.outcomes import generated
@@ -51,10 +54,11 @@ def generate(config: RunConfig, asked: list[Prompt]) -> list[Outcome]:
     provider = build(config)
     with provider:
         calls = paced(provider, config, Stop())
-        outcomes = generated(calls, asked, config.params(), config.batch)
-        if isinstance(calls, Paced):
-            calls.close()
-    return outcomes
+        try:
+            return generated(calls, asked, config.params(), config.batch)
+        finally:
+            if isinstance(calls, Paced):
+                calls.close()
 
 
 def completions(outcomes: list[Outcome]) -> dict[tuple[str, int], Completion]:
@@ -90,26 +94,33 @@ def test_what_was_configured_is_what_leaves(hosted: Any):
         "provider.service_tier=flex",
     )
     with OpenAIServer() as server:
-        generate(hosted(server, *knobs, "provider.prediction=again"), prompts("hi"))
-        generate(hosted(server, "provider.endpoint=responses"), prompts("hi"))
-        generate(
-            hosted(
-                server, "provider.max_tokens_field=max_tokens", "provider.reasoning_effort=null", "provider.seed=false"
-            ),
-            prompts("hi"),
-        )
-    chat, response, compatible = (asked.body for asked in server.asked)
+        generate(hosted(server, *knobs, "provider.reasoning_effort=none"), prompts("hi"))
+        generate(hosted(server, "provider.prediction=again"), prompts("hi"))
+        generate(hosted(server, "provider.endpoint=responses", "provider.reasoning_effort=low"), prompts("hi"))
+        generate(hosted(server, "provider.max_tokens_field=max_tokens", "provider.seed=false"), prompts("hi"))
+        generate(hosted(server, "provider.endpoint=completions"), prompts("hi"))
+    chat, predicted, response, compatible, completion = (asked.body for asked in server.asked)
     assert chat == {
         "model": "gpt-5.4-mini", "messages": [{"role": "user", "content": "hi"}], "max_completion_tokens": 64, "temperature": 0.7,
         "top_p": 0.95, "stop": ["END"], "n": 2, "seed": 7, "service_tier": "flex", "reasoning_effort": "none",
+        "stream": True, "stream_options": {"include_usage": True},
+    }  # fmt: skip
+    assert predicted == {
+        "model": "gpt-5.4-mini", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 64, "temperature": 0.0, "seed": 0,
         "prediction": {"type": "content", "content": "again"}, "stream": True, "stream_options": {"include_usage": True},
     }  # fmt: skip
     assert response == {
         "model": "gpt-5.4-mini", "input": [{"role": "user", "content": "hi"}], "max_output_tokens": 64, "temperature": 0.0,
-        "reasoning": {"effort": "none"}, "store": False, "stream": True,
+        "reasoning": {"effort": "low"}, "store": False, "stream": True,
     }  # fmt: skip
     assert {"max_tokens", "temperature"} <= set(compatible)
-    assert not {"seed", "reasoning_effort", "max_completion_tokens"} & set(compatible)
+    assert not {"seed", "reasoning_effort", "max_completion_tokens"} & set(compatible), (
+        "models that do not reason refuse any"
+    )
+    assert completion == {
+        "model": "gpt-5.4-mini", "prompt": "hi", "max_tokens": 64, "temperature": 0.0, "seed": 0,
+        "stream": True, "stream_options": {"include_usage": True},
+    }  # fmt: skip
 
 
 def test_several_answers_share_the_usage_of_their_request(hosted: Any):
@@ -141,10 +152,47 @@ def test_a_server_that_refuses_lists_gives_failures_that_say_so(hosted: Any):
 
     with OpenAIServer(fault=refuse) as server:
         outcomes = generate(hosted(server, "provider.endpoint=completions", "batch.mode=static"), prompts("a", "b"))
-    assert all(
-        isinstance(outcome, Failure) and "prompt must be a string" in outcome.error.message for outcome in outcomes
-    )
     assert len(outcomes) == 2
+    for outcome in outcomes:
+        assert isinstance(outcome, Failure)
+        assert "prompt must be a string" in outcome.error.message
+        assert "batch.mode=concurrent" in outcome.error.message
+
+
+def test_a_poisonous_prompt_in_a_list_is_no_word_against_lists(hosted: Any):
+    def refuse(_: int, body: dict[str, Any]) -> dict[str, Any] | None:
+        return {"status": 400, "body": {"error": {"message": "too long"}}} if "bad" in body["prompt"] else None
+
+    with OpenAIServer(fault=refuse) as server:
+        config = hosted(server, "provider.endpoint=completions", "batch.mode=static", "batch.order=given")
+        outcomes = generate(config, prompts("a", "b", "c", "bad"))
+    (failed,) = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    assert failed.error.message == "400: too long"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["generation.n=2"], r"sent 1 of 2 answers: generation\.n is not honoured by this server"),
+        (["provider.endpoint=completions", "batch.mode=static"], r"sent 1 of 3 answers.*batch\.mode=concurrent"),
+    ],
+    ids=["n", "list"],
+)
+def test_a_server_that_sends_fewer_answers_than_asked_for_is_not_asked_again(
+    overrides: list[str], says: str, stream: bool, hosted: Any
+):
+    with OpenAIServer(fault=lambda *_: {"answers": 1}) as server:
+        config = hosted(server, f"provider.stream={stream}", "batch.size=3", *overrides)
+        with pytest.raises(AccessError, match=says):
+            generate(config, prompts("a", "b", "c"))
+        assert len(server.asked) <= 3, "each was sent once at most"
+
+
+def test_a_key_that_a_server_is_known_to_ignore_is_refused(config: Compose):
+    for provider in ("ollama", "transformers-serve"):
+        with pytest.raises(ConfigError, match=r"generation\.n=2"):
+            build(config(f"provider={provider}", "generation=sampled", "generation.n=2"))
 
 
 @pytest.mark.parametrize(
@@ -154,6 +202,19 @@ def test_a_server_that_refuses_lists_gives_failures_that_say_so(hosted: Any):
         (["provider.endpoint=responses", "generation.n=2"], ["generation.n=2"]),
         (["provider.endpoint=responses", "generation.stop_sequences=[x]"], ["stop_sequences"]),
         (["provider.endpoint=responses", "provider.prediction=x"], ["provider.prediction", "chat"]),
+        (["batch.mode=static"], ["batch.mode='static'", "set provider.endpoint=completions", "'chat'"]),
+        (["batch.mode=static", "provider.endpoint=responses"], ["set provider.endpoint=completions", "'responses'"]),
+        (["provider.endpoint=completions", "provider.reasoning_effort=low"], ["provider.reasoning_effort='low'"]),
+        (["provider.endpoint=completions", "provider.service_tier=flex"], ["provider.service_tier='flex'"]),
+        (["provider.endpoint=completions", "provider.prediction=x"], ["provider.prediction='x'"]),
+        (
+            ["provider.endpoint=completions", "provider.max_tokens_field=max_completion_tokens"],
+            ["provider.max_tokens_field='max_completion_tokens'", "max_tokens only"],
+        ),
+        (["provider.endpoint=responses", "provider.max_tokens_field=max_tokens"], ["max_output_tokens only"]),
+        (["provider.prediction=x", "provider.reasoning_effort=none"], ["provider.reasoning_effort='none'"]),
+        (["provider.prediction=x", "generation=sampled", "generation.n=2"], ["generation.n=2"]),
+        (["model.revision=main"], ["model.revision='main'", "'openai'"]),
         (["generation.temperature=3"], ["generation.temperature=3"]),
         (["limits.max_cost_usd=1"], ["limits.max_cost_usd", "model.price"]),
         (["provider.api_key_env=NOT_SET_HERE"], ["NOT_SET_HERE", "provider.api_key_env"]),
@@ -242,6 +303,7 @@ def test_a_hanging_answer_ends_at_the_timeout(hosted: Any):
 
 FATAL = {
     401: ["401", "provider.api_key_env"],
+    402: ["402", "the quota is used up"],
     404: ["404", "model.id='gpt-5.4-mini'"],
     403: ["403", "permissions"],
 }
@@ -271,6 +333,199 @@ def test_a_used_up_quota_stops_the_run_and_keeps_what_was_done(hosted: Any, tmp_
     assert len(server.asked) == 6, "not retried"
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["status"], summary["metrics"]["completed_prompts"]) == ("FAILED", 5)
+
+
+def sse(*events: dict[str, Any]) -> dict[str, Any]:
+    raw = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+    return {"raw": raw, "headers": {"content-type": "text/event-stream"}}
+
+
+def failed_response(code: str) -> dict[str, Any]:
+    response = {"id": "r", "object": "response", "status": "failed", "output": [], "usage": None, "model": "m"}
+    error = {"code": code, "message": "said in the stream"}
+    return {"type": "response.failed", "response": {**response, "error": error}, "sequence_number": 1}
+
+
+STREAMED = [
+    # endpoint, what the stream says, whether it is sent again, whether it stops the run
+    ("chat", {"error": {"message": "x", "code": "server_error"}}, True, False),
+    ("chat", {"error": {"message": "x", "type": "overloaded_error"}}, True, False),
+    ("chat", {"error": {"message": "x"}}, True, False),
+    ("chat", {"error": {"message": "x", "code": 400, "type": "BadRequestError"}}, False, False),
+    ("chat", {"error": {"message": "x", "code": 503}}, True, False),
+    ("chat", {"error": {"message": "x", "type": "invalid_request_error"}}, False, False),
+    ("chat", {"error": {"message": "x", "code": "insufficient_quota"}}, False, True),
+    ("completions", {"error": {"message": "x", "type": "insufficient_quota"}}, False, True),
+    ("responses", failed_response("server_error"), True, False),
+    ("responses", failed_response("rate_limit_exceeded"), True, False),
+    ("responses", failed_response("invalid_prompt"), False, False),
+    ("responses", failed_response("bio_policy"), False, False),
+    ("responses", {"type": "error", "code": "insufficient_quota", "message": "x", "sequence_number": 1}, False, True),
+    ("responses", {"type": "error", "code": None, "message": "x", "sequence_number": 1}, True, False),
+]
+
+
+@pytest.mark.parametrize(("endpoint", "event", "again", "fatal"), STREAMED, ids=str)
+def test_an_error_inside_a_stream_means_what_it_means_outside(
+    endpoint: str, event: dict[str, Any], again: bool, fatal: bool, hosted: Any
+):
+    with OpenAIServer(fault=lambda number, _: sse(event) if number == 0 else None) as server:
+        config = hosted(server, f"provider.endpoint={endpoint}", "batch.size=1")
+        if fatal:
+            with pytest.raises(AccessError, match="insufficient_quota"):
+                generate(config, prompts("a b"))
+        else:
+            (outcome,) = generate(config, prompts("a b"))
+            assert isinstance(outcome, Completion) == again
+        assert len(server.asked) == (2 if again else 1)
+
+
+def test_an_error_inside_a_stream_counts_against_the_budget(hosted: Any):
+    price = "model.price={input_usd_per_million: 1000, output_usd_per_million: 1000}"
+    with (
+        OpenAIServer(fault=lambda *_: sse({"error": {"message": "x", "code": 400}})) as server,
+        pytest.raises(BudgetError, match=r"\$0\.015000 are spent"),
+    ):
+        settings = (price, "generation.max_tokens=10", "batch.size=1", "limits.max_cost_usd=0.02")
+        generate(hosted(server, *settings), prompts("a b c", "d e f"))
+
+
+OWN_WORDS: list[tuple[Any, str]] = [
+    ({"detail": "prompt: expected a string"}, "prompt: expected a string"),
+    ({"detail": [{"loc": ["body", "n"], "msg": "no"}]}, '[{"loc": ["body", "n"], "msg": "no"}]'),
+    ({"error": "inputs must have less than 4 tokens"}, "inputs must have less than 4 tokens"),
+    ({"object": "error", "message": "no such thing"}, "no such thing"),
+    (b"upstream says\nno", "upstream says no"),
+    (b"word " * 1000, "word word"),
+]
+
+
+@pytest.mark.parametrize(("body", "words"), OWN_WORDS, ids=["detail", "details", "text", "message", "plain", "long"])
+def test_a_servers_own_words_are_kept_whatever_their_shape(body: Any, words: str, hosted: Any):
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    with OpenAIServer(fault=lambda *_: {"status": 422, "raw": raw}) as server:
+        (failed,) = generate(hosted(server), prompts("a"))
+    assert isinstance(failed, Failure)
+    assert failed.error.message.startswith(f"422: {words}")
+    assert len(failed.error.message) <= 510
+
+
+def test_a_server_that_says_not_to_ask_again_is_not_asked_again(hosted: Any):
+    with OpenAIServer(fault=lambda *_: {"status": 503, "headers": {"x-should-retry": "false"}}) as server:
+        (failed,) = generate(hosted(server), prompts("a"))
+    assert isinstance(failed, Failure)
+    assert (len(server.asked), failed.error.retryable) == (1, False)
+
+
+@pytest.mark.parametrize("odd", ["nan", "inf", "-5", "soon"])
+def test_a_wait_that_makes_no_sense_is_not_obeyed(odd: str, hosted: Any):
+    with OpenAIServer(
+        fault=lambda number, _: {"status": 429, "headers": {"Retry-After": odd}} if not number else None
+    ) as s:
+        (outcome,) = generate(hosted(s), prompts("a"))
+    assert isinstance(outcome, Completion)
+    assert outcome.timing.latency_s < 5
+
+
+def test_a_wait_until_a_date_is_waited(hosted: Any):
+    def later(number: int, _: dict[str, Any]) -> dict[str, Any] | None:
+        until = formatdate(time.time() + 3, usegmt=True)
+        return None if number else {"status": 429, "headers": {"Retry-After": until}}
+
+    with OpenAIServer(fault=later) as server:
+        generate(hosted(server), prompts("a"))
+    first, second = server.asked
+    assert second.arrived - first.arrived > 1.5
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "thinks"), [("chat", "reasoning_content"), ("chat", "reasoning"), ("responses", "reasoning")]
+)
+def test_the_first_token_is_the_first_thought(endpoint: str, thinks: str, hosted: Any):
+    with OpenAIServer(token_s=0.3, fault=lambda *_: {"thinks": thinks}) as server:
+        (done,) = completions(generate(hosted(server, f"provider.endpoint={endpoint}"), prompts("a b"))).values()
+    assert done.text == "a b"
+    assert done.timing.time_to_first_token_s is not None
+    assert done.timing.latency_s - done.timing.time_to_first_token_s > 0.5
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("endpoint", ["chat", "responses"])
+def test_input_from_the_cache_has_a_price_of_its_own(endpoint: str, stream: bool, hosted: Any, tmp_path: Path):
+    price = "{input_usd_per_million: 100, cached_input_usd_per_million: 10, output_usd_per_million: 1000}"
+    (tmp_path / "p.txt").write_text("a b c d e f\n")
+    settings = (f"provider.endpoint={endpoint}", f"provider.stream={stream}", f"model.price={price}")
+    source = ("prompts=file", f"prompts.path={tmp_path / 'p.txt'}")
+    with OpenAIServer(fault=lambda *_: {"cached": 4}) as server:
+        summary = app.run(hosted(server, *settings, *source), tmp_path / "run")
+    assert summary.metrics["cost_usd"] == pytest.approx((2 * 100 + 4 * 10 + 6 * 1000) / 1e6)
+    (line,) = (tmp_path / "run" / "outcomes.jsonl").read_text().splitlines()
+    assert json.loads(line)["cached_input_tokens"] == 4
+
+
+def test_a_cache_that_did_nothing_is_not_on_record(hosted: Any, tmp_path: Path):
+    with OpenAIServer(fault=lambda *_: {"cached": 0}) as server:
+        app.run(hosted(server, "prompts=memo"), tmp_path / "run")
+    assert "cache" not in (tmp_path / "run" / "outcomes.jsonl").read_text()
+
+
+def test_a_long_context_and_a_cached_one_cost_what_the_list_says(config: Compose):
+    model = config("provider=openai", "model.id=gpt-5.4").model
+    price = price_of(model, "openai")
+    assert price is not None
+    for usage in (
+        Usage(input_tokens=1000, output_tokens=100),
+        Usage(input_tokens=1000, output_tokens=100, cached_input_tokens=600),
+        Usage(input_tokens=272_000, output_tokens=100),
+        Usage(input_tokens=272_001, output_tokens=100),
+        Usage(input_tokens=300_000, output_tokens=100, cached_input_tokens=200_000),
+    ):
+        counted = genai_prices.Usage(
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cache_read_tokens=usage.cached_input_tokens,
+        )
+        listed = genai_prices.calc_price(counted, model_ref="gpt-5.4", provider_id="openai")
+        assert price.usage_usd(usage) == pytest.approx(float(listed.total_price))
+
+
+def test_the_address_in_the_environment_is_on_record_and_has_no_price(
+    config: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    with OpenAIServer() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
+        summary = app.run(config("provider=openai", "prompts=memo"), tmp_path)
+    assert "cost_usd" not in summary.metrics
+    environment = json.loads((tmp_path / "environment.json").read_text())
+    assert environment["provider"]["base_url"] == f"{server.url}/v1"
+    assert len(server.asked) == 2
+
+
+def test_the_configured_address_wins_over_the_environments(hosted: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    with OpenAIServer() as server:
+        assert completions(generate(hosted(server), prompts("a")))
+
+
+@pytest.mark.parametrize("variable", ["OPENAI_BASE_URL", "AZURE_OPENAI_ENDPOINT"])
+def test_a_password_in_the_environments_address_is_refused(
+    variable: str, config: Compose, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(variable, "http://user:hush@host/v1")
+    provider = "openai" if variable.startswith("OPENAI") else "azure"
+    with pytest.raises(ConfigError, match=variable) as caught, build(config(f"provider={provider}")) as opened:
+        opened.describe()
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["kéy-with-accent", "planted\n", "two words"])
+def test_a_key_that_no_header_can_carry_is_refused(value: str, hosted: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPENAI_API_KEY", value)
+    with OpenAIServer() as server:
+        with pytest.raises(ConfigError, match="OPENAI_API_KEY") as caught:
+            generate(hosted(server), prompts("a"))
+        assert not server.asked
+    assert value.strip() not in str(caught.value)
 
 
 def test_an_unreachable_host_is_one_message(hosted: Any):
@@ -373,10 +628,20 @@ def test_the_whole_demo_set_through_the_command_line(tmp_path: Path, store: str)
     assert environment["provider"]["price"] == "model.price", "where the cost is from is on record"
 
 
+ECHOED = f"unknown header Authorization: Bearer {KEY}"
+
+
 @pytest.mark.parametrize(
-    "fault", [None, {"status": 401, "body": {"error": {"message": f"Incorrect API key provided: {KEY[:4]}***"}}}]
+    ("fault", "code"),
+    [
+        (None, 0),
+        ({"status": 401, "body": {"error": {"message": ECHOED}}}, 2),
+        ({"status": 400, "body": {"detail": "word " * 96 + ECHOED}}, 1),
+        (sse({"error": {"message": ECHOED, "code": 400, "type": KEY}}), 1),
+    ],
+    ids=["done", "401", "400", "stream"],
 )
-def test_the_key_is_written_nowhere(fault: dict[str, Any] | None, tmp_path: Path):
+def test_the_key_is_written_nowhere(fault: dict[str, Any] | None, code: int, tmp_path: Path):
     with OpenAIServer(fault=lambda *_: fault) as server:
         command = [
             sys.executable,
@@ -385,12 +650,13 @@ def test_the_key_is_written_nowhere(fault: dict[str, Any] | None, tmp_path: Path
             "provider=openai",
             f"provider.base_url={server.url}/v1",
             "tracking.traces=all",
+            "prompts.limit=8",
         ]
         environment = os.environ | {"OPENAI_API_KEY": KEY, "HYDRA_FULL_ERROR": "1"}
         done = subprocess.run(
             command, cwd=tmp_path, capture_output=True, text=True, timeout=120, env=environment, check=False
         )
-    assert done.returncode == (2 if fault else 0)
+    assert done.returncode == code
     written = b"".join(path.read_bytes() for path in (tmp_path / "outputs").rglob("*") if path.is_file())
     assert len(written) > 10_000, "the store is among it"
     assert KEY.encode() not in written
@@ -436,6 +702,43 @@ def test_azure_speaks_the_v1_api_and_the_dated_one(config: Compose):
         KEY,
     )
     assert first.body["model"] == "my-deployment"
+
+
+@pytest.mark.parametrize("path", ["/openai/v1/", "/openai/v1", "/openai/deployments/x/chat/completions?api-version=1"])
+def test_azures_target_uri_may_be_pasted(path: str, config: Compose):
+    with OpenAIServer() as server:
+        pasted = config("provider=azure", f"provider.azure_endpoint='{server.url}{path}'", "model.id=my-deployment")
+        generate(pasted.with_mode("concurrent"), prompts("a b"))
+    assert [asked.path for asked in server.asked] == ["/openai/v1/chat/completions"]
+
+
+def test_azure_takes_no_address_from_openais_variable(config: Compose, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    with OpenAIServer() as server:
+        generate(azure(config, server), prompts("a"))
+        generate(azure(config, server, "provider.api_version=2024-10-21"), prompts("a"))
+    assert len(server.asked) == 2
+
+
+def test_azure_refuses_what_its_endpoints_have_no_field_for(config: Compose):
+    with pytest.raises(ConfigError, match=r"batch\.mode='static'.*provider\.endpoint=completions"):
+        build(config("provider=azure", "batch.mode=static"))
+    with pytest.raises(ConfigError, match=r"model\.revision='1'.*'azure'"):
+        build(config("provider=azure", "model.revision='1'"))
+
+
+def test_what_a_provider_is_called_is_on_record(config: Compose):
+    expected = {
+        "openai": ("openai", "chat", True),
+        "openai provider.endpoint=completions": ("openai", "text_completion", True),
+        "openai provider.endpoint=responses": ("openai", "chat", False),
+        "azure provider.azure_endpoint=http://host": ("azure.ai.openai", "chat", True),
+        "echo": ("echo", "chat", False),
+    }
+    for provider, facts in expected.items():
+        with build(config(*f"provider={provider}".split())) as opened:
+            said = opened.describe()
+        assert (said["gen_ai.provider.name"], said["gen_ai.operation.name"], said["sends_seed"]) == facts
 
 
 def test_azure_says_what_it_needs(config: Compose, monkeypatch: pytest.MonkeyPatch):

@@ -1,25 +1,84 @@
-"""What the errors of OpenAI's SDK mean: which may pass, which concern one prompt, and which every further request."""
+"""What the errors of OpenAI's API mean: which may pass, which concern one prompt, and which every further request.
+
+One table serves them all, whether an error comes as an HTTP status or, after a 200, inside the stream.
+"""
 
 import json
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from runner.providers.base import UNREACHABLE, UNSENDABLE, CallError, no_utf8
+from runner.providers.base import UNREACHABLE, UNSENDABLE, CallError, no_utf8, quoted, retry_after_s
 
-_FATAL: Mapping[int, str] = {
-    401: "the key is not accepted: check the environment variable that provider.api_key_env names",
-    403: "the key has no right to this: check the project's or resource's permissions, and model.id",
-    404: "there is no such model or address: check model.id and the provider's address",
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Meaning:
+    """What an error means for this request and the next; `advice` is what a person can do about a fatal one."""
+
+    retryable: bool = False
+    throttled: bool = False
+    fatal: bool = False
+    advice: str = ""
+
+
+_REFUSED = _Meaning()
+_AGAIN = _Meaning(retryable=True)
+_BUSY = _Meaning(retryable=True, throttled=True)
+_QUOTA = _Meaning(fatal=True, advice="the quota is used up")
+_KEY = _Meaning(fatal=True)
+"""Its advice is the provider's, which knows what it proves itself with."""
+_RIGHTS = _Meaning(
+    fatal=True, advice="the key has no right to this: check the project's or resource's permissions, and model.id"
+)
+_NO_MODEL = _Meaning(fatal=True, advice="there is no such model or address: check model.id and the provider's address")
+
+_BY_CODE: Mapping[str, _Meaning] = {
+    "insufficient_quota": _QUOTA,
+    "billing_hard_limit_reached": _QUOTA,
+    "billing_not_active": _QUOTA,
+    "rate_limit_exceeded": _BUSY,
+    "rate_limit_error": _BUSY,
+    "server_error": _AGAIN,
+    "internal_server_error": _AGAIN,
+    "overloaded_error": _AGAIN,
+    "invalid_api_key": _KEY,
+    "model_not_found": _NO_MODEL,
+    "context_length_exceeded": _REFUSED,
+    "content_filter": _REFUSED,
+    "invalid_prompt": _REFUSED,
 }
-_RETRYABLE = frozenset({408, 409, 429})
-_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+"""By an error's `code` or, failing that, its `type`."""
+_BY_STATUS: Mapping[int, _Meaning] = {
+    401: _KEY, 402: _QUOTA, 403: _RIGHTS, 404: _NO_MODEL, 408: _AGAIN, 409: _AGAIN, 429: _BUSY,
+}  # fmt: skip
+_BY_TYPE: Mapping[str, _Meaning] = {"invalid_request_error": _REFUSED, "BadRequestError": _REFUSED}
+"""Types that say something only where there is no status: over HTTP a wrong key is an invalid_request_error too."""
+
+
+class StreamedError(Exception):
+    """An error that came inside an answer, after its 200: the answer may have been generated in part, and be billed.
+
+    Args:
+        code: the service's, if it gave one.
+        message: its words.
+        passing: whether an error that is not known may pass.
+    """
+
+    def __init__(self, code: str | None, message: str, *, type_: str | None = None, passing: bool) -> None:
+        super().__init__(message)
+        self.code, self.type, self.passing = code, type_, passing
 
 
 @contextmanager
-def call_errors(model_id: str) -> Iterator[None]:
-    """Raise CallError for whatever the SDK, or the connection under it, raises."""
+def call_errors(model_id: str, *, key_advice: str) -> Iterator[None]:
+    """Raise CallError for whatever the SDK, or the connection under it, raises.
+
+    Args:
+        model_id: for errors that no request to the model can get past.
+        key_advice: what to do where the service does not accept who is asking.
+    """
     import aiohttp
     import httpx2
     import openai
@@ -27,19 +86,18 @@ def call_errors(model_id: str) -> Iterator[None]:
     try:
         yield
     except openai.APIStatusError as error:
-        raise _status(error, model_id) from error
+        raise _status(error, model_id, key_advice) from error
     except openai.APIConnectionError as error:
         raise _connection(error) from error
-    except (httpx2.HTTPError, openai.APIError) as error:  # in the middle of a stream the SDK lets the first through
-        raise CallError(type(error).__name__, _first_line(error), retryable=True) from error
+    except StreamedError as error:
+        raise _streamed(error, model_id, key_advice) from error
+    except openai.APIError as error:  # what the SDK finds in a chat or completions stream
+        found = StreamedError(error.code, _said(error), type_=error.type, passing=True)
+        raise _streamed(found, model_id, key_advice) from error
     except UnicodeEncodeError as error:
         raise CallError(UNSENDABLE, no_utf8(error), unbilled=True) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CallError(
-            type(error).__name__, f"the answer is not JSON: {_first_line(error)}", retryable=True
-        ) from error
-    except aiohttp.ClientError as error:  # an answer that is not HTTP: the SDK's client lets it through
-        raise CallError(type(error).__name__, "the answer is not HTTP", retryable=True) from error
+    except (httpx2.HTTPError, aiohttp.ClientError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise _unreadable(error) from error
 
 
 @contextmanager
@@ -47,31 +105,68 @@ def shape_errors() -> Iterator[None]:
     """Raise CallError where an answer lacks what the API promises (HTML, say). For code that only reads an answer."""
     try:
         yield
-    except (AttributeError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         said = f"the answer is no object of the API ({_first_line(error)}): check the provider's address"
         raise CallError("MalformedAnswer", said, retryable=True) from error
 
 
-def _status(error: Any, model_id: str) -> CallError:
-    status: int = error.status_code
-    kind = type(error).__name__
-    if error.code in _QUOTA or error.type in _QUOTA:
-        return CallError(
-            kind, f"{status} {error.code}: the quota is used up: {_said(error)}", fatal=True, unbilled=True
-        )
-    if status in _FATAL:
-        return CallError(
-            kind, f"{status} for model.id={model_id!r}: {_FATAL[status]}. {_said(error)}", fatal=True, unbilled=True
-        )
-    retryable = error.response.headers.get("x-should-retry") == "true" or status in _RETRYABLE or status >= 500
+def _unreadable(error: Exception) -> CallError:
+    """Say what came instead of an answer. In the middle of a stream, the SDK lets its client's own errors through."""
+    import aiohttp
+
+    said = _first_line(error)
+    if isinstance(error, aiohttp.ClientError):
+        said = "the answer is not HTTP"
+    elif isinstance(error, ValueError):
+        said = f"the answer is not JSON: {said}"
+    return CallError(type(error).__name__, said, retryable=True)
+
+
+def _status(error: Any, model_id: str, key_advice: str) -> CallError:
+    meaning = _meaning(error.code, error.type, error.status_code) or _REFUSED
+    headers = error.response.headers
+    asked = {"true": True, "false": False}.get(headers.get("x-should-retry", ""))
+    label = f"{error.status_code} {error.code}" if meaning.fatal and error.code else str(error.status_code)
     return CallError(
-        kind,
-        f"{status}: {_said(error)}",
-        retryable=retryable,
-        throttled=status == 429,
+        type(error).__name__,
+        _message(meaning, label, _said(error), model_id, key_advice),
+        retryable=(meaning.retryable if asked is None else asked) and not meaning.fatal,
+        fatal=meaning.fatal,
+        throttled=meaning.throttled,
         unbilled=True,
-        retry_after_s=_retry_after_s(error.response.headers),
+        retry_after_s=retry_after_s(headers),
     )
+
+
+def _streamed(error: StreamedError, model_id: str, key_advice: str) -> CallError:
+    known = _meaning(error.code, error.type, None)
+    meaning = known or (_AGAIN if error.passing else _REFUSED)
+    named = error.type if error.code is None or error.code.isdigit() else error.code
+    return CallError(
+        named or "StreamError",
+        _message(meaning, error.code or "", quoted(str(error)), model_id, key_advice),
+        retryable=meaning.retryable,
+        fatal=meaning.fatal,
+        throttled=meaning.throttled,
+    )
+
+
+def _meaning(code: str | None, type_: str | None, status: int | None) -> _Meaning | None:
+    """Return what an error means; None where neither code, status nor type is known. Some servers' code is a status."""
+    known = next((_BY_CODE[word] for word in (code, type_) if word and word in _BY_CODE), None)
+    if known is not None:
+        return known
+    if status is None and code is not None and code.isdigit():
+        status = int(code)
+    if status is None:
+        return _BY_TYPE.get(type_ or "")
+    return _AGAIN if status >= 500 else _BY_STATUS.get(status, _REFUSED)
+
+
+def _message(meaning: _Meaning, label: str, said: str, model_id: str, key_advice: str) -> str:
+    if not meaning.fatal:
+        return f"{label}: {said}" if label else said
+    return f"{label} for model.id={model_id!r}: {meaning.advice or key_advice}. {said}".strip()
 
 
 def _connection(error: Any) -> CallError:
@@ -105,20 +200,15 @@ def _was_reached(error: BaseException) -> bool:
     return isinstance(error, lost) and not isinstance(error, aiohttp.ClientConnectorError)
 
 
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Return how long the service asked to wait, in seconds; the milliseconds header is the finer one."""
-    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            return float(headers[name]) * unit_s
-        except (KeyError, ValueError):
-            continue
-    return None
-
-
 def _said(error: Any) -> str:
-    body = error.body if isinstance(error.body, dict) else {}
-    return str(body.get("message") or _first_line(error))
+    """Return the server's own words: OpenAI's `message`, others' `detail` or `error`, or a body that is plain text."""
+    body = error.body
+    if isinstance(body, dict):
+        body = next((body[name] for name in ("message", "detail", "error") if body.get(name)), body)
+    if not body:
+        return _first_line(error)
+    return quoted(body if isinstance(body, str) else json.dumps(body, ensure_ascii=False))
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).partition("\n")[0][:500]
+    return quoted((str(error).strip() or type(error).__name__).partition("\n")[0])

@@ -3,6 +3,7 @@
 A stream that just stops raises nothing in the SDK, which needs no `[DONE]`: an answer without a finish reason is an
 error.
 Usage comes once per request, for all its answers together; it is split over them by the pieces that each was sent in.
+What a model reasons is no text of the answer, but the service counts it as output: it is a first token as any other.
 """
 
 import logging
@@ -10,8 +11,9 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from runner.providers._openai_errors import StreamedError
 from runner.providers.base import CallError
-from runner.records import FinishReason, Stopwatch
+from runner.records import FinishReason, Stopwatch, Usage
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +29,12 @@ _FINISH: Mapping[str, FinishReason] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One answer. `request_input_tokens` are those of the whole request, whatever its number of prompts."""
+    """One answer. `request` is the usage of the whole request, whatever its number of prompts and answers."""
 
     text: str
     finish_reason: FinishReason
     output_tokens: int
-    request_input_tokens: int
+    request: Usage
     model: str | None
     system_fingerprint: str | None = None
 
@@ -41,8 +43,13 @@ class Answer:
 class _Open:
     """An answer on its way."""
 
-    pieces: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    pieces: int = 0
     finish: str | None = None
+
+    @property
+    def began(self) -> bool:
+        return self.pieces > 0 or self.finish is not None
 
 
 async def read_choices(
@@ -52,6 +59,7 @@ async def read_choices(
 
     Raises:
         CallError: the stream was cut, an answer has no end, or there is no usage.
+        AnswersMissing: the service ended its stream, and some answers never began.
     """
     answers = [_Open() for _ in range(count)]
     usage: Any = None
@@ -63,49 +71,76 @@ async def read_choices(
         for choice in chunk.choices:
             if choice.index >= count:
                 raise CallError("UnexpectedChoice", f"the server sent answer {choice.index} of {count}")
-            _take(answers[choice.index], text(choice, streamed), choice.finish_reason, watch if streamed else None)
+            words = text(choice, streamed)
+            _take(answers[choice.index], words, _reasons(choice), choice.finish_reason, watch if streamed else None)
+    began = sum(answer.began for answer in answers)
+    if usage is not None and 0 < began < count:
+        raise AnswersMissing(began, count)
     ends = [_finish(answer.finish) for answer in answers]
     if usage is None:
         raise CallError("UsageMissing", "the server's answer has no usage: its tokens cannot be counted")
-    shares = share(usage.completion_tokens, [len(answer.pieces) for answer in answers])
+    total = _usage(usage.prompt_tokens, usage.completion_tokens, getattr(usage, "prompt_tokens_details", None))
+    shares = share(total.output_tokens, [answer.pieces for answer in answers])
     return [
         Answer(
-            text="".join(answer.pieces), finish_reason=end, output_tokens=tokens,
-            request_input_tokens=usage.prompt_tokens, model=model, system_fingerprint=fingerprint,
+            text="".join(answer.texts), finish_reason=end, output_tokens=tokens, request=total, model=model,
+            system_fingerprint=fingerprint,
         )
         for answer, end, tokens in zip(answers, ends, shares, strict=True)
     ]  # fmt: skip
+
+
+class AnswersMissing(Exception):  # noqa: N818 - what it means is for the caller to say, who knows what was asked for
+    """The service sent fewer answers than were asked for, and says that this is all."""
+
+    def __init__(self, sent: int, asked: int) -> None:
+        super().__init__(f"sent {sent} of {asked} answers")
 
 
 async def read_responses(response: Any, watch: Stopwatch, *, streamed: bool) -> list[Answer]:
     """Read the one answer of a responses request.
 
     Raises:
-        CallError: the stream was cut, or the service reports an error in it.
+        CallError: the stream was cut, or the answer has no usage.
+        StreamedError: the service reports an error in it.
     """
     final = None
     async for event in _chunks(response, streamed):
         if not streamed:
             final = event
-        elif event.type == "response.output_text.delta" and event.delta:
+        elif event.type.endswith(".delta") and event.delta:
             watch.first_token()
         elif event.type in ("response.completed", "response.incomplete", "response.failed"):
             final = event.response
         elif event.type == "error":
-            raise CallError(str(event.code or "StreamError"), str(event.message), retryable=True)
+            raise StreamedError(event.code, str(event.message), passing=True)
     if final is None:
         raise _cut()
+    return [_response_answer(final)]
+
+
+def _response_answer(final: Any) -> Answer:
+    if final.status == "failed" and final.error:
+        raise StreamedError(str(final.error.code), str(final.error.message), passing=False)
     if final.status == "failed" or final.usage is None:
-        error, said = final.error, f"the answer has status {final.status!r} and no text"
-        raise CallError(str(error.code) if error else "ResponseFailed", error.message if error else said)
+        raise CallError("ResponseFailed", f"the answer has status {final.status!r} and no text")
     reason = final.incomplete_details.reason if final.incomplete_details else "stop"
-    usage = final.usage
-    return [
-        Answer(
-            text=final.output_text, finish_reason=_finish(reason), output_tokens=usage.output_tokens,
-            request_input_tokens=usage.input_tokens, model=final.model,
-        )
-    ]  # fmt: skip
+    details = getattr(final.usage, "input_tokens_details", None)
+    total = _usage(final.usage.input_tokens, final.usage.output_tokens, details)
+    return Answer(
+        text=final.output_text, finish_reason=_finish(reason), output_tokens=total.output_tokens, request=total,
+        model=final.model,
+    )  # fmt: skip
+
+
+def _usage(input_tokens: int, output_tokens: int, details: Any) -> Usage:
+    """Return what the service counted; not every server says what its cache did."""
+    return Usage(
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        cached_input_tokens=getattr(details, "cached_tokens", None) or 0,
+        cache_written_tokens=getattr(details, "cache_write_tokens", None) or 0,
+    )
 
 
 def share(total: int, weights: Sequence[int]) -> list[int]:
@@ -133,11 +168,18 @@ async def _chunks(response: Any, streamed: bool) -> AsyncIterator[Any]:
         raise CallError("EmptyAnswer", said, retryable=True)
 
 
-def _take(answer: _Open, piece: str | None, finish: str | None, watch: Stopwatch | None) -> None:
-    if piece:
+def _reasons(choice: Any) -> bool:
+    """Return whether a choice of a stream brings a piece of reasoning; servers have two names for it, OpenAI none."""
+    delta = getattr(choice, "delta", None)
+    return bool(getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None))
+
+
+def _take(answer: _Open, text: str | None, reasons: bool, finish: str | None, watch: Stopwatch | None) -> None:
+    if text or reasons:
         if watch is not None:
             watch.first_token()
-        answer.pieces.append(piece)
+        answer.pieces += 1
+        answer.texts.append(text or "")
     answer.finish = finish or answer.finish
 
 

@@ -5,22 +5,26 @@ is the name of your deployment, not of the model in it.
 """
 
 import asyncio
-import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import validate_call
 
-from runner.config import STRICT, ModelConfig, NonEmptyStr
+from runner.config import STRICT, Address, ModelConfig, NonEmptyStr, VariableName
 from runner.errors import ConfigError, MissingPackageError
-from runner.providers.base import CallError, ModelInfo
-from runner.providers.openai import Endpoint, OpenAIProvider, client_settings
+from runner.providers._openai_errors import shape_errors
+from runner.providers.base import LIST_TIMEOUT_S, CallError, ModelInfo, hiding, quoted
+from runner.providers.openai import Endpoint, Lacks, LimitField, OpenAIProvider, address_in, client_settings
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 _SCOPE = "https://ai.azure.com/.default"
 _MANAGEMENT_API = "2024-10-01"
+_API_PATH = re.compile(r"/openai/(v1|deployments)\b.*")
+"""What the portal's target URI has behind the resource's address; the client adds it itself."""
 
 
 class AzureProvider(OpenAIProvider):
@@ -45,24 +49,25 @@ class AzureProvider(OpenAIProvider):
         self,
         *,
         model: ModelConfig,
-        azure_endpoint: NonEmptyStr | None,
+        azure_endpoint: Address | None,
         api_version: NonEmptyStr | None,
-        api_key_env: NonEmptyStr,
+        api_key_env: VariableName,
         auth: Literal["key", "entra"],
         resource_id: NonEmptyStr | None,
-        management_url: NonEmptyStr,
+        management_url: Address,
         endpoint: Endpoint,
         stream: bool,
-        max_tokens_field: Literal["max_completion_tokens", "max_tokens"],
+        max_tokens_field: LimitField | None,
         service_tier: NonEmptyStr | None,
         reasoning_effort: NonEmptyStr | None,
         prediction: NonEmptyStr | None,
         seed: bool,
+        lacks: Lacks,
     ) -> None:
         super().__init__(
             model=model, base_url=None, api_key_env=api_key_env, endpoint=endpoint, stream=stream,
             max_tokens_field=max_tokens_field, service_tier=service_tier, reasoning_effort=reasoning_effort,
-            prediction=prediction, seed=seed,
+            prediction=prediction, seed=seed, lacks=lacks,
         )  # fmt: skip
         self._azure_endpoint = azure_endpoint
         self._api_version = api_version
@@ -78,8 +83,8 @@ class AzureProvider(OpenAIProvider):
 
     def describe(self) -> Mapping[str, Any]:
         """Return where requests go and what they carry."""
-        own = {"base_url": self._address(), "api_version": self._api_version or "v1", "auth": self._auth}
-        return {**super().describe(), **own}
+        own = {"api_version": self._api_version or "v1", "auth": self._auth}
+        return {**super().describe(), "gen_ai.provider.name": "azure.ai.openai", **own}
 
     async def __aexit__(self, *error: Any) -> None:
         await super().__aexit__(*error)
@@ -94,24 +99,44 @@ class AzureProvider(OpenAIProvider):
         """Ask Azure Resource Manager: the service itself lists no deployments."""
         import httpx2
 
-        try:
-            token = await self._token_provider(f"{self._management_url}/.default")()
-        finally:
-            await self._close_credential()
         url: str | None = f"{self._management_url}{self._resource_id}/deployments?api-version={_MANAGEMENT_API}"
         found: list[ModelInfo] = []
-        async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=30) as client:
-            while url:
-                answer = await client.get(url)
-                if answer.is_error:
-                    said = (
-                        f"{answer.status_code} for provider.resource_id={self._resource_id!r}: check it and your rights"
-                    )
-                    raise CallError("DeploymentsRefused", said, fatal=True)
-                page = answer.json()
-                found += [_deployment_info(deployment) for deployment in page["value"]]
-                url = page.get("nextLink")
+        with hiding(self._secrets), self._management_errors(), shape_errors():
+            token = await self._management_token()
+            headers = {"Authorization": f"Bearer {token}"}
+            async with httpx2.AsyncClient(headers=headers, timeout=LIST_TIMEOUT_S) as client:
+                while url:
+                    answer = await client.get(url)
+                    answer.raise_for_status()
+                    page = answer.json()
+                    found += [_deployment_info(deployment) for deployment in page["value"]]
+                    url = page.get("nextLink")
         return found
+
+    async def _management_token(self) -> str:
+        try:
+            return await self._token_provider(f"{self._management_url}/.default")()
+        finally:
+            await self._close_credential()
+
+    @contextmanager
+    def _management_errors(self) -> Iterator[None]:
+        import httpx2
+
+        try:
+            yield
+        except httpx2.HTTPStatusError as error:
+            status = error.response.status_code
+            said = f"{status} for provider.resource_id={self._resource_id!r}: check it and your rights"
+            raise CallError("DeploymentsRefused", f"{said}. {quoted(error.response.text)}", fatal=True) from error
+        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
+            said = quoted(str(error) or type(error).__name__)
+            raise CallError(
+                "DeploymentsUnreadable",
+                f"no list of deployments from {self._management_url}: {said}: check provider.management_url and the "
+                "network, or set provider.resource_id=null",
+                fatal=True,
+            ) from error
 
     async def _close_credential(self) -> None:
         if self._credential is not None:
@@ -119,13 +144,19 @@ class AzureProvider(OpenAIProvider):
             self._credential = None
 
     def _address(self) -> str:
-        address = self._azure_endpoint or os.environ.get("AZURE_OPENAI_ENDPOINT")
+        address = self._azure_endpoint or address_in("AZURE_OPENAI_ENDPOINT")
         if not address:
             raise ConfigError(
                 "provider 'azure' needs the resource's address: set "
                 "provider.azure_endpoint=https://NAME.openai.azure.com or the variable AZURE_OPENAI_ENDPOINT"
             )
-        return address.rstrip("/")
+        return _API_PATH.sub("", address).rstrip("/")
+
+    @property
+    def _key_advice(self) -> str:
+        if self._auth == "entra":
+            return "the identity is not accepted: check its role on the resource (Cognitive Services OpenAI User)"
+        return super()._key_advice
 
     def _secret(self) -> str:
         self._address()
@@ -148,7 +179,7 @@ class AzureProvider(OpenAIProvider):
 
     def _token_provider(self, scope: str) -> Callable[[], Awaitable[str]]:
         _import_identity()
-        from azure.core.exceptions import ClientAuthenticationError
+        from azure.core.exceptions import AzureError
         from azure.identity.aio import DefaultAzureCredential, get_bearer_token_provider
 
         self._credential = DefaultAzureCredential()
@@ -156,12 +187,14 @@ class AzureProvider(OpenAIProvider):
 
         async def token() -> str:
             try:
-                return await provider()
-            except ClientAuthenticationError as error:
+                found = await provider()
+            except AzureError as error:
                 said = str(error).partition("\n")[0]
                 raise CallError(
                     "EntraID", f"no token for {scope}: {said}: sign in (az login), or check the identity", fatal=True
                 ) from None
+            self._secrets.add(found)
+            return found
 
         return token
 

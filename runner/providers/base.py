@@ -6,14 +6,20 @@ imports nothing heavy. `with provider:` loads what it needs and gives it back at
 
 import importlib
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+import textwrap
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 from pydantic import ValidationError
 
 from runner.config import BatchConfig, BatchMode, GenerationParams, RunConfig, explain, unknown_key
+from runner.credentials import hidden
 from runner.errors import ConfigError
 from runner.records import Outcome, Prompt
 
@@ -25,8 +31,10 @@ class Provider(Protocol):
     default_mode: ClassVar[BatchMode]
     is_local: ClassVar[bool]
     """Local providers are warmed up; a hosted one would be paid for it."""
-    price_list: ClassVar[str | None]
-    """The provider's id in genai-prices; None where nothing is charged per token."""
+
+    @property
+    def price_list(self) -> str | None:
+        """The provider's id in genai-prices; None where nothing is charged per token, or it is not known what."""
 
     @property
     def honours(self) -> frozenset[str]:
@@ -40,7 +48,11 @@ class Provider(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
     def describe(self) -> Mapping[str, Any]:
-        """Return what was resolved on loading (device, dtype, threads), for the record."""
+        """Return what was resolved on loading (device, dtype, threads), for the record.
+
+        `gen_ai.provider.name` and `gen_ai.operation.name` are OpenTelemetry's words for it; `sends_seed` says whether
+        the run's seed goes with a request.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,12 +135,19 @@ class ConcurrentProvider(Protocol):
 class ListProvider(Protocol):
     """A service that takes a list of prompts in one request: static batches over HTTP."""
 
+    def check_lists(self) -> None:
+        """Raise ConfigError if requests, as they are configured, have no place for a list."""
+
     async def generate_list(self, prompts: Sequence[Prompt], params: GenerationParams) -> Sequence[Outcome]:
         """Return `n` outcomes per prompt.
 
         Raises:
             CallError: the request as a whole has no answer.
         """
+
+
+LIST_TIMEOUT_S = 30.0
+"""How long a service may take to list its models."""
 
 
 UNREACHABLE = "ConnectionError"
@@ -177,6 +196,41 @@ class CallError(Exception):
         self.retryable, self.fatal, self.throttled = retryable, fatal, throttled
         self.unbilled, self.refuses_lists = unbilled, refuses_lists
         self.retry_after_s = retry_after_s
+
+    def without(self, secrets: Collection[str]) -> "CallError":
+        """Return the same error with these secrets out of its words."""
+        return CallError(
+            hidden(self.kind, secrets), hidden(self.message, secrets), retryable=self.retryable, fatal=self.fatal,
+            throttled=self.throttled, unbilled=self.unbilled, refuses_lists=self.refuses_lists,
+            retry_after_s=self.retry_after_s,
+        )  # fmt: skip
+
+
+@contextmanager
+def hiding(secrets: Collection[str]) -> Iterator[None]:
+    """Keep secrets out of every CallError: what a service says goes to disk, and some repeat a request's headers."""
+    try:
+        yield
+    except CallError as error:
+        raise error.without(secrets) from None
+
+
+def quoted(words: str) -> str:
+    """Return a service's own words as one line of 500 characters at most. No word is cut: it may be half a key."""
+    return textwrap.shorten(words, 500, placeholder=" ...")
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Return how long a service asked to wait: in milliseconds (the finer header), in seconds, or until a date."""
+    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        with suppress(KeyError, ValueError):
+            asked_s = float(headers[name]) * unit_s
+            if math.isfinite(asked_s) and asked_s >= 0:
+                return asked_s
+    with suppress(KeyError, ValueError, TypeError):
+        until = parsedate_to_datetime(headers["retry-after"])
+        return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +319,8 @@ def _check_mode(batch: BatchConfig, provider: Provider) -> None:
         raise ConfigError(
             f"batch.mode={mode!r} is not something provider {provider.name!r} can do; it has: {', '.join(has)}"
         )
+    if mode == "static" and isinstance(provider, ListProvider):
+        provider.check_lists()
     if batch.size == "auto" and mode != "concurrent":
         raise ConfigError(f"batch.size='auto' is for batch.mode=concurrent only, not {mode!r}: set a whole number")
 

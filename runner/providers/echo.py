@@ -53,8 +53,8 @@ class EchoProvider:
         self._jobs.clear()
 
     def describe(self) -> Mapping[str, Any]:
-        """Return nothing: an echo depends on nothing."""
-        return {}
+        """Return what it is called; an echo depends on nothing."""
+        return {"gen_ai.provider.name": "echo", "gen_ai.operation.name": "chat", "sends_seed": False}
 
     def list_models(self) -> Sequence[ModelInfo]:
         """Return the one there is: an echo under any name."""

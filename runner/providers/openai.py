@@ -7,24 +7,39 @@ pacing does them. `azure` is this wire format behind another client.
 import asyncio
 import importlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import validate_call
+from pydantic import Field, validate_call
 
-from runner.config import STRICT, BatchMode, GenerationParams, ModelConfig, NonEmptyStr
+from runner.config import (
+    STRICT,
+    Address,
+    BatchMode,
+    GenerationParams,
+    ModelConfig,
+    NonEmptyStr,
+    VariableName,
+    web_address,
+)
 from runner.errors import ConfigError, MissingPackageError
 from runner.providers._openai_errors import call_errors, shape_errors
-from runner.providers._openai_streams import Answer, read_choices, read_responses, share
-from runner.providers.base import CallError, ModelInfo
+from runner.providers._openai_streams import Answer, AnswersMissing, read_choices, read_responses, share
+from runner.providers.base import LIST_TIMEOUT_S, UNSENDABLE, CallError, ModelInfo, hiding
 from runner.records import Completion, Outcome, Prompt, Stopwatch, Timing, Usage
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 Endpoint = Literal["chat", "responses", "completions"]
+LimitField = Literal["max_completion_tokens", "max_tokens"]
+Lacks = Annotated[tuple[Literal["temperature", "top_p", "stop_sequences", "n"], ...], Field(strict=False)]
+_OWN_ADDRESS = "https://api.openai.com/v1"
 _CONNECTIONS = 1_000_000
 """Out of reach: the batch mode alone decides how many there are. None would be aiohttp's own limit, which is 100."""
 _KNOBS: Mapping[Endpoint, frozenset[str]] = {
@@ -32,6 +47,19 @@ _KNOBS: Mapping[Endpoint, frozenset[str]] = {
     "completions": frozenset({"temperature", "top_p", "stop_sequences", "n"}),
     "responses": frozenset({"temperature", "top_p"}),
 }
+_SETTINGS: Mapping[Endpoint, frozenset[str]] = {
+    "chat": frozenset({"service_tier", "reasoning_effort", "prediction"}),
+    "completions": frozenset(),
+    "responses": frozenset({"service_tier", "reasoning_effort"}),
+}
+"""By endpoint: which of the settings that become fields of a request its requests have."""
+_LIMIT_FIELDS: Mapping[Endpoint, Sequence[str]] = {
+    "chat": ("max_completion_tokens", "max_tokens"),
+    "completions": ("max_tokens",),
+    "responses": ("max_output_tokens",),
+}
+"""By endpoint: what the limit of new tokens may be called, the usual name first."""
+_TAKES_NO_LISTS = "this server may take no list of prompts in one request: set batch.mode=concurrent"
 
 
 class OpenAIProvider:
@@ -39,15 +67,17 @@ class OpenAIProvider:
 
     Args:
         model: its id is the request's `model`.
-        base_url: the server's address up to and including /v1; null is OpenAI's own.
+        base_url: the server's address up to and including /v1; null is the variable OPENAI_BASE_URL, which the SDK
+            would read in any case, or OpenAI's own address. environment.json says which it was.
         api_key_env: the name of the environment variable that holds the key; null for servers that take none.
         endpoint: chat, responses or completions.
         stream: stream the answer, so that time to first token is real; false where a server cannot.
-        max_tokens_field: what the server calls the limit of new tokens in chat requests.
+        max_tokens_field: what the server calls the limit of new tokens in chat requests; null is the API's own name.
         service_tier: as in the API (auto, default, flex, priority); another tier than the standard has no known price.
-        reasoning_effort: as in the API; "none" lets reasoning models take a temperature.
+        reasoning_effort: as in the API; null sends none, for models that do not reason refuse any.
         prediction: the text that the answer is expected to repeat (predicted outputs, chat only).
-        seed: send a seed; null where the server has no such field. Responses have none.
+        seed: send a seed; false where the server has no such field. Responses have none.
+        lacks: generation keys that this server is known to ignore: they are refused.
     """
 
     name: ClassVar[str] = "openai"
@@ -59,15 +89,16 @@ class OpenAIProvider:
         self,
         *,
         model: ModelConfig,
-        base_url: NonEmptyStr | None,
-        api_key_env: NonEmptyStr | None,
+        base_url: Address | None,
+        api_key_env: VariableName | None,
         endpoint: Endpoint,
         stream: bool,
-        max_tokens_field: Literal["max_completion_tokens", "max_tokens"],
+        max_tokens_field: LimitField | None,
         service_tier: NonEmptyStr | None,
         reasoning_effort: NonEmptyStr | None,
         prediction: NonEmptyStr | None,
         seed: bool,
+        lacks: Lacks,
     ) -> None:
         self._model = model
         self._base_url = base_url
@@ -77,27 +108,73 @@ class OpenAIProvider:
         self._max_tokens_field = max_tokens_field
         self._service_tier, self._reasoning_effort, self._prediction = service_tier, reasoning_effort, prediction
         self._seed = seed and endpoint != "responses"
+        self._lacks = frozenset(lacks)
         self._client: AsyncOpenAI | None = None
         self._fingerprints: set[str] = set()
+        self._secrets: set[str] = set()
+        self._takes_lists = False
 
     @property
     def price_list(self) -> str | None:
         """OpenAI's list for OpenAI's own address and standard tier; any other price is not known."""
-        return "openai" if self._base_url is None and self._service_tier in (None, "auto", "default") else None
+        own = self._address().rstrip("/") == _OWN_ADDRESS
+        return "openai" if own and self._service_tier in (None, "auto", "default") else None
 
     @property
     def honours(self) -> frozenset[str]:
-        """The generation keys that the endpoint has."""
-        return _KNOBS[self._endpoint]
+        """The generation keys that the endpoint has, and the server does not ignore."""
+        return _KNOBS[self._endpoint] - self._lacks
 
     def check(self, params: GenerationParams) -> None:
         """Refuse settings that the endpoint has no place for."""
-        if self._prediction is not None and self._endpoint != "chat":
+        self._check_fields()
+        if self._prediction is not None:
+            self._check_prediction(params)
+        if self._model.revision is not None:
             raise ConfigError(
-                f"provider.prediction is for provider.endpoint=chat only, not {self._endpoint!r}: unset it"
+                f"model.revision={self._model.revision!r}: a request to {self.name!r} has no place for it: leave it "
+                "null, and name the very model in model.id"
             )
         if params.temperature > 2:
             raise ConfigError(f"generation.temperature={params.temperature}: {self.name} takes 0 to 2: lower it")
+
+    def check_lists(self) -> None:
+        """Refuse static batches where requests are not completions: no other has a list of prompts."""
+        if self._endpoint != "completions":
+            raise ConfigError(
+                f"batch.mode='static' sends a list of prompts in one request, which provider.endpoint="
+                f"{self._endpoint!r} does not have: set provider.endpoint=completions, or batch.mode=concurrent"
+            )
+
+    def _check_fields(self) -> None:
+        asked = {
+            "service_tier": self._service_tier,
+            "reasoning_effort": self._reasoning_effort,
+            "prediction": self._prediction,
+        }
+        for name, value in asked.items():
+            if value is not None and name not in _SETTINGS[self._endpoint]:
+                raise ConfigError(
+                    f"provider.{name}={value!r}: requests of provider.endpoint={self._endpoint!r} have no such field: "
+                    f"set provider.{name}=null, or provider.endpoint=chat"
+                )
+        names = _LIMIT_FIELDS[self._endpoint]
+        if self._max_tokens_field is not None and self._max_tokens_field not in names:
+            raise ConfigError(
+                f"provider.max_tokens_field={self._max_tokens_field!r}: requests of provider.endpoint="
+                f"{self._endpoint!r} have {names[0]} only: set provider.max_tokens_field=null"
+            )
+
+    def _check_prediction(self, params: GenerationParams) -> None:
+        """Refuse what the API's guide to predicted outputs says that it refuses."""
+        beside = {
+            f"provider.reasoning_effort={self._reasoning_effort!r}": self._reasoning_effort is not None,
+            "provider.max_tokens_field='max_completion_tokens'": self._max_tokens_field == "max_completion_tokens",
+            f"generation.n={params.n}": params.n > 1,
+        }
+        for setting, is_set in beside.items():
+            if is_set:
+                raise ConfigError(f"{setting} cannot stand beside provider.prediction: unset one of them")
 
     def __enter__(self) -> Self:
         _import_sdk(self.name)
@@ -123,7 +200,9 @@ class OpenAIProvider:
     def describe(self) -> Mapping[str, Any]:
         """Return where requests go and what they carry."""
         return {
-            "base_url": self._base_url or "https://api.openai.com/v1",
+            "gen_ai.provider.name": "openai",
+            "gen_ai.operation.name": "text_completion" if self._endpoint == "completions" else "chat",
+            "base_url": self._address(),
             "endpoint": self._endpoint,
             "stream": self._stream,
             "service_tier": self._service_tier,
@@ -137,35 +216,58 @@ class OpenAIProvider:
 
         async def ask() -> list[ModelInfo]:
             async with self:
-                return [_model_info(model) async for model in self._ready.models.list()]
+                return [_model_info(model) async for model in self._ready.models.list(timeout=LIST_TIMEOUT_S)]
 
-        with call_errors(self._model.id), shape_errors():
+        with self._errors(), shape_errors():
             return sorted(asyncio.run(ask()), key=lambda model: model.id)
 
     async def generate(self, prompt: Prompt, params: GenerationParams) -> Sequence[Outcome]:
         """Send one request and return its `n` answers."""
         send = {"chat": self._chat, "completions": self._complete, "responses": self._respond}[self._endpoint]
         watch = Stopwatch()
-        with call_errors(self._model.id):
-            answers = await send(prompt, params, watch)
+        with self._errors():
+            try:
+                answers = await send(prompt, params, watch)
+            except AnswersMissing as error:
+                said = f"{error}: generation.n is not honoured by this server: set generation.n=1"
+                raise CallError("AnswersMissing", said, fatal=True) from None
         timing = watch.stop()
         return self._completions([prompt], params, answers, timing)
 
     async def generate_list(self, prompts: Sequence[Prompt], params: GenerationParams) -> Sequence[Outcome]:
         """Send one completions request with a list of prompts; answers come back in the list's order, `n` a prompt."""
         watch = Stopwatch()
-        with call_errors(self._model.id):
+        with self._list_errors(params), self._errors():
             answers = await self._complete_texts([prompt.text for prompt in prompts], params, watch)
         timing = watch.stop()
-        if len(answers) != len(prompts) * params.n:
-            said = f"{len(prompts)} prompts in one request gave {len(answers)} answers"
-            raise CallError("ListRefused", said, refuses_lists=True)
+        self._takes_lists = True
         return self._completions(prompts, params, answers, timing)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Raise CallError for all that a request can meet, with no secret in it."""
+        with hiding(self._secrets), call_errors(self._model.id, key_advice=self._key_advice):
+            yield
+
+    @contextmanager
+    def _list_errors(self, params: GenerationParams) -> Iterator[None]:
+        """Say what to do where it may be the list, not its prompts, that the server does not take."""
+        try:
+            yield
+        except AnswersMissing as error:
+            ignored = "generation.n is not honoured by this server, or " if params.n > 1 else ""
+            said = f"{error}: {ignored}{_TAKES_NO_LISTS}"
+            raise CallError("ListRefused", said, fatal=True, refuses_lists=True) from None
+        except CallError as error:
+            refused = error.unbilled and not (error.retryable or error.fatal) and error.kind != UNSENDABLE
+            if refused and not self._takes_lists:
+                raise CallError(error.kind, f"{error.message}; {_TAKES_NO_LISTS}", unbilled=True) from None
+            raise
 
     async def _chat(self, prompt: Prompt, params: GenerationParams, watch: Stopwatch) -> Sequence[Answer]:
         body: dict[str, Any] = {
             "messages": _messages(prompt),
-            self._max_tokens_field: params.max_tokens,
+            self._limit_field: params.max_tokens,
             **self._sampling(params),
         }
         if self._reasoning_effort is not None:
@@ -218,18 +320,18 @@ class OpenAIProvider:
         self, prompts: Sequence[Prompt], params: GenerationParams, answers: Sequence[Answer], timing: Timing
     ) -> list[Outcome]:
         self._fingerprints |= {answer.system_fingerprint for answer in answers if answer.system_fingerprint}
-        shares = share(answers[0].request_input_tokens, [len(prompt.text) for prompt in prompts])
+        usages = _share_input(answers[0].request, [len(prompt.text) for prompt in prompts])
         return [
             Completion(
                 prompt_id=prompt.id,
                 choice=choice,
                 text=answer.text,
                 finish_reason=answer.finish_reason,
-                usage=Usage(input_tokens=input_tokens, output_tokens=answer.output_tokens),
+                usage=replace(usage, output_tokens=answer.output_tokens),
                 timing=timing,
                 model=answer.model or self._model.id,
             )
-            for place, (prompt, input_tokens) in enumerate(zip(prompts, shares, strict=True))
+            for place, (prompt, usage) in enumerate(zip(prompts, usages, strict=True))
             for choice, answer in enumerate(answers[place * params.n : (place + 1) * params.n])
         ]
 
@@ -242,13 +344,32 @@ class OpenAIProvider:
     def _connect(self) -> "AsyncOpenAI":
         from openai import AsyncOpenAI
 
-        return AsyncOpenAI(base_url=self._base_url, api_key=self._secret(), **client_settings())
+        return AsyncOpenAI(base_url=self._address(), api_key=self._secret(), **client_settings())
+
+    def _address(self) -> str:
+        """Return where requests go.
+
+        Raises:
+            ConfigError: it is from the environment, and no address.
+        """
+        return self._base_url or address_in("OPENAI_BASE_URL") or _OWN_ADDRESS
+
+    @property
+    def _limit_field(self) -> str:
+        usual = "max_completion_tokens" if self._prediction is None else "max_tokens"
+        return self._max_tokens_field or usual
+
+    @property
+    def _key_advice(self) -> str:
+        if self._api_key_env is None:
+            return "the server asks for a key: name the environment variable that holds it in provider.api_key_env"
+        return "the key is not accepted: check the environment variable that provider.api_key_env names"
 
     def _secret(self) -> str:
         """Return the key, read from the environment at the last moment.
 
         Raises:
-            ConfigError: the variable is not set.
+            ConfigError: the variable is not set, or holds what no header can carry.
         """
         if self._api_key_env is None:
             return "none"
@@ -258,6 +379,12 @@ class OpenAIProvider:
                 f"provider {self.name!r} needs a key in the environment variable {self._api_key_env}, which is not "
                 "set: export it, or name another variable in provider.api_key_env"
             )
+        if not re.fullmatch("[!-~]+", key):
+            raise ConfigError(
+                f"the key in the environment variable {self._api_key_env} has a character that no key has (a space, a "
+                "line's end, a letter with an accent): copy it again"
+            )
+        self._secrets.add(key)
         return key
 
 
@@ -273,6 +400,29 @@ def client_settings() -> dict[str, Any]:
     limits = httpx2.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS)
     http_client = DefaultAioHttpClient(limits=limits, timeout=httpx2.Timeout(None, connect=10.0))
     return {"max_retries": 0, "timeout": httpx2.Timeout(None, connect=10.0), "http_client": http_client}
+
+
+def address_in(variable: str) -> str | None:
+    """Return the address in an environment variable, None where there is none.
+
+    Raises:
+        ConfigError: it is no address, or has a password in it. It is not repeated.
+    """
+    try:
+        return web_address(os.environ[variable]) if os.environ.get(variable) else None
+    except ValueError as error:
+        raise ConfigError(f"the environment variable {variable}: {error}") from None
+
+
+def _share_input(total: Usage, weights: Sequence[int]) -> list[Usage]:
+    """Split a request's input over its prompts."""
+    parts = [
+        share(count, weights) for count in (total.input_tokens, total.cached_input_tokens, total.cache_written_tokens)
+    ]
+    return [
+        Usage(input_tokens=own, output_tokens=0, cached_input_tokens=cached, cache_written_tokens=written)
+        for own, cached, written in zip(*parts, strict=True)
+    ]
 
 
 def _import_sdk(provider: str) -> None:

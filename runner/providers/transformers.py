@@ -106,6 +106,9 @@ class TransformersProvider:
 
         model = self._here.model
         facts = {
+            "gen_ai.provider.name": "transformers",
+            "gen_ai.operation.name": "chat" if self._writer.uses_template else "text_completion",
+            "sends_seed": True,
             "device": str(model.device),
             "dtype": str(model.dtype).removeprefix("torch."),
             "attn_implementation": model.config._attn_implementation,
