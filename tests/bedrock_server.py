@@ -92,7 +92,21 @@ class NoUsage:
     """An answer that counts nothing."""
 
 
-Fault = Refusal | InBand | Cut | Hang | StopReason | NoUsage
+@dataclass(frozen=True)
+class Thinks:
+    """Reasoning that streams for this long before the answer."""
+
+    for_s: float
+
+
+@dataclass(frozen=True)
+class Cached:
+    """An answer to a prompt of which so many tokens were read from the cache: AWS's inputTokens do not hold them."""
+
+    read: int
+
+
+Fault = Refusal | InBand | Cut | Hang | StopReason | NoUsage | Thinks | Cached
 
 
 @dataclass(frozen=True)
@@ -105,6 +119,7 @@ class Seen:
     headers: Mapping[str, str]
     arrived_s: float
     in_flight: int
+    port: int
 
 
 @dataclass(frozen=True)
@@ -116,6 +131,8 @@ class Reply:
     limit: int
     stop_reason: str | None
     counted: bool
+    thinks_s: float = 0.0
+    cached: int = 0
 
     @property
     def text(self) -> str:
@@ -135,12 +152,14 @@ class Reply:
     @property
     def metrics(self) -> dict[str, Any]:
         counts = {"inputTokenCount": self.input_tokens, "outputTokenCount": self.output_tokens}
+        counts |= {"cacheReadInputTokenCount": self.cached} if self.cached else {}
         return {"amazon-bedrock-invocationMetrics": counts} if self.counted else {}
 
     @property
     def usage(self) -> dict[str, int]:
         total = self.input_tokens + self.output_tokens
         counts = {"inputTokens": self.input_tokens, "outputTokens": self.output_tokens, "totalTokens": total}
+        counts |= {"cacheReadInputTokens": self.cached} if self.cached else {}
         return counts if self.counted else {}
 
 
@@ -207,6 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
                     dict(self.headers.items()),
                     time.perf_counter(),
                     self.server.in_flight,
+                    self.client_address[1],
                 )
             )
             return self.server.faults.popleft() if self.server.faults else None
@@ -292,12 +312,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _compose(self, fault: Fault | None) -> Reply:
         family = _family(self.model_id) if self.action.startswith("invoke") else "converse"
         text, whole, limit = _read(family, self.body)
+        cached = fault.read if isinstance(fault, Cached) else 0
         return Reply(
             words=text.split(),
-            input_tokens=len(whole.split()),
+            input_tokens=len(whole.split()) - cached,
             limit=limit,
             stop_reason=fault.value if isinstance(fault, StopReason) else None,
             counted=not isinstance(fault, NoUsage),
+            thinks_s=fault.for_s if isinstance(fault, Thinks) else 0.0,
+            cached=cached,
         )
 
 
@@ -362,6 +385,9 @@ def _invoke_body(family: str, reply: Reply) -> dict[str, Any]:
 
 def converse_events(reply: Reply) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "messageStart", {"role": "assistant"}
+    if reply.thinks_s:
+        yield "contentBlockDelta", {"delta": {"reasoningContent": {"text": "well, "}}, "contentBlockIndex": 0}
+        time.sleep(reply.thinks_s)
     for delta in reply.deltas:
         yield "contentBlockDelta", {"delta": {"text": delta}, "contentBlockIndex": 0}
     yield "contentBlockStop", {"contentBlockIndex": 0}
@@ -385,6 +411,9 @@ def _invoke_chunks(family: str, reply: Reply) -> Iterator[dict[str, Any]]:
         yield reply.metrics
     elif family == "anthropic":
         yield {"type": "message_start", "message": {"content": [], "usage": {"input_tokens": 1, "output_tokens": 1}}}
+        if reply.thinks_s:
+            yield {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "hm"}}
+            time.sleep(reply.thinks_s)
         for delta in reply.deltas:
             yield {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": delta}}
         yield {"type": "message_delta", "delta": {"stop_reason": reply.finish("end_turn", "max_tokens")}}

@@ -18,9 +18,20 @@ from runner.config import RunConfig
 from runner.errors import AccessError, ConfigError, ServiceError
 from runner.interrupts import Stop
 from runner.pacing import paced
+from runner.pricing import price_of
 from runner.providers.base import CallError, build
 from runner.records import Completion, Failure, Message, Prompt
-from tests.bedrock_server import BedrockServer, Cut, Hang, InBand, NoUsage, Refusal, StopReason
+from tests.bedrock_server import (
+    BedrockServer,
+    Cached,
+    Cut,
+    Hang,
+    InBand,
+    NoUsage,
+    Refusal,
+    StopReason,
+    Thinks,
+)
 from tests.conftest import Compose
 from tests.outcomes import generated
 
@@ -170,8 +181,7 @@ def test_converse_sends_top_k_as_the_family_calls_it(
         (["model.id=qwen.qwen3-32b-v1:0", "provider.api=invoke"], "set provider.api=converse"),
         (["model.id=mistral.ministral-3-8b-instruct", "provider.api=invoke"], "set provider.api=converse"),
         ([f"model.id={FAMILIES['llama3']}", "provider.api=invoke", "generation.stop_sequences=[x]"], "stop_sequences"),
-        (["provider.connections=0"], "provider.connections=0"),
-        (["provider.endpoint_url=localhost"], "provider.endpoint_url is not an address"),
+        (["provider.endpoint_url=localhost"], "provider.endpoint_url: give an address"),
         (["provider.endpoint_url='http://user:hush@host'"], "without a user name or password"),
     ],
 )
@@ -186,7 +196,8 @@ def test_what_was_resolved_is_described_without_a_secret(bedrock: Configured, se
         described = dict(provider.describe())
     assert described.pop("boto3")[0].isdigit()
     assert described == {
-        "region": "us-east-1", "endpoint": server.url, "api": "converse", "stream": True, "seed": False,
+        "region": "us-east-1", "endpoint": server.url, "api": "converse", "stream": True, "sends_seed": False,
+        "gen_ai.provider.name": "aws.bedrock", "gen_ai.operation.name": "chat",
     }  # fmt: skip
 
 
@@ -305,6 +316,7 @@ def test_a_new_stop_reason_is_unknown_and_logged(
             "inference profile",
         ),
         (Refusal(400, "ServiceQuotaExceededException", "quota"), "Service Quotas"),
+        (Refusal(429, "ThrottlingException", "Too many tokens per day, please wait."), "per day.*Service Quotas"),
     ],
 )
 def test_what_no_request_can_get_past_ends_the_run_and_says_what_to_do(
@@ -314,6 +326,51 @@ def test_what_no_request_can_get_past_ends_the_run_and_says_what_to_do(
     with pytest.raises(AccessError, match=words):
         through_pacing(bedrock(), [prompt("hello")])
     assert len(server.seen) == 1
+
+
+def test_a_day_that_is_used_up_inside_a_stream_is_fatal_too(bedrock: Configured, server: BedrockServer):
+    server.faults.append(InBand("throttlingException", "Too many tokens per day, please wait before trying again."))
+    error = refused(bedrock())
+    assert (error.fatal, error.retryable, error.unbilled) == (True, False, False)
+
+
+@pytest.mark.parametrize(("api", "family"), [("converse", "nova"), ("invoke", "nova"), ("invoke", "anthropic")])
+def test_the_first_token_is_the_first_thought(api: str, family: str, bedrock: Configured, server: BedrockServer):
+    server.faults.append(Thinks(0.5))
+    done = ask(bedrock(f"model.id={FAMILIES[family]}", api=api), prompt("two words"))
+    assert done.text.strip() == "two words"
+    assert done.timing.time_to_first_token_s is not None
+    assert done.timing.latency_s - done.timing.time_to_first_token_s > 0.4
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_tokens_from_the_cache_are_input_at_their_own_price(stream: bool, bedrock: Configured, server: BedrockServer):
+    server.faults.append(Cached(30))
+    done = ask(bedrock(stream=stream), prompt("word " * 40))
+    assert (done.usage.input_tokens, done.usage.cached_input_tokens) == (40, 30)
+    price = price_of(bedrock().model, "aws")
+    assert price is not None
+    assert price.usage_usd(done.usage) == pytest.approx((10 * 0.035 + 30 * 0.00875 + 40 * 0.14) / 1e6)
+
+
+@pytest.mark.parametrize("secret", ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"])
+def test_credentials_that_a_gateway_repeats_are_not_kept(
+    secret: str, bedrock: Configured, server: BedrockServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(secret, "planted-credential-5a1d")
+    server.faults.append(Refusal(400, "ValidationException", "bad header: planted-credential-5a1d"))
+    assert refused(bedrock()).message == "bad header: ***"
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "wait_s"),
+    [("7", 7.0), ("nan", None), ("-1", None), ("inf", None), ("Mon, 01 Jan 2001 00:00:00 GMT", 0.0)],
+)
+def test_what_a_gateway_asks_to_wait_is_understood(
+    retry_after: str, wait_s: float | None, bedrock: Configured, server: BedrockServer
+):
+    server.faults.append(Refusal(429, "ThrottlingException", "slow down", retry_after=retry_after))
+    assert refused(bedrock()).retry_after_s == wait_s
 
 
 def test_access_lost_in_the_middle_stops_the_run(bedrock: Configured, server: BedrockServer):
@@ -405,17 +462,18 @@ def test_a_bearer_token_is_not_sent_over_plain_http(
 def test_as_many_requests_as_the_batch_size_are_really_in_flight(
     stream: bool, bedrock: Configured, server: BedrockServer
 ):
-    server.barrier = threading.Barrier(16)
-    config = bedrock("batch.size=16", connections=16, stream=stream)
-    outcomes = through_pacing(config, [prompt(f"prompt {number}", id=f"{number}") for number in range(32)])
-    assert {done.text for done in outcomes if isinstance(done, Completion)} == {f"prompt {n}" for n in range(32)}
-    assert max(seen.in_flight for seen in server.seen) == 16
+    server.barrier = threading.Barrier(96)
+    config = bedrock("batch.size=96", stream=stream)
+    outcomes = through_pacing(config, [prompt(f"prompt {number}", id=f"{number}") for number in range(192)])
+    assert {done.text for done in outcomes if isinstance(done, Completion)} == {f"prompt {n}" for n in range(192)}
+    assert max(seen.in_flight for seen in server.seen) == 96
+    assert len({seen.port for seen in server.seen}) == 96, "every connection is kept and used again"
 
 
 def test_an_attempt_that_was_given_up_does_not_hold_the_next_one_back(bedrock: Configured, server: BedrockServer):
     release = threading.Event()
     server.faults.append(Hang(release))
-    config = bedrock("limits.timeout_s=2", "limits.max_attempts=2", connections=1, stream=False)
+    config = bedrock("limits.timeout_s=2", "limits.max_attempts=2", stream=False)
     try:
         (done,) = through_pacing(config, [prompt("hello")])
     finally:

@@ -1,7 +1,9 @@
 """`python -m runner.plan` and `python -m runner.models`: what they say, and what they do not do."""
 
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +13,8 @@ from typing import Any
 import pytest
 
 from runner import app, models, plan
-from runner.errors import ConfigError
+from runner.errors import AccessError, ConfigError
+from runner.providers import bedrock, openai
 from tests.conftest import Compose
 from tests.openai_server import OpenAIServer
 
@@ -110,14 +113,16 @@ def test_a_services_models_are_listed_with_their_end(provider: str, config: Comp
 
 @contextmanager
 def serving_json(answers: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """A server of fixed answers by path; yield its address and what it is asked (path, authorization)."""
+    """A server of fixed answers by path, each a body or (status, body); yield its address and what it is asked."""
     asked: list[tuple[str, str]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append((self.path, self.headers.get("Authorization", "")))
-            body = json.dumps(answers[self.path.partition("?")[0]]).encode()
-            self.send_response(200)
+            found = answers[self.path.partition("?")[0]]
+            status, answer = found if isinstance(found, tuple) else (200, found)
+            body = json.dumps(answer).encode()
+            self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -141,6 +146,39 @@ BEDROCK = {
     },
     "/inference-profiles": {"inferenceProfileSummaries": [{"inferenceProfileId": "us.a.b", "inferenceProfileName": "US A B"}]},
 }  # fmt: skip
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "fake")
+    monkeypatch.delenv("AWS_BEARER_TOKEN_BEDROCK", raising=False)
+
+
+@pytest.mark.usefixtures("aws")
+def test_what_listing_bedrocks_models_needs_is_named(config: Compose, monkeypatch: pytest.MonkeyPatch):
+    denied = (403, {"__type": "AccessDeniedException", "message": "User: x is not authorized"})
+    with serving_json({"/foundation-models": denied}) as (url, _):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK", url)
+        with pytest.raises(AccessError, match=r"region us-east-1.*bedrock:ListFoundationModels.*ListInferenceProfiles"):
+            models.models(config("provider=bedrock", "provider.region=us-east-1"))
+
+
+@pytest.mark.usefixtures("aws")
+@pytest.mark.parametrize("provider", ["openai", "bedrock"])
+def test_a_list_that_does_not_come_is_not_waited_for(provider: str, config: Compose, monkeypatch: pytest.MonkeyPatch):
+    for module in (openai, bedrock):
+        assert module.LIST_TIMEOUT_S == 30
+        monkeypatch.setattr(module, "LIST_TIMEOUT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK", url)
+        monkeypatch.setenv("OPENAI_API_KEY", "k")
+        where = "provider.region=us-east-1" if provider == "bedrock" else f"provider.base_url={url}/v1"
+        start = time.monotonic()
+        with pytest.raises(AccessError):
+            models.models(config(f"provider={provider}", where))
+        assert time.monotonic() - start < 10
 
 
 def test_bedrocks_models_and_inference_profiles_are_listed(config: Compose, monkeypatch: pytest.MonkeyPatch):
@@ -184,6 +222,36 @@ def test_azures_deployments_are_listed_where_the_caller_may(config: Compose):
     assert {model.id for model in others} == {"small", "old"}
     assert asked[0][1] == "Bearer entra-token"
     assert server.asked[0].headers["authorization"] == "Bearer entra-token"
+
+
+@pytest.mark.usefixtures("identity")
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (None, r"provider\.management_url"),
+        ((403, {"error": {"message": "no rights: Bearer entra-token"}}), r"403 for provider\.resource_id.*no rights"),
+        ({"odd": 1}, "'value'"),
+    ],
+)
+def test_deployments_that_cannot_be_had_are_one_message(answer: Any, says: str, config: Compose):
+    resource = "/subscriptions/s"
+    with OpenAIServer() as server, serving_json({f"{resource}/deployments": answer}) as (management, _):
+        address = management if answer else "http://127.0.0.1:9"
+        settings = (f"provider.azure_endpoint={server.url}", "provider.auth=entra", f"provider.resource_id={resource}")
+        with pytest.raises(AccessError, match=says) as caught:
+            models.models(config("provider=azure", *settings, f"provider.management_url={address}"))
+    assert "entra-token" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("identity")
+def test_an_identity_that_is_refused_is_not_asked_for_a_key(config: Compose, tmp_path: Path):
+    refused = {"status": 401, "body": {"error": {"message": "not you, Bearer entra-token"}}}
+    with OpenAIServer(fault=lambda *_: refused) as server:
+        settings = (f"provider.azure_endpoint={server.url}", "provider.auth=entra", "prompts=memo")
+        with pytest.raises(AccessError, match="identity is not accepted: check its role") as caught:
+            app.run(config("provider=azure", *settings), tmp_path)
+    assert "api_key_env" not in str(caught.value)
+    assert b"entra-token" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("identity")

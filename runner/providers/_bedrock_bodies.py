@@ -18,12 +18,18 @@ Body = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fields:
-    """Where an answer's parts stand in a body: dotted paths, `*` is every item of a list."""
+    """Where an answer's parts stand in a body: dotted paths, `*` is every item of a list; "" is nowhere.
+
+    `thinking` is what a model reasons before it answers: no text of the answer, but output that is counted.
+    """
 
     text: str
     finish: str
     input_tokens: str
     output_tokens: str
+    thinking: str = ""
+    cached_input_tokens: str = ""
+    cache_written_tokens: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +76,9 @@ class Family:
     converse_top_k: Callable[[int], Body] | None = None
 
 
+_COUNTS = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_written_tokens")
+
+
 @dataclass(slots=True)
 class Reader:
     """Gathers an answer from one body, or from a stream's chunks."""
@@ -79,15 +88,17 @@ class Reader:
     finish: str | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    cache_written_tokens: int | None = None
 
     def add(self, body: Body) -> bool:
-        """Take what this body has; return whether it has text."""
+        """Take what this body has; return whether it has new tokens: text, or thoughts before it."""
         text = "".join(_at(body, self.fields.text))
         self.parts.append(text)
         self.finish = next(iter(_at(body, self.fields.finish)), self.finish)
-        self.input_tokens = _total(_at(body, self.fields.input_tokens), self.input_tokens)
-        self.output_tokens = _total(_at(body, self.fields.output_tokens), self.output_tokens)
-        return bool(text)
+        for name in _COUNTS:
+            setattr(self, name, _total(_at(body, getattr(self.fields, name)), getattr(self, name)))
+        return bool(text or any(_at(body, self.fields.thinking)))
 
     def add_counts(self, counts: Mapping[str, str | None]) -> None:
         """Take token counts from response headers where the bodies had none."""
@@ -174,12 +185,23 @@ _CAMEL_KNOBS = {"temperature": "temperature", "top_p": "topP", "stop_sequences":
 _METRICS = {
     "input_tokens": "amazon-bedrock-invocationMetrics.inputTokenCount",
     "output_tokens": "amazon-bedrock-invocationMetrics.outputTokenCount",
+    "cached_input_tokens": "amazon-bedrock-invocationMetrics.cacheReadInputTokenCount",
+    "cache_written_tokens": "amazon-bedrock-invocationMetrics.cacheWriteInputTokenCount",
 }
 """What Bedrock itself puts into the last chunk of every InvokeModel stream."""
 
 _MESSAGE = {"text": "output.message.content.*.text", "finish": "stopReason"}
-_MESSAGE_EVENTS = {"text": "contentBlockDelta.delta.text", "finish": "messageStop.stopReason"}
-_USAGE = {"input_tokens": "usage.inputTokens", "output_tokens": "usage.outputTokens"}
+_MESSAGE_EVENTS = {
+    "text": "contentBlockDelta.delta.text",
+    "thinking": "contentBlockDelta.delta.reasoningContent",
+    "finish": "messageStop.stopReason",
+}
+_USAGE = {
+    "input_tokens": "usage.inputTokens",
+    "output_tokens": "usage.outputTokens",
+    "cached_input_tokens": "usage.cacheReadInputTokens",
+    "cache_written_tokens": "usage.cacheWriteInputTokens",
+}
 
 CONVERSE = Shape(
     conversation=_content_blocks,
@@ -198,8 +220,10 @@ _ANTHROPIC = Shape(
         finish="stop_reason",
         input_tokens="usage.input_tokens",
         output_tokens="usage.output_tokens",
+        cached_input_tokens="usage.cache_read_input_tokens",
+        cache_written_tokens="usage.cache_creation_input_tokens",
     ),
-    chunk=Fields(text="delta.text", finish="delta.stop_reason", **_METRICS),
+    chunk=Fields(text="delta.text", thinking="delta.thinking", finish="delta.stop_reason", **_METRICS),
 )
 
 _NOVA = Shape(

@@ -10,12 +10,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from runner.providers.base import UNREACHABLE, CallError
+from runner.providers.base import UNREACHABLE, CallError, retry_after_s
+
+GENERATING = "bedrock:InvokeModel and bedrock:InvokeModelWithResponseStream, and the account access to the model"
+LISTING = "bedrock:ListFoundationModels and bedrock:ListInferenceProfiles"
+"""The rights that a call needs."""
 
 
 @contextlib.contextmanager
-def call_errors(where: str) -> Iterator[None]:
-    """Turn whatever boto3 raises into a CallError; `where` names model and region for those that are about them."""
+def call_errors(where: str, *, rights: str) -> Iterator[None]:
+    """Turn whatever boto3 raises into a CallError.
+
+    Args:
+        where: names model and region, for errors that are about them.
+        rights: what the caller must be allowed, for those that say it is not.
+    """
     import urllib3
     from botocore import eventstream, exceptions, parsers
 
@@ -23,7 +32,7 @@ def call_errors(where: str) -> Iterator[None]:
     try:
         yield
     except exceptions.ClientError as error:  # also what came inside a stream
-        raise _verdict(error.response, where) from error
+        raise _verdict(error.response, where, rights) from error
     except (exceptions.BotoCoreError, urllib3.exceptions.HTTPError) as error:
         raise _transport_error(error) from error
     except unreadable as error:
@@ -85,8 +94,7 @@ _EXPIRED = _Treatment(
 )
 _NO_ACCESS = _Treatment(
     fatal=True,
-    advice="the AWS user or role (AWS_PROFILE or provider.profile) needs bedrock:InvokeModel and "
-    "bedrock:InvokeModelWithResponseStream, and the account access to the model",
+    advice="the AWS user or role (AWS_PROFILE or provider.profile) needs {rights}",
 )
 _NO_MODEL = _Treatment(
     fatal=True,
@@ -111,15 +119,17 @@ _BY_CODE: Mapping[str, _Treatment] = {
     "ResourceNotFound": _NO_MODEL,
 }
 _BY_STATUS: Mapping[int, _Treatment] = {401: _CREDENTIALS, 403: _CREDENTIALS, 404: _NO_MODEL, 408: _AGAIN, 429: _BUSY}
+_DAILY = re.compile(r"\bper day\b|\bdaily\b", re.IGNORECASE)
+"""How a throttled call says that waiting helps tomorrow only."""
 _WRONG_MODEL = re.compile(r"model identifier is invalid|on-demand throughput", re.IGNORECASE)
 
 
-def _verdict(response: Mapping[str, Any], where: str) -> CallError:
+def _verdict(response: Mapping[str, Any], where: str, rights: str) -> CallError:
     """Return what a refusal means.
 
     Args:
         response: botocore's `ClientError.response`; an error inside a stream has no status and no headers.
-        where: names the model and the region, for refusals that are about them.
+        where, rights: as in `call_errors`.
     """
     code, message = response["Error"].get("Code", ""), response["Error"].get("Message", "").partition("\n")[0]
     metadata = response.get("ResponseMetadata", {})
@@ -128,24 +138,20 @@ def _verdict(response: Mapping[str, Any], where: str) -> CallError:
     said = [message] if message and found.quoted else []
     return CallError(
         kind,
-        ": ".join([*said, f"{where}: {found.advice}"] if found.advice else said) or "the service said no more",
+        ": ".join([*said, f"{where}: {found.advice.format(rights=rights)}"] if found.advice else said)
+        or "the service said no more",
         retryable=found.retryable,
         fatal=found.fatal,
         throttled=found.throttled,
         unbilled="HTTPStatusCode" in metadata,
-        retry_after_s=_seconds(metadata.get("HTTPHeaders", {}).get("retry-after")),
+        retry_after_s=retry_after_s(metadata.get("HTTPHeaders", {})),
     )
 
 
 def _treatment(kind: str, message: str, status: int) -> _Treatment:
     if kind == "ValidationException":
         return _NO_MODEL if _WRONG_MODEL.search(message) else _Treatment()
+    if _DAILY.search(message) and kind.startswith(("Throttling", "TooManyRequests")):
+        return _QUOTA
     by_status = _AGAIN if status >= 500 else _BY_STATUS.get(status, _Treatment())
     return _BY_CODE.get(kind.removesuffix("Exception"), by_status)
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Read a Retry-After in seconds; its other form, a date, is not used by AWS."""
-    with contextlib.suppress(ValueError, TypeError):
-        return max(0.0, float(retry_after or ""))
-    return None

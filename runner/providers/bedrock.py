@@ -16,13 +16,13 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import PositiveInt, validate_call
+from pydantic import validate_call
 
-from runner.config import STRICT, BatchMode, GenerationParams, ModelConfig, NonEmptyStr
+from runner.config import STRICT, Address, BatchMode, GenerationParams, ModelConfig, NonEmptyStr
 from runner.errors import ConfigError, MissingPackageError
 from runner.providers._bedrock_bodies import CONVERSE, FAMILIES, FINISH_REASONS, Body, Reader, Shape, family_of
-from runner.providers._bedrock_errors import call_errors, first_line
-from runner.providers.base import CallError, ModelInfo
+from runner.providers._bedrock_errors import GENERATING, LISTING, call_errors, first_line
+from runner.providers.base import LIST_TIMEOUT_S, CallError, ModelInfo, hiding
 from runner.records import Completion, Outcome, Prompt, Stopwatch, Timing, Usage
 
 log = logging.getLogger(__name__)
@@ -31,9 +31,13 @@ Api = Literal["converse", "invoke"]
 Result = TypeVar("Result")
 
 _READ_TIMEOUT_S, _CONNECT_TIMEOUT_S = 3600, 10
+_CONNECTIONS = 10_000
+"""Out of reach: urllib3 opens them as they are needed, and the batch mode alone decides how many that is."""
 _TOKEN_HEADERS = {
     "input_tokens": "x-amzn-bedrock-input-token-count",
     "output_tokens": "x-amzn-bedrock-output-token-count",
+    "cached_input_tokens": "x-amzn-bedrock-cache-read-input-token-count",
+    "cache_written_tokens": "x-amzn-bedrock-cache-write-input-token-count",
 }
 _NO_REGION = "no AWS region: set provider.region=REGION, or AWS_DEFAULT_REGION, or a region in the AWS profile"
 _NO_CREDENTIALS = (
@@ -52,7 +56,6 @@ class BedrockProvider:
         endpoint_url: another address than the region's own (a VPC endpoint, a local server); null for none.
         api: converse has one shape for all models; invoke has the model family's own.
         stream: stream the answer, so that time to first token is real; false for models that cannot.
-        connections: HTTP connections that are kept; below batch.size, some requests open one of their own.
     """
 
     name: ClassVar[str] = "bedrock"
@@ -67,17 +70,16 @@ class BedrockProvider:
         model: ModelConfig,
         region: NonEmptyStr | None,
         profile: NonEmptyStr | None,
-        endpoint_url: NonEmptyStr | None,
+        endpoint_url: Address | None,
         api: Api,
         stream: bool,
-        connections: PositiveInt,
     ) -> None:
         self._model = model
         self._region, self._profile, self._endpoint_url = region, profile, endpoint_url
         self._api, self._stream = api, stream
-        self._connections = connections
         self._family = family_of(model.id)
         self._client: Any = None
+        self._secrets: set[str] = set()
 
     @property
     def honours(self) -> frozenset[str]:
@@ -86,7 +88,7 @@ class BedrockProvider:
         return frozenset(self._shape.knobs) - {"max_tokens"} | ({"top_k"} if takes_top_k else set())
 
     def check(self, params: GenerationParams) -> None:
-        """Refuse a model, an address or a temperature that Bedrock has no place for."""
+        """Refuse a model or a temperature that Bedrock has no place for."""
         if self._api == "invoke" and self._family is None:
             known = ", ".join(family.name for family in FAMILIES)
             raise ConfigError(
@@ -99,7 +101,6 @@ class BedrockProvider:
             )
         if params.temperature > 1:
             raise ConfigError(f"generation.temperature={params.temperature}: Bedrock takes 0 to 1: lower it")
-        _check_address(self._endpoint_url)
 
     def __enter__(self) -> Self:
         try:
@@ -129,21 +130,25 @@ class BedrockProvider:
         import boto3
 
         return {
+            "gen_ai.provider.name": "aws.bedrock",
+            "gen_ai.operation.name": "chat",
             "region": self._client.meta.region_name,
             "endpoint": self._client.meta.endpoint_url,
             "api": self._api,
             "stream": self._stream,
-            "seed": False,
+            "sends_seed": False,
             "boto3": boto3.__version__,
         }
 
     def list_models(self) -> Sequence[ModelInfo]:
-        """Return the region's text models and inference profiles (`bedrock:List*` rights are needed)."""
-        with self, call_errors(f"listing models in region {self._region}"):
-            control = self._session().client("bedrock", config=self._settings(plain=False))
-            models = control.list_foundation_models(byOutputModality="TEXT")["modelSummaries"]
-            pages = control.get_paginator("list_inference_profiles").paginate()
-            profiles = [profile for page in pages for profile in page["inferenceProfileSummaries"]]
+        """Return the region's text models and inference profiles."""
+        with self, self._errors(f"listing models in region {self._client.meta.region_name}", rights=LISTING):
+            settings = self._settings(plain=False, read_timeout_s=LIST_TIMEOUT_S)
+            control = self._session().client("bedrock", config=settings)
+            with contextlib.closing(control):
+                models = control.list_foundation_models(byOutputModality="TEXT")["modelSummaries"]
+                pages = control.get_paginator("list_inference_profiles").paginate()
+                profiles = [profile for page in pages for profile in page["inferenceProfileSummaries"]]
         return [*map(_model_info, models), *map(_profile_info, profiles)]
 
     async def generate(self, prompt: Prompt, params: GenerationParams) -> Sequence[Outcome]:
@@ -159,22 +164,29 @@ class BedrockProvider:
     def _connect(self) -> Any:
         session = self._session()
         plain = urllib.parse.urlsplit(self._endpoint_url or "").scheme == "http"
-        _require_region_and_credentials(session, bearer=not plain)
-        return session.client("bedrock-runtime", endpoint_url=self._endpoint_url, config=self._settings(plain=plain))
+        self._secrets |= _require_region_and_credentials(session, bearer=not plain)
+        settings = self._settings(plain=plain, read_timeout_s=_READ_TIMEOUT_S)
+        return session.client("bedrock-runtime", endpoint_url=self._endpoint_url, config=settings)
+
+    @contextlib.contextmanager
+    def _errors(self, where: str, *, rights: str) -> Iterator[None]:
+        """Raise CallError for all that a call can meet, with no secret in it."""
+        with hiding(self._secrets), call_errors(where, rights=rights):
+            yield
 
     def _session(self) -> Any:
         import boto3
 
         return boto3.Session(profile_name=self._profile, region_name=self._region)
 
-    def _settings(self, *, plain: bool) -> Any:
+    def _settings(self, *, plain: bool, read_timeout_s: float) -> Any:
         from botocore.config import Config
 
         return Config(
             retries={"mode": "standard", "total_max_attempts": 1},
-            read_timeout=_READ_TIMEOUT_S,
+            read_timeout=read_timeout_s,
             connect_timeout=_CONNECT_TIMEOUT_S,
-            max_pool_connections=self._connections,
+            max_pool_connections=_CONNECTIONS,
             tcp_keepalive=True,
             signature_version="v4" if plain else None,  # botocore sends no bearer token over plain http
         )
@@ -192,7 +204,8 @@ class BedrockProvider:
         answer = Reader(self._shape.chunk if self._stream else self._shape.whole)
         call = getattr(self._client, operation)
         watch = Stopwatch()
-        with call_errors(f"model.id={self._model.id!r} in region {self._client.meta.region_name}"):
+        where = f"model.id={self._model.id!r} in region {self._client.meta.region_name}"
+        with self._errors(where, rights=GENERATING):
             response = call(**request)
             for body in bodies(response):
                 if answer.add(body) and self._stream:
@@ -214,7 +227,7 @@ class BedrockProvider:
             prompt_id=prompt.id,
             text=answer.text,
             finish_reason=finish_reason,
-            usage=Usage(input_tokens=answer.input_tokens, output_tokens=answer.output_tokens),
+            usage=_usage(answer, answer.input_tokens, answer.output_tokens),
             timing=timing,
             model=self._model.id,
         )
@@ -286,22 +299,29 @@ def _in_a_thread(call: Callable[[], Result]) -> Future[Result]:
     return future
 
 
-def _check_address(url: str | None) -> None:
-    address = urllib.parse.urlsplit(url or "https://host")
-    if address.scheme not in ("http", "https") or not address.hostname or "@" in address.netloc:
-        raise ConfigError(
-            "provider.endpoint_url is not an address that can be used: give http(s)://HOST[:PORT][/PATH], "
-            "without a user name or password"
-        )
+def _usage(answer: Reader, input_tokens: int, output_tokens: int) -> Usage:
+    """Return the usage as other services count: AWS's input tokens are those that its cache had nothing to do with."""
+    cached, written = answer.cached_input_tokens or 0, answer.cache_written_tokens or 0
+    return Usage(
+        input_tokens=input_tokens + cached + written,
+        output_tokens=output_tokens,
+        cached_input_tokens=cached,
+        cache_written_tokens=written,
+    )
 
 
-def _require_region_and_credentials(session: Any, *, bearer: bool) -> None:
-    """Find both before the first paid call; credentials that have to be fetched (SSO, a role) are fetched now."""
+def _require_region_and_credentials(session: Any, *, bearer: bool) -> set[str]:
+    """Find both before the first paid call, and return what is secret of them.
+
+    Credentials that have to be fetched (SSO, a role) are fetched now.
+    """
     token = os.environ.get("AWS_BEARER_TOKEN_BEDROCK") if bearer else None
     credentials = None if token else session.get_credentials()
     found = token or credentials
     missing = [message for message, has in ((_NO_REGION, session.region_name), (_NO_CREDENTIALS, found)) if not has]
     if missing:
         raise ConfigError("; ".join(missing))
-    if credentials is not None:
-        credentials.get_frozen_credentials()
+    if credentials is None:
+        return {str(token)}
+    frozen = credentials.get_frozen_credentials()
+    return {secret for secret in (frozen.secret_key, frozen.token) if secret}
