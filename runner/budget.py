@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from runner.errors import BudgetError, ConfigError
 from runner.pricing import Price
-from runner.records import Completion, Outcome
+from runner.records import Completion, Outcome, Usage
 
 
 class Budget:
@@ -26,8 +26,9 @@ class Budget:
         self._in_flight = 0
 
     def cost_usd(self, input_tokens: int, output_tokens: int) -> float:
-        """Return what these tokens cost; nothing where there is no limit to keep."""
-        return 0.0 if self._price is None else self._price.cost_usd(input_tokens, output_tokens)
+        """Return what a request of these tokens costs; nothing where there is no limit to keep."""
+        usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
+        return 0.0 if self._price is None else self._price.usage_usd(usage)
 
     def count(self, outcomes: Iterable[Outcome]) -> None:
         """Count what outcomes cost: a prompt's input once, every answer's output. They may be a stream."""
@@ -35,8 +36,7 @@ class Budget:
             return
         for outcome in outcomes:
             if isinstance(outcome, Completion):
-                input_tokens = outcome.usage.input_tokens if outcome.choice == 0 else 0
-                self._spent_usd += self._price.cost_usd(input_tokens, outcome.usage.output_tokens)
+                self._spent_usd += self._price.usage_usd(outcome.usage, with_input=outcome.choice == 0)
 
     def refusal(self, most_usd: float) -> BudgetError | None:
         """Return why a request can never be sent, if so: it could pass the limit whatever those in flight cost."""
