@@ -384,9 +384,9 @@ def test_an_error_inside_a_stream_counts_against_the_budget(hosted: Any):
     price = "model.price={input_usd_per_million: 1000, output_usd_per_million: 1000}"
     with (
         OpenAIServer(fault=lambda *_: sse({"error": {"message": "x", "code": 400}})) as server,
-        pytest.raises(BudgetError, match=r"\$0\.015000 are spent"),
+        pytest.raises(BudgetError, match=r"\$0\.047000 are spent"),
     ):
-        settings = (price, "generation.max_tokens=10", "batch.size=1", "limits.max_cost_usd=0.02")
+        settings = (price, "generation.max_tokens=10", "batch.size=1", "limits.max_cost_usd=0.06")
         generate(hosted(server, *settings), prompts("a b c", "d e f"))
 
 
