@@ -20,7 +20,7 @@ from runner.budget import Budget
 from runner.call import Call
 from runner.config import GenerationParams, LimitsConfig, RunConfig
 from runner.descriptors import connections_for
-from runner.errors import AccessError, ConfigError, ServiceError
+from runner.errors import AccessError, ConfigError, RunnerError, ServiceError
 from runner.interrupts import Stop
 from runner.pricing import Price, price_of
 from runner.providers.base import UNREACHABLE, CallError, ConcurrentProvider, ListProvider, Provider
@@ -35,6 +35,8 @@ _LONGEST_ASKED_S = 3600.0
 """A service that asks for a longer wait is not waited for."""
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _DOUBLINGS = 0.5, 60.0, 7
 _FIRST_WINDOW = 4
+_FAILED_ALONE = 3
+"""So many prompts in a row that failed alone as well: it is not the prompts, and lists are split no further."""
 
 Send = Callable[[], Awaitable[Sequence[Outcome]]]
 
@@ -74,7 +76,7 @@ class Paced:
         self._stop = stop
         self._admission = Admission(limits, self._budget, window, stop)
         self._answered_at: float | None = None
-        self._splits = True
+        self._failed_alone = 0
         self._runner: asyncio.Runner | None = None
         self._connections = AsyncExitStack()
 
@@ -115,10 +117,7 @@ class Paced:
         if self._runner is None:
             self._runner = asyncio.Runner()
             self._runner.run(self.__aenter__())
-        outcomes = self._runner.run(self._call_list(Call(prompts, params)))
-        if not any(isinstance(outcome, Completion) for outcome in outcomes):
-            self._splits = False  # each failed alone as well: it is not the prompts
-        return outcomes
+        return self._runner.run(self._call_list(Call(prompts, params)))
 
     def close(self) -> None:
         """Give up the connections of `generate_batch`."""
@@ -129,10 +128,26 @@ class Paced:
 
     async def _call_list(self, call: Call) -> Sequence[Outcome]:
         outcomes = await self._call(call, lambda: self.provider.generate_list(call.prompts, call.params))
-        if not (self._splits and call.may_be_one_prompts_fault):
+        if any(isinstance(outcome, Completion) for outcome in outcomes):
+            self._failed_alone = 0
+        elif len(call.prompts) == 1:
+            self._failed_alone += 1
+        if self._failed_alone >= _FAILED_ALONE or not call.may_be_one_prompts_fault:
             return outcomes
         log.debug("%d prompts in one request failed: asking again in halves", len(call.prompts))
-        return [outcome for half in call.halves() for outcome in await self._call_list(half)]
+        return await self._call_halves(call)
+
+    async def _call_halves(self, call: Call) -> Sequence[Outcome]:
+        """Return the outcomes of both halves, or if the run is asked to end, of what was answered: it is paid."""
+        outcomes: list[Outcome] = []
+        for half in call.halves():
+            try:
+                outcomes += await self._call_list(half)
+            except RunnerError:
+                if not outcomes:
+                    raise
+                break
+        return outcomes
 
     async def _call(self, call: Call, send: Send) -> Sequence[Outcome]:
         attempts = tenacity.AsyncRetrying(

@@ -1,5 +1,6 @@
 """Faults of a service, on whole runs: what may pass is tried again, what stays is one prompt's failure and no more."""
 
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -41,7 +42,26 @@ WHOLE: Faults = FAULTS | {
     "html": ({"raw": b"<html>please log in</html>", "headers": PAGE}, "MalformedAnswer: the answer is no object of the API"),
     "empty": ({"raw": b""}, "JSONDecodeError: the answer is not JSON"),
 }  # fmt: skip
+
+
+def _odd(**parts: Any) -> dict[str, Any]:
+    """Return what sends a whole answer of which some parts are not what the API promises."""
+    choice = {"index": 0, "delta": {"content": "hi"}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 1, "completion_tokens": 1} | parts.pop("usage", {})
+    answer = {"id": "x", "model": "m", "choices": [choice], "usage": usage} | parts
+    return {"raw": b"data: " + json.dumps(answer).encode() + b"\n\ndata: [DONE]\n\n", "headers": EVENTS}
+
+
+NO_OBJECT = "MalformedAnswer: the answer is no object of the API"
 STREAMED: Faults = FAULTS | {
+    "usage-of-nothing": (_odd(usage={"prompt_tokens": None}), NO_OBJECT),
+    "usage-below-zero": (_odd(usage={"prompt_tokens": -3}), NO_OBJECT),
+    "usage-beyond-counting": (_odd(usage={"completion_tokens": 10**400}), NO_OBJECT),
+    "usage-that-is-no-number": (_odd(usage={"completion_tokens": float("nan")}), NO_OBJECT),
+    "model-that-is-a-list": (_odd(model=["m"]), NO_OBJECT),
+    "fingerprint-that-is-a-list": (_odd(system_fingerprint=["x"]), NO_OBJECT),
+    "nested-too-deep": ({"raw": b"data: " + b"[" * 100_000 + b"\n\n", "headers": EVENTS}, "the answer is not JSON"),
+    "error-code-that-is-a-list": ({"status": 500, "body": {"error": {"message": "m", "code": ["a"]}}}, "500: m"),
     "cut-before-the-first-token": ({"cut": 0}, "ConnectionLost: 127.0.0.1 closed the connection"),
     "cut-between-tokens": ({"cut": 2}, "ConnectionLost: 127.0.0.1 closed the connection"),
     "half-json": ({"raw": b'data: {"id": \n\n', "headers": EVENTS}, "JSONDecodeError: the answer is not JSON"),

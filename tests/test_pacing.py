@@ -56,7 +56,12 @@ def numbered(count: int) -> list[Prompt]:
 
 def generate(config: RunConfig, asked: Sequence[Prompt], *, stop: Stop | None = None) -> list[Outcome]:
     with build(config) as provider:
-        return generated(paced(provider, config, stop or Stop()), asked, config.params(), config.batch)
+        calls = paced(provider, config, stop or Stop())
+        try:
+            return generated(calls, asked, config.params(), config.batch)
+        finally:
+            if isinstance(calls, Paced):
+                calls.close()
 
 
 def generate_impatiently(config: RunConfig, asked: Sequence[Prompt], patience_s: float) -> list[Outcome]:
@@ -325,3 +330,29 @@ def test_nothing_is_left_in_the_loop(hosted: Hosted):
 
     with OpenAIServer() as server:
         assert asyncio.run(one(hosted(server, "limits.requests_per_minute=600"))) == 1
+
+
+def test_an_end_in_the_middle_of_a_split_keeps_the_parts_that_were_answered(hosted: Hosted):
+    stop = Stop()
+
+    def fault(number: int, body: dict[str, Any]) -> dict[str, Any] | None:
+        if number == 2:
+            stop.request(Interrupted("interrupted"))
+        return {"status": 400, "body": {"error": {"message": "no"}}} if "bad" in body["prompt"] else None
+
+    texts = ["a", "b", "c", "d", "bad", "f", "g", "h"]
+    with OpenAIServer(fault=fault) as server:
+        lists = ("provider.endpoint=completions", "batch.mode=static", "batch.size=8", "batch.order=given")
+        config = hosted(server, *lists)
+        kept = generate(config, prompts(*texts), stop=stop)
+    assert [outcome.prompt_id for outcome in kept if isinstance(outcome, Completion)] == ["p0", "p1", "p2", "p3"]
+    assert len(server.asked) == 3
+
+
+def test_a_list_is_split_no_further_once_prompts_failed_alone_in_a_row(hosted: Hosted):
+    with OpenAIServer(fault=lambda *_: {"status": 400, "body": {"error": {"message": "no"}}}) as server:
+        config = hosted(server, "provider.endpoint=completions", "batch.mode=static", "batch.size=64")
+        outcomes = generate(config, numbered(64))
+    assert len(outcomes) == 64
+    assert all(isinstance(outcome, Failure) for outcome in outcomes)
+    assert len(server.asked) < 20, "127 requests find nothing that these do not"

@@ -92,38 +92,29 @@ def call_errors(model_id: str, *, key_advice: str) -> Iterator[None]:
     except StreamedError as error:
         raise _streamed(error, model_id, key_advice) from error
     except openai.APIError as error:  # what the SDK finds in a chat or completions stream
-        found = StreamedError(error.code, _said(error), type_=error.type, passing=True)
+        found = StreamedError(_word(error.code), _said(error), type_=_word(error.type), passing=True)
         raise _streamed(found, model_id, key_advice) from error
     except UnicodeEncodeError as error:
         raise CallError(UNSENDABLE, no_utf8(error), unbilled=True) from error
-    except (httpx2.HTTPError, aiohttp.ClientError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (httpx2.HTTPError, aiohttp.ClientError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _unreadable(error) from error
-
-
-@contextmanager
-def shape_errors() -> Iterator[None]:
-    """Raise CallError where an answer lacks what the API promises (HTML, say). For code that only reads an answer."""
-    try:
-        yield
-    except (AttributeError, KeyError, TypeError) as error:
-        said = f"the answer is no object of the API ({_first_line(error)}): check the provider's address"
-        raise CallError("MalformedAnswer", said, retryable=True) from error
 
 
 def _unreadable(error: Exception) -> CallError:
     """Say what came instead of an answer. In the middle of a stream, the SDK lets its client's own errors through."""
     import aiohttp
+    import httpx2
 
     said = _first_line(error)
     if isinstance(error, aiohttp.ClientError):
         said = "the answer is not HTTP"
-    elif isinstance(error, ValueError):
+    elif not isinstance(error, httpx2.HTTPError):
         said = f"the answer is not JSON: {said}"
     return CallError(type(error).__name__, said, retryable=True)
 
 
 def _status(error: Any, model_id: str, key_advice: str) -> CallError:
-    meaning = _meaning(error.code, error.type, error.status_code) or _REFUSED
+    meaning = _meaning(_word(error.code), _word(error.type), error.status_code) or _REFUSED
     headers = error.response.headers
     asked = {"true": True, "false": False}.get(headers.get("x-should-retry", ""))
     label = f"{error.status_code} {error.code}" if meaning.fatal and error.code else str(error.status_code)
@@ -161,6 +152,11 @@ def _meaning(code: str | None, type_: str | None, status: int | None) -> _Meanin
     if status is None:
         return _BY_TYPE.get(type_ or "")
     return _AGAIN if status >= 500 else _BY_STATUS.get(status, _REFUSED)
+
+
+def _word(value: Any) -> str | None:
+    """Return an error's code or type as the text it should be; some servers send a number."""
+    return None if value is None else str(value)
 
 
 def _message(meaning: _Meaning, label: str, said: str, model_id: str, key_advice: str) -> str:

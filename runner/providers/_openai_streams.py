@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from runner.providers._answers import counted, worded
 from runner.providers._openai_errors import StreamedError
 from runner.providers.base import CallError
 from runner.records import FinishReason, Stopwatch, Usage
@@ -69,7 +70,7 @@ async def read_choices(
         usage, model = getattr(chunk, "usage", None) or usage, getattr(chunk, "model", None) or model
         fingerprint = getattr(chunk, "system_fingerprint", None) or fingerprint
         for choice in chunk.choices:
-            if choice.index >= count:
+            if not 0 <= choice.index < count:
                 raise CallError("UnexpectedChoice", f"the server sent answer {choice.index} of {count}")
             words = text(choice, streamed)
             _take(answers[choice.index], words, _reasons(choice), choice.finish_reason, watch if streamed else None)
@@ -83,8 +84,8 @@ async def read_choices(
     shares = share(total.output_tokens, [answer.pieces for answer in answers])
     return [
         Answer(
-            text="".join(answer.texts), finish_reason=end, output_tokens=tokens, request=total, model=model,
-            system_fingerprint=fingerprint,
+            text="".join(answer.texts), finish_reason=end, output_tokens=tokens, request=total,
+            model=worded(model), system_fingerprint=worded(fingerprint),
         )
         for answer, end, tokens in zip(answers, ends, shares, strict=True)
     ]  # fmt: skip
@@ -129,17 +130,17 @@ def _response_answer(final: Any) -> Answer:
     total = _usage(final.usage.input_tokens, final.usage.output_tokens, details)
     return Answer(
         text=final.output_text, finish_reason=_finish(reason), output_tokens=total.output_tokens, request=total,
-        model=final.model,
+        model=worded(final.model),
     )  # fmt: skip
 
 
-def _usage(input_tokens: int, output_tokens: int, details: Any) -> Usage:
+def _usage(input_tokens: Any, output_tokens: Any, details: Any) -> Usage:
     """Return what the service counted; not every server says what its cache did."""
     return Usage(
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        cached_input_tokens=getattr(details, "cached_tokens", None) or 0,
-        cache_written_tokens=getattr(details, "cache_write_tokens", None) or 0,
+        input_tokens=counted(input_tokens),
+        output_tokens=counted(output_tokens),
+        cached_input_tokens=counted(getattr(details, "cached_tokens", None) or 0),
+        cache_written_tokens=counted(getattr(details, "cache_write_tokens", None) or 0),
     )
 
 

@@ -14,7 +14,7 @@ from pydantic import validate_call
 
 from runner.config import STRICT, Address, ModelConfig, NonEmptyStr, VariableName
 from runner.errors import ConfigError, MissingPackageError
-from runner.providers._openai_errors import shape_errors
+from runner.providers._answers import shape_errors
 from runner.providers.base import LIST_TIMEOUT_S, CallError, ModelInfo, hiding, quoted
 from runner.providers.openai import Endpoint, Lacks, LimitField, OpenAIProvider, address_in, client_settings
 

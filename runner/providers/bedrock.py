@@ -20,6 +20,7 @@ from pydantic import validate_call
 
 from runner.config import STRICT, Address, BatchMode, GenerationParams, ModelConfig, NonEmptyStr
 from runner.errors import ConfigError, MissingPackageError
+from runner.providers._answers import counted, shape_errors
 from runner.providers._bedrock_bodies import CONVERSE, FAMILIES, FINISH_REASONS, Body, Reader, Shape, family_of
 from runner.providers._bedrock_errors import GENERATING, LISTING, call_errors, first_line
 from runner.providers.base import LIST_TIMEOUT_S, CallError, ModelInfo, hiding
@@ -155,7 +156,8 @@ class BedrockProvider:
         """Send one request, in a thread of its own, and return its one answer."""
         ask = functools.partial(self._ask, self._request(prompt, params))
         answer, timing = await asyncio.wrap_future(_in_a_thread(ask))
-        return [self._completion(prompt, answer, timing)]
+        with shape_errors():
+            return [self._completion(prompt, answer, timing)]
 
     @property
     def _shape(self) -> Shape:
@@ -208,8 +210,9 @@ class BedrockProvider:
         with self._errors(where, rights=GENERATING):
             response = call(**request)
             for body in bodies(response):
-                if answer.add(body) and self._stream:
-                    watch.first_token()
+                with shape_errors():
+                    if answer.add(body) and self._stream:
+                        watch.first_token()
         timing = watch.stop()
         headers = response["ResponseMetadata"]["HTTPHeaders"]
         answer.add_counts({name: headers.get(header) for name, header in _TOKEN_HEADERS.items()})
@@ -301,10 +304,10 @@ def _in_a_thread(call: Callable[[], Result]) -> Future[Result]:
 
 def _usage(answer: Reader, input_tokens: int, output_tokens: int) -> Usage:
     """Return the usage as other services count: AWS's input tokens are those that its cache had nothing to do with."""
-    cached, written = answer.cached_input_tokens or 0, answer.cache_written_tokens or 0
+    cached, written = counted(answer.cached_input_tokens or 0), counted(answer.cache_written_tokens or 0)
     return Usage(
-        input_tokens=input_tokens + cached + written,
-        output_tokens=output_tokens,
+        input_tokens=counted(input_tokens) + cached + written,
+        output_tokens=counted(output_tokens),
         cached_input_tokens=cached,
         cache_written_tokens=written,
     )

@@ -28,7 +28,8 @@ from runner.config import (
     web_address,
 )
 from runner.errors import ConfigError, MissingPackageError
-from runner.providers._openai_errors import call_errors, shape_errors
+from runner.providers._answers import shape_errors
+from runner.providers._openai_errors import call_errors
 from runner.providers._openai_streams import Answer, AnswersMissing, read_choices, read_responses, share
 from runner.providers.base import LIST_TIMEOUT_S, UNSENDABLE, CallError, ModelInfo, hiding
 from runner.records import Completion, Outcome, Prompt, Stopwatch, Timing, Usage
