@@ -72,8 +72,13 @@ def _spelled_out(arguments: Sequence[str]) -> list[str]:
 
 
 def heed_termination() -> None:
-    """Take a request to end (docker stop, a scheduler) as Ctrl-C: the record is closed before the process ends."""
+    """Take a request to end (docker stop, a scheduler) as Ctrl-C: the record is closed before the process ends.
+
+    So is a terminal that goes (a dropped connection), unless that is ignored, as by nohup.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
 
 
 class SweepWatch(Callback):

@@ -162,7 +162,7 @@ class LimitsConfig(_Section):
     requests_per_minute: PositiveFloat | None
     tokens_per_minute: PositiveFloat | None
     max_cost_usd: PositiveFloat | None
-    max_failures: PositiveInt | Annotated[float, Field(gt=0, lt=1)] | None
+    max_failures: NonNegativeInt | Annotated[float, Field(gt=0, lt=1)] | None
 
 
 _STORES = ("sqlite:///", "http://", "https://", "postgresql", "mysql", "mssql", "databricks")

@@ -2,11 +2,11 @@
 
 import json
 import logging
-import sys
+import os
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,27 @@ from runner.records import Completion, Outcome
 
 log = logging.getLogger(__name__)
 
-_stderr = Console(stderr=True)
+
+class _Console(Console):
+    """A console that goes quiet once its reader is gone: a pipe that was closed, a terminal that hung up.
+
+    A run is never ended for want of somebody to tell. Rich's own ends the process.
+    """
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing more; what is buffered goes nowhere, or the interpreter would fail to write it at its end."""
+        self.quiet = True
+        with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - no file
+            os.dup2(nowhere.fileno(), self.file.fileno())
+
+    def _check_buffer(self) -> None:
+        try:
+            super()._check_buffer()
+        except OSError:
+            self.on_broken_pipe()
+
+
+_stderr = _Console(stderr=True)
 """One console for progress and messages, so that they do not write over each other."""
 
 _HEARTBEAT_S = 30.0
@@ -47,7 +67,8 @@ class LogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message, unwrapped, so that it can be searched for."""
         level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        _stderr.print(Text(level + plain(record.getMessage())), soft_wrap=True)
+        with suppress(RuntimeError):  # a signal's message, in the middle of another: runner.log has it
+            _stderr.print(Text(level + plain(record.getMessage())), soft_wrap=True)
 
 
 def say_error(message: str) -> None:
@@ -108,7 +129,7 @@ class Ticker:
 
 def print_samples(outcomes: Iterable[Outcome]) -> None:
     """Print the beginnings of a few answers, a line each, so that a reader sees at once what came out."""
-    console = Console()
+    console = _Console()
     for outcome in outcomes:
         said = outcome.text if isinstance(outcome, Completion) else f"({outcome.error.message})"
         line = Text.assemble((plain(outcome.prompt_id), "bold"), "  ", " ".join(plain(said).split()))
@@ -120,12 +141,12 @@ def print_metrics(title: str, metrics: Mapping[str, float]) -> None:
     table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2))
     for name, value in metrics.items():
         table.add_row(name, Text(format_metric(name, value), justify="right"))
-    Console().print(table)
+    _Console().print(table)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int) -> None:
     """Print a comparison; the first `text_columns` are left-aligned, the rest are figures."""
-    console = Console()
+    console = _Console()
     if not console.is_terminal:
         console.width = 100
     widths = (max(map(len, cells)) for cells in zip(columns, *rows, strict=True))
@@ -142,12 +163,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 def print_json(value: Any) -> None:
     """Print a value as JSON and nothing else, for scripts."""
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    _Console().out(json.dumps(value, indent=2), highlight=False)
 
 
 def print_line(text: str) -> None:
     """Print one line to stdout, unwrapped."""
-    Console().print(Text(plain(text)), soft_wrap=True)
+    _Console().print(Text(plain(text)), soft_wrap=True)
 
 
 def short(path: Path) -> str:

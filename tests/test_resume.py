@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -220,14 +220,20 @@ def test_a_lock_that_was_left_behind_is_taken_over(left: str, half: Path):
 class Running:
     """`python -m runner` against a server, until it is told to stop."""
 
-    def __init__(self, folder: Path, server: OpenAIServer, *arguments: str) -> None:
+    def __init__(
+        self, folder: Path, server: OpenAIServer, *arguments: str,
+        stdout: int = subprocess.DEVNULL, stderr: int = subprocess.PIPE, ignored: Sequence[signal.Signals] = (),
+    ) -> None:  # fmt: skip
+        def signals_as_in_a_terminal() -> None:  # a background shell has SIGINT ignored
+            for number in (signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
+
         self.server = server
         address = f"provider.base_url={server.url}/v1"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "runner", *arguments, "provider=openai", address, "batch.size=4"],
             cwd=folder, env=os.environ | {"OPENAI_API_KEY": "planted"}, text=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell has it ignored
+            stdout=stdout, stderr=stderr, preexec_fn=signals_as_in_a_terminal,
         )  # fmt: skip
         self.said = ""
 
