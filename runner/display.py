@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.records import Completion, Outcome
+from runner.runfiles import as_typed
 
 log = logging.getLogger(__name__)
 
@@ -172,8 +173,8 @@ def print_line(text: str) -> None:
 
 
 def short(path: Path) -> str:
-    """Return the path as one would type it from here."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    """Return the path as one would type it where the command was given."""
+    return as_typed(path)
 
 
 def format_metric(name: str, value: float) -> str:

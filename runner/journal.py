@@ -22,6 +22,7 @@ from filelock import SoftFileLock, Timeout
 from runner import jsonl
 from runner.errors import JournalError, TakenError
 from runner.records import Completion, ErrorInfo, Failure, Outcome, Timing, Usage
+from runner.runfiles import resume_command
 
 FILE_NAME, LOCK_NAME = "outcomes.jsonl", "run.lock"
 _SYNC_EVERY_S = 1.0
@@ -47,6 +48,7 @@ class Journal:
         self._file: BinaryIO | None = None
         self._lost: OSError | None = None
         self._unsynced = threading.Event()
+        self._at_it = threading.Lock()
         self._closed = threading.Event()
         self._syncing = threading.Thread(target=self._sync_now_and_then, name="journal", daemon=True)
         self._lock = ExitStack()
@@ -67,13 +69,28 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        try:
+            self._close()
+        except JournalError:
+            if error is None:  # else that is the one to tell
+                raise
+        finally:
+            self._lock.close()
+
+    def _close(self) -> None:
         self._closed.set()
         self._syncing.join()
-        if self._file is not None:
-            self._sync()
-            self._file.close()
+        if self._file is None:
+            return
+        file = self._file
+        try:
+            with file:
+                self._sync()
+        except OSError as error:  # a network's file system may say only on closing that there is no room
+            self._lost = self._lost or error
+        finally:
             self._file = None
-        self._lock.close()
+        self._raise_lost()
 
     def append(self, outcomes: Sequence[Outcome]) -> None:
         """Write the outcomes of one call through to the operating system, in one piece.
@@ -83,21 +100,32 @@ class Journal:
         """
         if self._file is None:
             raise JournalError(f"{self._path} is not open")
-        if self._lost is not None:
-            raise self._cannot_keep(f"could not be kept on disk: {self._lost.strerror}")
+        self._raise_lost()
         lines = b"".join(jsonl.encode(to_record(outcome) | {"segment": self.segment}) for outcome in outcomes)
         try:
             written = self._file.write(lines)
         except OSError as error:
-            raise self._cannot_keep(f"cannot be written: {error.strerror}") from None
+            raise self._cannot_keep(f"cannot be written: {error.strerror}.") from None
         if written != len(lines):
             raise self._cannot_keep(f"took {written} of {len(lines)} bytes: is the disk full?")
         self._unsynced.set()
 
+    def sync(self) -> None:
+        """Have everything that was appended on the disk.
+
+        Raises:
+            JournalError: the disk does not have it, and did not take it before.
+        """
+        self._sync()
+        self._raise_lost()
+
+    def _raise_lost(self) -> None:
+        if self._lost is not None:
+            raise self._cannot_keep(f"could not be kept on disk: {self._lost.strerror}.")
+
     def _cannot_keep(self, reason: str) -> JournalError:
         return JournalError(
-            f"{self._path} {reason} Nothing more is sent. With room for it, go on: "
-            f"python -m runner.resume {self._directory}"
+            f"{self._path} {reason} Nothing more is sent. With room for it, go on: {resume_command(self._directory)}"
         )
 
     def _reopen(self) -> BinaryIO:
@@ -112,12 +140,13 @@ class Journal:
             self._sync()
 
     def _sync(self) -> None:
-        if self._file is not None and self._unsynced.is_set():
-            self._unsynced.clear()
-            try:
-                os.fsync(self._file.fileno())
-            except OSError as error:  # for the next append to say: this may be a thread of its own
-                self._lost = error
+        with self._at_it:
+            if self._file is not None and self._unsynced.is_set():
+                self._unsynced.clear()
+                try:
+                    os.fsync(self._file.fileno())
+                except OSError as error:  # for the next append or the end to say: this may be a thread of its own
+                    self._lost = error
 
 
 def read_outcomes(directory: Path) -> Iterator[Outcome]:
@@ -141,6 +170,13 @@ def read_all_outcomes(directory: Path) -> Iterator[Outcome]:
     """
     for number, record in _records(directory / FILE_NAME):
         yield _outcome(directory / FILE_NAME, number, record)
+
+
+def read_superseded(directory: Path) -> Iterator[Outcome]:
+    """Yield what `read_outcomes` leaves out: it took its time."""
+    redone = _redone(directory / FILE_NAME)
+    outcomes = read_all_outcomes(directory) if redone else ()
+    return (outcome for outcome in outcomes if redone.get(outcome.prompt_id, 0) > outcome.segment)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

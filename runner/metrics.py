@@ -26,7 +26,13 @@ _SAMPLES_NEEDED = {50: 1, 90: 10, 95: 20, 99: 100}
 """A percentile is stated from this many samples on: fewer would only repeat the largest."""
 
 
-def summarize(outcomes: Iterable[Outcome], *, padded: bool, measured_s: Mapping[int, float]) -> dict[str, float]:
+def summarize(
+    outcomes: Iterable[Outcome],
+    *,
+    padded: bool,
+    measured_s: Mapping[int, float],
+    superseded: Iterable[Outcome] = (),
+) -> dict[str, float]:
     """Return the metrics that follow from the outcomes alone.
 
     Args:
@@ -34,20 +40,28 @@ def summarize(outcomes: Iterable[Outcome], *, padded: bool, measured_s: Mapping[
         padded: whether batches were padded and ran to their longest row, as static batches in this process are.
         measured_s: seconds of the measured loop, from the first prompt sent to the last outcome, by segment. Of a
             segment that is not here (its process was killed) they are taken from its first start to its last end.
+        superseded: outcomes of prompts that were tried again later. They are not counted, but their time was spent.
     """
     totals, spans = _Totals(), dict[int, _Span]()
-    for (segment, _), batch in groupby(outcomes, key=_call):
-        outcomes_of_call = list(batch)
-        totals.add_batch(outcomes_of_call)
-        spans.setdefault(segment, _Span()).add(outcomes_of_call)
-    durations_s = {**{segment: span.whole_s for segment, span in spans.items()}, **measured_s}
-    duration_s = sum(durations_s.values())
+    for segment, batch in _calls(outcomes):
+        totals.add_batch(batch)
+        spans.setdefault(segment, _Span()).add(batch)
+    for segment, batch in _calls(superseded):
+        totals.add_retries(batch)
+        spans.setdefault(segment, _Span()).add(batch)
+    segments = spans.keys() | measured_s.keys()
+    duration_s = sum(max(_whole_s(spans.get(segment)), measured_s.get(segment, 0.0)) for segment in segments)
     metrics = totals.counts() | totals.rates(duration_s) | totals.percentiles()
     if padded:
         metrics |= totals.padding()
     if spans:
         metrics["overhead_s"] = max(0.0, duration_s - sum(span.covered_s for span in spans.values()))
     return metrics
+
+
+def _calls(outcomes: Iterable[Outcome]) -> Iterator[tuple[int, list[Outcome]]]:
+    """Yield segment and outcomes of one call after another."""
+    return ((segment, list(batch)) for (segment, _), batch in groupby(outcomes, key=_call))
 
 
 def batch_metrics(batch: list[Outcome]) -> dict[str, float]:
@@ -73,8 +87,13 @@ class Step:
 
 
 def steps(outcomes: Iterable[Outcome], config: BatchConfig) -> Iterator[Step]:
-    """Cut a run into steps: a static batch is one, and so are `batch.size` outcomes of other modes."""
-    for number, stretch in enumerate(_stretches(iter(outcomes), config)):
+    """Cut a run into steps: a static batch is one, and so are `batch.size` outcomes of other modes.
+
+    Segments are cut each by itself. With all outcomes that ever were, a step is thus the same whenever it is cut.
+    """
+    segments = groupby(outcomes, key=lambda outcome: outcome.segment)
+    stretches = (stretch for _, segment in segments for stretch in _stretches(segment, config))
+    for number, stretch in enumerate(stretches):
         ended_at = max(outcome.timing.started_at + timedelta(seconds=outcome.timing.latency_s) for outcome in stretch)
         yield Step(number=number, ended_at=ended_at, metrics=batch_metrics(stretch))
 
@@ -96,7 +115,13 @@ def _call(outcome: Outcome) -> tuple[int, int]:
 
 
 def in_order(values: Mapping[str, float]) -> dict[str, float]:
-    """Return metrics in the order of the contract, which is the order of a reader's questions."""
+    """Return metrics in the order of the contract, which is the order of a reader's questions.
+
+    Raises:
+        ValueError: one is not in the contract.
+    """
+    if unknown := values.keys() - set(NAMES):
+        raise ValueError(f"not among the metrics of the contract: {', '.join(sorted(unknown))}")
     return {name: values[name] for name in NAMES if name in values}
 
 
@@ -124,6 +149,9 @@ class _Totals:
         completions = [outcome for outcome in batch if isinstance(outcome, Completion)]
         self.failed += len({outcome.prompt_id for outcome in batch} - {done.prompt_id for done in completions})
         self._add_completions(completions)
+        self.add_retries(batch)
+
+    def add_retries(self, batch: list[Outcome]) -> None:
         self.retries += sum(outcome.attempts - 1 for outcome in batch if outcome.choice == 0)
 
     def _add_completions(self, completions: list[Completion]) -> None:
@@ -188,6 +216,10 @@ def _percentiles(name: str, samples: "array[float]", ranks: tuple[int, ...]) -> 
         for rank in ranks
         if len(samples) >= _SAMPLES_NEEDED[rank]
     }
+
+
+def _whole_s(span: "_Span | None") -> float:
+    return span.whole_s if span else 0.0
 
 
 @dataclass(slots=True)

@@ -1,11 +1,13 @@
-"""What stands in a run's folder beside prompts and outcomes: run.json, config.yaml, environment.json, summary.json."""
+"""What stands in a run's folder beside prompts and outcomes: what it began with, where it ran, how it ended."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 
@@ -13,11 +15,26 @@ from runner.config import RunConfig
 from runner.errors import Interrupted, JournalError, RecordError, TakenError
 
 CONFIG, ENVIRONMENT, SUMMARY, ORIGIN = "config.yaml", "environment.json", "summary.json", "run.json"
+SEGMENTS = "segments.json"
 TRACKED = "tracking.json"
 """Which MLflow run the folder is; written by the process that tells MLflow."""
 
+T = TypeVar("T")
+STARTED_IN = Path.cwd()
+"""Where the command was given, and where its messages are read: resume changes to where the run began."""
+
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 """MLflow's words for how a run ended."""
+
+
+def as_typed(path: Path) -> str:
+    """Return the path as one would type it where the command was given."""
+    return str(path.relative_to(STARTED_IN)) if path.is_relative_to(STARTED_IN) else str(path)
+
+
+def resume_command(directory: Path) -> str:
+    """Return the command that goes on with a run, to be pasted."""
+    return f"python -m runner.resume {shlex.quote(as_typed(directory.absolute()))}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +88,7 @@ def read_origin(directory: Path) -> Origin:
     """Return what the run began with.
 
     Raises:
-        RecordError: there is no such run.
+        RecordError: there is no such run, or its file cannot be read.
     """
     path = directory / ORIGIN
     if not path.exists():
@@ -79,7 +96,10 @@ def read_origin(directory: Path) -> Origin:
             f"{str(directory)!r} is not the folder of a run: it has no {ORIGIN}. Give a folder below outputs/runs, or "
             "a job's folder of a sweep; a run that was refused before it began has nothing to go on from"
         )
-    return Origin(**json.loads(path.read_text(encoding="utf-8")))
+    try:
+        return Origin(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise _unreadable(path, error) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +123,36 @@ def write_tracked(directory: Path, tracked: Tracked) -> None:
 
 def read_tracked(directory: Path) -> Tracked | None:
     """Return which MLflow run this folder is; None if MLflow has not heard of it."""
-    path = directory / TRACKED
-    return Tracked(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    return _derived(directory / TRACKED, Tracked)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """What only the process that generated a segment of a run can say of it, and says at its end.
+
+    Attributes:
+        number: that of its outcomes. A process that got none leaves its number to the next.
+        duration_s: from its first prompt sent to its last outcome.
+        series: metrics that moved meanwhile: pairs of step and value, by name; the run's steps, counted on.
+    """
+
+    number: int
+    duration_s: float
+    series: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
+
+
+def write_segments(directory: Path, segments: Sequence[Segment]) -> None:
+    """Write what the processes that generated said of themselves."""
+    _write_json(directory / SEGMENTS, {"segments": [asdict(segment) for segment in segments]})
+
+
+def read_segments(directory: Path) -> list[Segment]:
+    """Return what `write_segments` wrote; a process that was killed said nothing."""
+
+    def segments(segments: Sequence[Mapping[str, Any]]) -> list[Segment]:
+        return [Segment(**segment) for segment in segments]
+
+    return _derived(directory / SEGMENTS, segments) or []
 
 
 def write_config(directory: Path, config: RunConfig) -> None:
@@ -121,8 +169,33 @@ def write_environment(directory: Path, environment: Mapping[str, Any]) -> None:
 
 def read_environment(directory: Path) -> dict[str, Any]:
     """Return what `write_environment` wrote; empty if the run did not get that far."""
+    return _derived(directory / ENVIRONMENT, dict[str, Any]) or {}
+
+
+def keep_environment(directory: Path, segment: int) -> None:
+    """Keep where an earlier segment of the run ran, beside where the present one does."""
     path = directory / ENVIRONMENT
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    write_whole(path.with_stem(f"{path.stem}.{segment}"), path.read_bytes())
+
+
+def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say what is not as it was of code, packages and machine, a text each; nothing if it is not known how it was."""
+    if not before:
+        return []
+    was, being = dict(_leaves(before)), dict(_leaves(now))
+    names = dict.fromkeys((*was, *being))
+    return [
+        f"{name}: {was.get(name)} before, {being.get(name)} now" for name in names if was.get(name) != being.get(name)
+    ]
+
+
+def _leaves(environment: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for section in ("git", "python", "os", "cpu", "packages"):
+        value = environment.get(section)
+        if isinstance(value, Mapping):
+            yield from ((f"{section}.{name}", inner) for name, inner in value.items())
+        else:
+            yield section, value
 
 
 def write_summary(directory: Path, summary: Summary) -> None:
@@ -137,14 +210,37 @@ def forget_summary(directory: Path) -> None:
 
 def read_summary(directory: Path) -> Summary | None:
     """Return how the run ended; None while it has not."""
-    path = directory / SUMMARY
-    return Summary(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    return _derived(directory / SUMMARY, Summary)
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """Return the recorded configuration; empty if the run was refused before it was settled."""
+    """Return the recorded configuration; empty if the run was refused before it was settled.
+
+    Raises:
+        RecordError: its file cannot be read.
+    """
     path = directory / CONFIG
-    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        return {**yaml.safe_load(path.read_bytes())}
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _derived(path: Path, kind: Callable[..., T]) -> T | None:
+    """Return what a file holds that can be made again: one that is damaged, as by a machine's death, is absent."""
+    try:
+        return kind(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _unreadable(path: Path, error: Exception) -> RecordError:
+    reason = " ".join(str(error).split()) if path.stat().st_size else "it is empty"
+    return RecordError(
+        f"{path} cannot be read: {reason}. It says what was asked for: restore it, or start a run of its own"
+    )
 
 
 @contextmanager
@@ -180,14 +276,28 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Write all of a file or none of it: a reader, or a kill, in between finds the old one.
+    """Write all of a file or none of it: a reader, a kill or a machine's death in between leaves the old one.
 
     Raises:
         JournalError: it cannot be written (disk full, say).
     """
     beside = path.with_name(f".{path.name}.new")
     try:
-        beside.write_bytes(content)
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
         raise JournalError(f"{path} cannot be written: {error.strerror}") from None
+    _sync_names(path.parent)
+
+
+def _sync_names(directory: Path) -> None:
+    """Have the directory's names on the disk too: a file without its name is lost to a machine that died."""
+    with suppress(OSError):  # not every file system can
+        folder = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

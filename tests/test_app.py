@@ -38,6 +38,7 @@ def test_a_run_leaves_its_record_on_disk(config: Compose, tmp_path: Path):
         "outcomes.jsonl",
         "summary.json",
         "environment.json",
+        "segments.json",
     }
     outcomes = [json.loads(line) for line in (tmp_path / "outcomes.jsonl").read_text().splitlines()]
     assert len(outcomes) == summary.metrics["completed_prompts"] == 64
@@ -98,6 +99,7 @@ def test_mlflow_has_params_tags_metrics_steps_dataset_files_and_table(
         "outcomes.jsonl",
         "summary.json",
         "environment.json",
+        "segments.json",
         "outputs.json",
     }
     mlflow.set_experiment("tracked")

@@ -1,10 +1,13 @@
 """outcomes.jsonl: what is written is what is read, and what is there is not written over."""
 
 import json
+import os
 import resource
 import signal
 import subprocess
 import sys
+import threading
+import time
 from datetime import UTC
 from pathlib import Path
 
@@ -12,9 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runner import app
 from runner.errors import JournalError, TakenError
-from runner.journal import FILE_NAME, Journal, read_outcomes
+from runner.journal import FILE_NAME, LOCK_NAME, Journal, read_outcomes
 from runner.records import Completion, ErrorInfo, Failure, Timing, Usage
+from runner.runfiles import read_summary, write_whole
+from tests.conftest import Compose
 from tests.outcomes import completion, failure
 
 seconds = st.floats(min_value=0, max_value=1e6)
@@ -86,6 +92,53 @@ def test_an_outcome_that_does_not_fit_on_the_disk_is_an_error(tmp_path: Path):
                     journal.append([completion(str(number))])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def turn_into_a_pipe(path: Path) -> int:
+    """Let this process's descriptor of a file take bytes and keep none: no pipe can be synced. Return its other end."""
+    (open_as,) = [int(fd.name) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink() and fd.readlink() == path]
+    reader, writer = os.pipe()
+    os.dup2(writer, open_as)
+    os.close(writer)
+    return reader
+
+
+def test_outcomes_that_do_not_reach_the_disk_are_an_error_though_nothing_follows_them(tmp_path: Path):
+    reader = -1
+    with pytest.raises(JournalError, match=r"outcomes\.jsonl could not be kept on disk"), Journal(tmp_path) as journal:
+        reader = turn_into_a_pipe(tmp_path / FILE_NAME)
+        journal.append([completion("a")])
+    os.close(reader)
+    assert not (tmp_path / LOCK_NAME).exists()
+
+
+def test_a_run_whose_last_outcomes_do_not_reach_the_disk_has_failed(config: Compose, tmp_path: Path):
+    def spoil() -> None:
+        while len(list(read_outcomes(tmp_path))) < 24 - 3:
+            time.sleep(0.001)
+        readers.append(turn_into_a_pipe(tmp_path / FILE_NAME))
+
+    readers: list[int] = []
+    spoiling = threading.Thread(target=spoil)
+    spoiling.start()
+    overrides = ("provider=echo", "batch.mode=continuous", "batch.size=1", "batch.warmup=0", "provider.latency_s=0.05")
+    with pytest.raises(JournalError, match="could not be kept on disk"):
+        app.run(config(*overrides, "prompts.limit=24"), tmp_path)
+    spoiling.join()
+    os.close(readers[0])
+    summary = read_summary(tmp_path)
+    assert summary is not None
+    assert (summary.status, summary.error and summary.error["type"]) == ("FAILED", "JournalError")
+    assert summary.metrics["completed_prompts"] >= 21, "what did reach it is counted"
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path):
+    os.mkfifo(tmp_path / ".summary.json.new")  # what is no file cannot be synced
+    reader = os.open(tmp_path / ".summary.json.new", os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(JournalError, match=r"summary\.json cannot be written"):
+        write_whole(tmp_path / "summary.json", b"{}")
+    os.close(reader)
+    assert not (tmp_path / "summary.json").exists()
 
 
 @given(outcomes=st.lists(completions | failures, min_size=1, max_size=4), data=st.data())

@@ -1,9 +1,11 @@
 """The sums, against figures worked out by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from runner.config import BatchConfig
-from runner.metrics import NAMES, steps, summarize
+from runner.metrics import NAMES, in_order, steps, summarize
 from tests.outcomes import completion, failure, timing
 
 
@@ -88,6 +90,36 @@ def test_retries_are_counted_once_a_prompt():
     assert summarize(outcomes, padded=False, measured_s={0: 1.0})["retries"] == 2
 
 
+def test_time_that_was_spent_on_what_was_tried_again_is_spent():
+    # segment 0, killed: calls at 0..3 (failed, tried again) and 1..2; segment 1, measured: one call, 100..101 of 1.5 s
+    first = [replace(failure("a", when=timing(0, 3.0)), attempts=4)]
+    last = [completion("b", batch=1, when=timing(1, 1.0)), replace(completion("a", when=timing(100, 1.0)), segment=1)]
+    metrics = summarize(last, padded=False, measured_s={1: 1.5}, superseded=first)
+    assert metrics["duration_s"] == pytest.approx(3 + 1.5)
+    assert metrics["overhead_s"] == pytest.approx(0.5), "the calls cover 0..3 and 100..101"
+    assert metrics["prompts_per_s"] == pytest.approx(2 / 4.5)
+    assert metrics["retries"] == 3
+    assert (metrics["completed_prompts"], metrics["failed_prompts"]) == (2, 0)
+
+
+def test_a_segment_without_outcomes_took_its_time_too():
+    metrics = summarize([completion("a")], padded=False, measured_s={0: 1.0, 1: 30.0})
+    assert metrics["duration_s"] == pytest.approx(31)
+
+
+CONTRACT = """completed_prompts failed_prompts input_tokens output_tokens duration_s load_s output_tokens_per_s prompts_per_s
+latency_p50_s latency_p90_s latency_p95_s latency_p99_s
+time_to_first_token_p50_s time_to_first_token_p90_s time_to_first_token_p95_s time_to_first_token_p99_s
+inter_token_latency_p50_s inter_token_latency_p99_s
+retries prompt_padding_ratio tail_wait_ratio cost_usd overhead_s peak_memory_mb"""
+
+
+def test_metrics_come_in_the_order_of_the_contract_and_under_no_other_name():
+    assert list(in_order(dict.fromkeys(reversed(CONTRACT.split()), 1.0))) == CONTRACT.split()
+    with pytest.raises(ValueError, match="tokens_per_hour"):
+        in_order({"tokens_per_hour": 1.0, "retries": 0.0})
+
+
 def test_every_metric_has_a_name_of_the_contract():
     outcomes = [completion(str(i), 2, 2, batch=i, when=timing(i)) for i in range(100)]
     assert set(summarize(outcomes, padded=True, measured_s={0: 100.0})) <= set(NAMES)
@@ -101,3 +133,13 @@ def test_a_static_batch_is_a_step_and_so_are_size_outcomes_of_other_modes():
         (static.model_copy(update={"mode": "concurrent", "size": 5}), [5, 2]),
     ):
         assert [step.metrics["batch/output_tokens"] for step in steps(outcomes, config)] == expected
+
+
+def test_a_step_stays_what_it_was_when_the_run_goes_on():
+    config = BatchConfig(mode="concurrent", size=3, order="given", warmup=0)
+    first = [completion(str(i), 1, i, batch=i) for i in range(5)]
+    later = [replace(completion(str(i), 1, i, batch=i), segment=1) for i in range(5, 9)]
+    before, after = list(steps(first, config)), list(steps([*first, *later], config))
+    assert after[:2] == before
+    assert [step.metrics["batch/output_tokens"] for step in after] == [0 + 1 + 2, 3 + 4, 5 + 6 + 7, 8]
+    assert [step.number for step in after] == [0, 1, 2, 3]

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 from runner import app
-from runner.errors import RecordError
+from runner.errors import RecordError, RunnerError
 from runner.journal import FILE_NAME, LOCK_NAME, Journal, read_outcomes
 from runner.records import Completion, ErrorInfo, Failure, Outcome
-from runner.runfiles import SUMMARY, read_summary
+from runner.runfiles import SEGMENTS, SUMMARY, read_summary
 from tests.conftest import Compose
 from tests.openai_server import OpenAIServer
 
@@ -125,6 +125,27 @@ def test_failures_are_tried_again_and_superseded_or_kept_as_they_are(
     assert (run / FILE_NAME).read_bytes().count(b"not this time") == failures, "history stays in the file"
 
 
+def test_what_failed_and_was_tried_again_took_its_time(config: Compose, tmp_path: Path):
+    refuse = {"status": 503, "body": {}}
+    with OpenAIServer(
+        first_token_s=0.1, fault=lambda number, _: {"hang": 1.0} | refuse if number < 12 else None
+    ) as server:
+        where = (f"provider.base_url={server.url}/v1", "provider.api_key_env=null", "limits.max_attempts=1")
+        first = app.run(config("provider=openai", "prompts.limit=16", "batch.size=4", *where), tmp_path)
+        assert first.metrics["failed_prompts"] == 12
+        (tmp_path / SUMMARY).unlink()
+        second = app.resume(tmp_path)
+        again = app.resume(tmp_path)
+    assert second.metrics["completed_prompts"] == 16
+    assert second.metrics["duration_s"] > first.metrics["duration_s"] > 3
+    assert second.metrics["prompts_per_s"] == pytest.approx(16 / second.metrics["duration_s"])
+    assert second.metrics["overhead_s"] <= second.metrics["duration_s"]
+    assert again.metrics == second.metrics
+    (tmp_path / SEGMENTS).unlink()  # as if each process had been killed
+    (tmp_path / SUMMARY).unlink()
+    assert app.resume(tmp_path).metrics["duration_s"] == pytest.approx(second.metrics["duration_s"], rel=0.2)
+
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -174,6 +195,27 @@ def test_changed_prompts_in_the_record_itself_are_refused(half: Path):
         app.resume(half)
 
 
+@pytest.mark.parametrize("damage", [b"", b'{"status": "FIN', b"[]"], ids=["empty", "torn", "other"])
+def test_files_that_can_be_made_again_may_be_damaged(half: Path, damage: bytes):
+    """As a machine leaves them that died: named, and without what was in them."""
+    for name in ("summary.json", "tracking.json", "environment.json", "segments.json"):
+        (half / name).write_bytes(damage)
+    assert app.resume(half).metrics["completed_prompts"] == 10
+    assert read_summary(half) is not None
+
+
+@pytest.mark.parametrize("name", ["run.json", "config.yaml"])
+@pytest.mark.parametrize("damage", [b"", b'{"key": "ab', b"[]"], ids=["empty", "torn", "other"])
+def test_a_damaged_file_that_says_what_was_asked_for_is_one_message(
+    name: str, damage: bytes, half: Path, resume_command: Command
+):
+    (half / name).write_bytes(damage)
+    done = resume_command("run")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {half / name} cannot be read: "), done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_without_its_prompt_file_a_run_goes_on_from_its_own_copy(half: Path, caplog: pytest.LogCaptureFixture):
     (half.parent / "p.txt").unlink()
     assert app.resume(half).metrics["completed_prompts"] == 10
@@ -199,6 +241,109 @@ def test_a_folder_in_use_is_refused_and_says_by_whom(half: Path, resume_command:
         assert "Traceback" not in done.stderr
         assert journal.segment == 1
     assert app.resume(half).metrics["completed_prompts"] == 10
+
+
+@pytest.fixture
+def service(config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
+    """A service that a run in `run` was interrupted on: 12 of its 24 prompts are done."""
+    monkeypatch.setenv("OPENAI_API_KEY", "planted")
+    with OpenAIServer() as server:
+        where = ("provider=openai", f"provider.base_url={server.url}/v1", "batch.size=4", "prompts.limit=24")
+        app.run(config(*where), tmp_path / "run")
+        journal = tmp_path / "run" / FILE_NAME
+        journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:12]))
+        summary = json.loads((tmp_path / "run" / SUMMARY).read_text())
+        summary |= {"status": "KILLED", "metrics": {"completed_prompts": 12, "failed_prompts": 0}}
+        (tmp_path / "run" / SUMMARY).write_text(json.dumps(summary))
+        yield server
+
+
+def test_a_resume_that_cannot_begin_leaves_the_record_as_it_was(
+    service: OpenAIServer, resume_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    before = {name: (tmp_path / "run" / name).read_bytes() for name in (SUMMARY, FILE_NAME)}
+    done = resume_command("run")
+    assert done.returncode == 2
+    assert "OPENAI_API_KEY" in done.stderr
+    assert {name: (tmp_path / "run" / name).read_bytes() for name in before} == before
+
+
+def test_a_resume_that_the_service_refuses_tells_what_there_is(
+    service: OpenAIServer, resume_command: Command, tmp_path: Path
+):
+    service.fault = lambda *_: {"status": 401, "body": {"error": {"message": "Incorrect API key provided"}}}
+    done = resume_command("run")
+    assert done.returncode == 1, "something was answered, and is paid for"
+    assert "Incorrect API key" in done.stderr
+    assert "to generate what is missing: python -m runner.resume run\n" in done.stderr
+    summary = read_summary(tmp_path / "run")
+    assert summary is not None
+    assert (summary.status, summary.metrics["completed_prompts"]) == ("FAILED", 12)
+
+
+def test_a_refusal_while_others_are_answered_is_no_wrong_request(
+    config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("OPENAI_API_KEY", "planted")
+    refusal = {"status": 403, "body": {"error": {"message": "not for you"}}}
+    with OpenAIServer(first_token_s=0.5, fault=lambda number, _: refusal if number == 0 else None) as server:
+        where = (f"provider.base_url={server.url}/v1", "batch.size=3")
+        with pytest.raises(RunnerError, match="not for you") as caught:
+            app.run(config("provider=openai", *where), tmp_path)
+    assert caught.value.exit_code == 1
+    summary = read_summary(tmp_path)
+    assert summary is not None
+    assert summary.metrics["completed_prompts"] == len(server.asked) - 1 > 0
+
+
+def test_a_share_of_failures_is_judged_over_the_whole_record(config: Compose, tmp_path: Path):
+    poison = {"status": 400, "body": {"error": {"message": "not that one"}}}
+    texts = [*(f"text {number}" for number in range(117)), *(f"poison {number}" for number in range(3))]
+    (tmp_path / "p.txt").write_text("\n".join(texts))
+    with OpenAIServer(fault=lambda _, body: poison if "poison" in body["messages"][-1]["content"] else None) as server:
+        source = ("prompts=file", f"prompts.path={tmp_path / 'p.txt'}", "limits.max_failures=0.1", "batch.size=4")
+        where = (f"provider.base_url={server.url}/v1", "provider.api_key_env=null")
+        assert app.run(config("provider=openai", *source, *where), tmp_path / "run").status == "FINISHED"
+        for _ in range(2):
+            again = app.resume(tmp_path / "run")
+            assert (again.status, again.metrics["failed_prompts"]) == ("FINISHED", 3)
+
+
+def test_another_environment_is_said_and_both_are_kept(
+    half: Path, resume_command: Command, caplog: pytest.LogCaptureFixture
+):
+    assert "another environment" not in resume_command("run").stderr
+    journal, path = half / FILE_NAME, half / "environment.json"
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:8]))
+    before = json.loads(path.read_text())
+    before["packages"]["numpy"], before["git"] = "0.1", {"commit": "f00", "dirty": False}
+    path.write_text(json.dumps(before))
+    said = resume_command("run").stderr
+    assert "another environment" in said
+    assert "packages.numpy: 0.1 before, " in said
+    assert "git.commit: f00 before, " in said
+    assert "python: " not in said
+    assert json.loads((half / "environment.1.json").read_text()) == before
+    assert json.loads(path.read_text())["packages"]["numpy"] != "0.1"
+
+
+def test_the_printed_command_can_be_pasted(config: Compose, tmp_path: Path):
+    """Where it was given, which is not where the run began; and whatever the folder is called."""
+    for name in ("began", "elsewhere"):
+        (tmp_path / name).mkdir()
+    overrides = ["provider=echo", "provider.fail_on=Write", "tracking=off"]
+    begun = [sys.executable, "-m", "runner", *overrides, "hydra.run.dir='it is; mine'"]
+    done = subprocess.run(begun, cwd=tmp_path / "began", capture_output=True, text=True, check=False)
+    assert "python -m runner.resume 'it is; mine'\n" in done.stderr
+    run = tmp_path / "began" / "it is; mine"
+    for where in ("elsewhere", "began"):
+        resumed = [sys.executable, "-m", "runner.resume", str(run)]
+        done = subprocess.run(resumed, cwd=tmp_path / where, capture_output=True, text=True, check=False)
+        (line,) = [line for line in done.stderr.splitlines() if "python -m runner.resume" in line]
+        pasted = line.partition(": ")[2].partition(": ")[2].replace("python", sys.executable, 1)
+        done = subprocess.run(pasted, shell=True, cwd=tmp_path / where, capture_output=True, text=True, check=False)  # noqa: S602
+        assert "prompts are done" in done.stderr, (pasted, done.stderr)
 
 
 @pytest.mark.parametrize("left", ["by a killed process", "before it had a name in it"])
@@ -308,13 +453,15 @@ def test_a_second_interrupt_ends_at_once_with_the_journal_whole(tmp_path: Path, 
         running.until_asked(12)
         running.process.send_signal(signal.SIGINT)
         running.until_it_says("stopping: waiting up to")
+        time.sleep(1.0)  # nearer signals are one wish
         running.process.send_signal(signal.SIGINT)
         assert running.end() == 130, running.said  # in less than the time that what is in flight is given
         assert (tmp_path / "r" / FILE_NAME).read_bytes().endswith(b"\n")
         assert len(list(read_outcomes(tmp_path / "r"))) == 8
         summary = read_summary(tmp_path / "r")
         assert summary is not None
-        assert summary.status == "KILLED"
+        assert (summary.status, summary.metrics["completed_prompts"]) == ("KILLED", 8)
+        assert "python -m runner.resume r\n" in running.said
         assert not (tmp_path / "r" / LOCK_NAME).exists()
         server.fault = lambda *_: None
         asked = len(server.asked)

@@ -10,7 +10,7 @@ import yaml
 
 from runner import metrics, runfiles
 from runner.config import RunConfig, parse
-from runner.journal import FILE_NAME, read_outcomes
+from runner.journal import FILE_NAME, read_all_outcomes, read_outcomes
 from runner.prompts import RECORD, read_prompts
 from runner.records import Completion, Outcome, Prompt
 from runner.runfiles import Origin, Tracked
@@ -19,7 +19,7 @@ from runner.tracking.notes import run_note
 from runner.tracking.store import Store, cut, find_or_create_run, log_table, open_store, set_tags
 from runner.tracking.traces import log_traces
 
-_FILES = (runfiles.CONFIG, RECORD, FILE_NAME, runfiles.SUMMARY, runfiles.ENVIRONMENT, "runner.log")
+_FILES = (runfiles.CONFIG, RECORD, FILE_NAME, runfiles.SUMMARY, runfiles.ENVIRONMENT, runfiles.SEGMENTS, "runner.log")
 _TABLE_ROWS = 1000
 """Prompts in the outputs table: what the MLflow UI shows fluently. outcomes.jsonl has all."""
 _METRICS_A_WRITE = 1000
@@ -121,7 +121,7 @@ def _log_metrics(store: Store, run_id: str, directory: Path, config: RunConfig, 
 def _some_steps(directory: Path, config: RunConfig, summary: runfiles.Summary) -> Iterator[metrics.Step]:
     count = summary.metrics.get("completed_prompts", 0) + summary.metrics.get("failed_prompts", 0)
     every = math.ceil(max(1, count / metrics.step_size(config.batch) / _MOST_STEPS))
-    return islice(metrics.steps(read_outcomes(directory), config.batch), 0, None, every)
+    return islice(metrics.steps(read_all_outcomes(directory), config.batch), 0, None, every)
 
 
 def _log_files(store: Store, run_id: str, directory: Path) -> None:
