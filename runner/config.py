@@ -1,6 +1,7 @@
 """Types and bounds of the configuration. YAML owns the values; nothing here has a default that a YAML could state."""
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -173,6 +174,15 @@ class TrackingConfig(_Section):
 
     uri: NonEmptyStr | None
     traces: Literal["sample", "all", "off"]
+
+    @model_validator(mode="after")
+    def _no_secret(self) -> Self:
+        if self.uri is not None and re.search(r"://[^/?#]*:[^/?#]*@", self.uri):
+            raise ValueError(
+                "the uri has a password in it, and would be written to disk: give it without, and set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (for a database: its own, such as PGPASSWORD)"
+            )
+        return self
 
     @model_validator(mode="after")
     def _a_store_that_mlflow_has(self) -> Self:

@@ -302,7 +302,7 @@ def _tell(task: Task, summary: Summary, tracker: Tracker) -> Summary:
             runfiles.write_summary(task.directory, summary)
         tracker.finish()
     except KeyboardInterrupt:
-        log.warning("interrupted: MLflow is not waited for")
+        log.warning("MLflow is not waited for: the process that tells it goes on by itself")
     tracked = runfiles.read_tracked(task.directory)
     if tracked is not None and tracker.told:
         display.print_line(f"Browse        {ui_command(tracked.uri)}")

@@ -93,7 +93,7 @@ def test_two_signals_at_once_with_nothing_in_flight_leave_the_record_closed(tmp_
 def test_the_first_interrupt_of_a_run_that_is_stopping_already_keeps_what_is_in_flight(
     server: OpenAIServer, tmp_path: Path
 ):
-    server.fault = lambda number, _: {"status": 400, "body": {}} if number == 0 else None
+    server.fault = lambda number, _: {"hang": 0.5, "status": 400, "body": {}} if number == 0 else None
     server.first_token_s = 3.0
     running = Running(tmp_path, server, *ARGUMENTS, "limits.max_failures=0")
     running.until_asked(4)

@@ -1,18 +1,23 @@
 """The store is away, dies, or is slow: the run does not mind, and MLflow hears of it later, once."""
 
+import itertools
 import json
 import logging
+import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Run, Trace
 
 from runner import app
-from runner.errors import TooManyFailuresError
+from runner.errors import JournalError, TooManyFailuresError
 from tests.conftest import Compose, Runner
 from tests.mlflow_server import serve
 from tests.openai_server import OpenAIServer
@@ -91,6 +96,165 @@ def test_a_slow_store_holds_nothing_up(server: tuple[int, MlflowClient], proxy: 
     (run,) = runs(server[1], "slow")
     last = (tmp_path / "outcomes.jsonl").stat().st_mtime
     assert last * 1000 < run.info.start_time, "all was generated before the store had even the run"
+
+
+def command(name: str, uri: str, *overrides: str) -> list[str]:
+    run = [sys.executable, "-m", "runner", "provider=echo", f"name={name}", f"tracking.uri={uri}", "hydra.run.dir=r"]
+    return [*run, *overrides]
+
+
+def until_ended(client: MlflowClient, name: str) -> Run:
+    """Wait for the process that tells MLflow: it is nobody's child any more."""
+    for _ in range(600):
+        if (found := runs(client, name)) and found[0].info.status != "RUNNING":
+            return found[0]
+        time.sleep(0.1)
+    raise AssertionError(found)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=lambda how: how.name)
+def test_a_run_that_does_not_wait_for_mlflow_is_told_by_the_other_process_alone(
+    how: signal.Signals, server: tuple[int, MlflowClient], proxy: Proxy, tmp_path: Path
+):
+    """Its answers come before MLflow's, and what it says of itself is not MLflow's to change."""
+    proxy.delay_s = 0.15
+    name = f"left-{how.name}"
+    with subprocess.Popen(
+        command(name, proxy.url, "tracking.traces=sample"), cwd=tmp_path, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        assert process.stdout is not None
+        said = ""
+        while f"telling MLflow at {proxy.url}" not in said:
+            said += (line := process.stderr.readline())
+            assert line, said
+        assert "(Ctrl-C leaves it to python -m runner.resume r)" in said
+        assert "completed_prompts" in "".join(itertools.takewhile(lambda line: "Record" not in line, process.stdout))
+        process.send_signal(how)
+        said += process.stderr.read()
+        assert process.wait(20) == (0 if how == signal.SIGINT else -how), said
+    assert "Traceback" not in said
+    if how == signal.SIGINT:
+        assert "tell it later: python -m runner.resume r\n" in said
+    run = until_ended(server[1], name)
+    proxy.delay_s = 0.0
+    assert run.info.status == "FINISHED"
+    done = subprocess.run([sys.executable, "-m", "runner.resume", "r"], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0
+    assert_told_once(server[1], name, tmp_path / "r")
+
+
+def test_a_store_that_never_answers_is_not_waited_for(tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        environment = os.environ | {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
+        done = subprocess.run(
+            command("silent", uri), cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        took_s = time.monotonic() - began
+    assert done.returncode == 0, done.stderr
+    assert "tell it later: python -m runner.resume r\n" in done.stderr
+    assert took_s < 45, "it has a minute's patience with a store that answered"
+
+
+def test_all_traces_are_told_once_however_many_there_are(tracked: Compose, store: str, tmp_path: Path):
+    (tmp_path / "p.txt").write_text("".join(f"text {number}\n" for number in range(505)))
+    source = ("prompts=file", f"prompts.path={tmp_path / 'p.txt'}", "tracking.traces=all")
+    app.run(tracked("provider=echo", "name=many-traces", *source), tmp_path / "run")
+    app.resume(tmp_path / "run")
+    client = MlflowClient(store)
+    (run,) = runs(client, "many-traces")
+    first = client.search_traces(locations=[run.info.experiment_id], include_spans=False, max_results=500)
+    rest = client.search_traces(
+        locations=[run.info.experiment_id], include_spans=False, max_results=500, page_token=first.token
+    )
+    assert len(first) + len(rest) == 505
+
+
+@pytest.mark.parametrize("traces", ["all", "sample"])
+def test_a_resumed_run_has_its_points_once_and_a_trace_of_what_completed_later(
+    traces: str, tracked: Compose, store: str, tmp_path: Path
+):
+    client, name = MlflowClient(store), f"resumed-{traces}"
+    refuse = {"status": 400, "body": {"error": {"message": "not today"}}}
+    with OpenAIServer(fault=lambda number, _: refuse if number % 5 == 0 else None) as service:
+        overrides = [f"provider.base_url={service.url}/v1", "provider.api_key_env=null", f"name={name}"]
+        asked = tracked("provider=openai", "batch.size=auto", *overrides, f"tracking.traces={traces}")
+        first = app.run(asked, tmp_path)
+        assert first.metrics["failed_prompts"] == 13
+        failed = {trace.info.trace_metadata["runner.outcome"] for trace in traces_of(client, name) if is_error(trace)}
+        before = points(client, name)
+        service.fault = lambda *_: None
+        app.resume(tmp_path)
+        after = points(client, name)
+        assert after.items() >= before.items(), "what was told stays as it is"
+        assert all(len(values) == 1 for values in after.values())
+        assert len(after) > len(before)
+        assert max(step for _, step in after) > max(step for _, step in before)
+        completed = {
+            trace.info.trace_metadata["runner.outcome"] for trace in traces_of(client, name) if not is_error(trace)
+        }
+        assert {f"{name}@1" for name in failed} <= completed
+        figures = len(client.get_metric_history(runs(client, name)[0].info.run_id, "duration_s"))
+        app.resume(tmp_path)
+        assert points(client, name) == after
+        assert len(client.get_metric_history(runs(client, name)[0].info.run_id, "duration_s")) == figures
+
+
+def traces_of(client: MlflowClient, name: str) -> list[Trace]:
+    (run,) = runs(client, name)
+    return list(client.search_traces(locations=[run.info.experiment_id], run_id=run.info.run_id, max_results=100))
+
+
+def is_error(trace: Trace) -> bool:
+    return trace.data.spans[0].status.status_code == "ERROR"
+
+
+def points(client: MlflowClient, name: str) -> dict[tuple[str, int], list[tuple[int, float]]]:
+    """Return time and value of every point of the run's curves, by name and step."""
+    (run,) = runs(client, name)
+    found: dict[tuple[str, int], list[tuple[int, float]]] = {}
+    for metric in (name for name in run.data.metrics if name.startswith("batch/")):
+        for point in client.get_metric_history(run.info.run_id, metric):
+            found.setdefault((metric, point.step), []).append((point.timestamp, point.value))
+    return found
+
+
+def test_a_summary_that_cannot_be_written_is_one_message_and_the_mlflow_run_has_failed(
+    tracked: Compose, store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    (tmp_path / ".summary.json.new").mkdir()
+    with pytest.raises(JournalError, match=r"summary\.json cannot be written"):
+        app.run(tracked("provider=echo", "name=no-summary"), tmp_path)
+    assert "AssertionError" not in caplog.text
+    assert "was not told how the run ended" in caplog.text
+    client = MlflowClient(store)
+    assert runs(client, "no-summary")[0].info.status == "FAILED"
+    (tmp_path / ".summary.json.new").rmdir()
+    app.resume(tmp_path)
+    assert runs(client, "no-summary")[0].info.status == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://me:planted-word@127.0.0.1:1", "postgresql://me:planted-word@127.0.0.1/x", "ftp://me:planted-word@h"]
+)
+def test_a_password_in_the_stores_address_is_refused_and_not_repeated(uri: str, tmp_path: Path):
+    refused = [sys.executable, "-m", "runner", "provider=echo", "tracking=server", "hydra.run.dir=r2"]
+    done = subprocess.run(
+        refused,
+        cwd=tmp_path,
+        env=os.environ | {"MLFLOW_TRACKING_URI": uri},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in done.stderr
+    assert "planted-word" not in done.stdout + done.stderr
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or b"planted-word" not in path.read_bytes(), path
 
 
 def test_a_deleted_experiment_is_named_and_nothing_is_lost(

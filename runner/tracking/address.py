@@ -1,10 +1,12 @@
 """Where a store is, and how a person sees it. Knows no mlflow, so that a run can say it without importing it."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
 from runner.errors import ConfigError
+from runner.runfiles import as_typed
 
 _SQLITE = "sqlite:///"
 
@@ -33,19 +35,25 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(uri.removeprefix(_SQLITE)).absolute() if uri.startswith(_SQLITE) else None
 
 
+def is_server(uri: str) -> bool:
+    """Return whether the store is an MLflow server, which a browser can open."""
+    return uri.startswith("http")
+
+
 def ui_command(uri: str) -> str:
-    """Return the command that serves this store in a browser."""
-    if uri.startswith("http"):
+    """Return the command that serves this store in a browser, to be pasted where the run's command was given."""
+    if is_server(uri):
         return f"open {uri}"
-    return f"{_python()} -m mlflow ui --port 5000 --backend-store-uri {uri}"
+    path = sqlite_path(uri)
+    typed = uri if path is None else f"{_SQLITE}{as_typed(path)}"
+    return f"{shlex.quote(_python())} -m mlflow ui --port 5000 --backend-store-uri {shlex.quote(typed)}"
 
 
 def page(uri: str, address: str) -> str:
     """Return the web address of a page of the store's UI."""
-    return f"{uri.rstrip('/') if uri.startswith('http') else 'http://127.0.0.1:5000'}{address}"
+    return f"{uri.rstrip('/') if is_server(uri) else 'http://127.0.0.1:5000'}{address}"
 
 
 def _python() -> str:
-    """Return the running interpreter as a short path where it is below the working directory."""
-    executable, here = Path(sys.executable), Path.cwd()
-    return str(executable.relative_to(here)) if executable.is_relative_to(here) else str(executable)
+    """Return the running interpreter, by a short path if there is one."""
+    return as_typed(Path(sys.executable))

@@ -12,6 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -46,8 +47,9 @@ def follow(directory: Path, commands: "queue.SimpleQueue[str]", say: Say) -> Non
 def _open(directory: Path, say: Say) -> tuple[Store, str] | None:
     uri = str(runfiles.read_origin(directory).config["tracking"]["uri"])
     try:
-        with store_errors(uri):
-            run = open_run(directory)
+        with store_errors(uri):  # from here on MLflow is imported: what takes time now is the store
+            say("connecting")
+            run = open_run(directory, answered=lambda: say("answered"))
     except RunnerError as error:
         say("away", message=str(error))
         return None
@@ -58,8 +60,9 @@ def _open(directory: Path, say: Say) -> tuple[Store, str] | None:
 def _end(directory: Path, store: Store, run_id: str, command: str, say: Say) -> None:
     try:
         with store_errors(store.uri):
-            if command != FINISH:
-                store.client.set_terminated(run_id, "KILLED")
+            if runfiles.read_summary(directory) is None:  # it was killed, or could not write it: a full disk, say
+                store.client.set_terminated(run_id, "FAILED" if command == FINISH else "KILLED")
+                say("away", message=f"MLflow was not told how the run ended: {directory} has no {runfiles.SUMMARY}")
                 return
             for part in publish(store, run_id, directory):
                 say("telling", part=part)
@@ -77,8 +80,9 @@ def _hear(lines: TextIO, commands: "queue.SimpleQueue[str]") -> None:
 
 def _say_to(run: TextIO) -> Say:
     def say(state: str, **more: str) -> None:
-        run.write(json.dumps({"state": state, **more}) + "\n")
-        run.flush()
+        with suppress(OSError):  # nobody listens any more; MLflow is told all the same
+            run.write(json.dumps({"state": state, **more}) + "\n")
+            run.flush()
 
     return say
 

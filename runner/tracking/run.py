@@ -1,8 +1,8 @@
 """A run's folder as an MLflow run. All of it can be told again: what is there already is replaced, not doubled."""
 
 import math
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,12 @@ _MOST_STEPS = 2000
 """Points of a curve; of a longer run, evenly spread ones are kept."""
 
 
-def open_run(directory: Path) -> tuple[Store, str]:
+def open_run(directory: Path, answered: Callable[[], object]) -> tuple[Store, str]:
     """Create the MLflow run of a folder, or find it, and say what it is of.
+
+    Args:
+        directory: the run's.
+        answered: called when the store has answered for the first time.
 
     Raises:
         TrackingError: the store cannot be used.
@@ -37,6 +41,7 @@ def open_run(directory: Path) -> tuple[Store, str]:
     origin = runfiles.read_origin(directory)
     config = parse(origin.config)
     store = open_store(str(config.tracking.uri), config.name)
+    answered()
     tags = {"prompts.sha256": origin.prompts["sha256"], "batch.mode": str(config.batch.mode), **origin.tags}
     tags["runner.directory"] = str(directory.absolute())
     if origin.sweep_dir is not None:
@@ -68,8 +73,8 @@ def publish(store: Store, run_id: str, directory: Path) -> Iterator[str]:
     _log_files(store, run_id, directory)
     yield "outputs"
     log_table(store, run_id, "outputs.json", _table(directory))
-    yield "traces"
-    log_traces(store, run_id, directory, config)
+    for _ in log_traces(store, run_id, directory, config):
+        yield "traces"
     store.client.set_terminated(run_id, summary.status)
 
 
@@ -104,24 +109,25 @@ def _log_dataset(store: Store, run_id: str, origin: Origin) -> None:
 
 
 def _log_metrics(store: Store, run_id: str, directory: Path, config: RunConfig, summary: runfiles.Summary) -> None:
+    """Write points and figures with times that follow from the record: written again, they are the same rows."""
     from mlflow.entities import Metric
 
-    ended_ms = int((directory / runfiles.SUMMARY).stat().st_mtime * 1000)
+    steps = list(metrics.steps(read_all_outcomes(directory), config.batch))
+    began_ms = int(store.client.get_run(run_id).info.start_time)
+    ended_ms = max((_ms(step.ended_at) for step in steps), default=began_ms)
     series = [
-        Metric(name, value, int(step.ended_at.timestamp() * 1000), step.number)
-        for step in _some_steps(directory, config, summary)
+        Metric(name, value, _ms(step.ended_at), step.number)
+        for step in steps[:: math.ceil(max(1, len(steps) / _MOST_STEPS))]
         for name, value in step.metrics.items()
     ]
-    series += [Metric(name, value, ended_ms, at) for name, pairs in summary.series.items() for at, value in pairs]
+    series += [Metric(name, value, began_ms, at) for name, pairs in summary.series.items() for at, value in pairs]
     series += [Metric(name, value, ended_ms, 0) for name, value in summary.metrics.items()]
     for start in range(0, len(series), _METRICS_A_WRITE):
         store.client.log_batch(run_id, metrics=series[start : start + _METRICS_A_WRITE])
 
 
-def _some_steps(directory: Path, config: RunConfig, summary: runfiles.Summary) -> Iterator[metrics.Step]:
-    count = summary.metrics.get("completed_prompts", 0) + summary.metrics.get("failed_prompts", 0)
-    every = math.ceil(max(1, count / metrics.step_size(config.batch) / _MOST_STEPS))
-    return islice(metrics.steps(read_all_outcomes(directory), config.batch), 0, None, every)
+def _ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
 
 
 def _log_files(store: Store, run_id: str, directory: Path) -> None:

@@ -1,7 +1,8 @@
 """Outcomes as MLflow traces. Attribute names: OpenTelemetry semantic conventions for generative AI."""
 
+import math
 from collections.abc import Iterator
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,39 +14,64 @@ from runner.tracking.store import Store, storable
 
 _SAMPLE = 16
 _OUTCOME = "runner.outcome"
-"""The trace's note of its prompt and choice: by it an outcome is traced once."""
+"""The trace's note of its prompt, choice and, from the second on, segment: by it an outcome is traced once."""
+_LONGEST_ID = 200
+_TRACES_A_READ = 500
+"""The most that a store gives at once."""
 
 
-def log_traces(store: Store, run_id: str, directory: Path, config: RunConfig) -> None:
-    """Log outcomes as traces, those that are not there yet: all, or a sample spread evenly over the run."""
+def log_traces(store: Store, run_id: str, directory: Path, config: RunConfig) -> Iterator[str]:
+    """Log outcomes as traces, those that are not there yet: all, or a sample spread evenly over the run.
+
+    Yields the name of each after it was logged: a slow store takes its time for each.
+    """
     import mlflow
 
     if config.tracking.traces == "off":
         return
-    told = {
-        trace.info.trace_metadata.get(_OUTCOME)
-        for trace in store.client.search_traces(
-            locations=[store.experiment_id], run_id=run_id, include_spans=False, max_results=500
-        )
-    }
-    chosen = [outcome for outcome in _chosen(directory, config, len(told)) if _name(outcome) not in told]
+    told = _told(store, run_id)
+    chosen = list(_chosen(directory, config, told))
     wanted = {outcome.prompt_id for outcome in chosen}
     prompts = {prompt.id: prompt for prompt in read_prompts(directory) if prompt.id in wanted} if wanted else {}
     for outcome in chosen:
         _log_trace(store.experiment_id, run_id, config, prompts[outcome.prompt_id], outcome)
+        yield _name(outcome)
     mlflow.flush_trace_async_logging()
 
 
-def _chosen(directory: Path, config: RunConfig, told: int) -> Iterator[Outcome]:
-    outcomes = read_outcomes(directory)
-    if config.tracking.traces == "all":
-        return outcomes
-    every = max(1, sum(1 for _ in read_outcomes(directory)) // _SAMPLE)
-    return islice(outcomes, 0, every * max(0, _SAMPLE - told), every)
+def _told(store: Store, run_id: str) -> set[str]:
+    """Return the names of the outcomes that are traced already."""
+    told, page = set[str](), None
+    while page is None or page.token:
+        page = store.client.search_traces(
+            locations=[store.experiment_id],
+            run_id=run_id,
+            include_spans=False,
+            max_results=_TRACES_A_READ,
+            page_token=page and page.token,
+        )
+        told |= {name for trace in page if (name := trace.info.trace_metadata.get(_OUTCOME))}
+    return told
+
+
+def _chosen(directory: Path, config: RunConfig, told: set[str]) -> Iterator[Outcome]:
+    """Yield what is to be traced and is not: what of the sample has room, and what supersedes a traced failure."""
+    sampled = config.tracking.traces == "sample"
+    every = max(1, sum(1 for _ in read_outcomes(directory)) // _SAMPLE) if sampled else 1
+    room = _SAMPLE - len(told) if sampled else math.inf
+    for place, outcome in enumerate(read_outcomes(directory)):
+        if _name(outcome) in told:
+            continue
+        if any(_name(replace(outcome, segment=segment)) in told for segment in range(outcome.segment)):
+            yield outcome
+        elif place % every == 0 and room > 0:
+            room -= 1
+            yield outcome
 
 
 def _name(outcome: Outcome) -> str:
-    return storable(f"{outcome.prompt_id}/{outcome.choice}")[:200]
+    again = f"@{outcome.segment}" if outcome.segment else ""
+    return f"{storable(outcome.prompt_id)[:_LONGEST_ID]}/{outcome.choice}{again}"
 
 
 def _log_trace(experiment_id: str, run_id: str, config: RunConfig, prompt: Prompt, outcome: Outcome) -> None:

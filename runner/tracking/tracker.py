@@ -13,12 +13,17 @@ from types import TracebackType
 from typing import Any, Self
 
 from runner import runfiles
-from runner.runfiles import Tracked
+from runner.runfiles import Tracked, resume_command
+from runner.tracking.address import is_server
 
 log = logging.getLogger(__name__)
 
 _PATIENCE_S = 60.0
 """How long one step of a slow store is waited for, once the run has ended."""
+_UNHEARD_S = 5.0
+"""How long a server is waited for that has not answered once: it may accept connections, and never answer."""
+_SILENT_S = 1.0
+"""How long the waiting needs no explanation."""
 _LEAVE_S = 5.0
 _ENDED = ("done", "away", "broken")
 
@@ -26,7 +31,8 @@ _ENDED = ("done", "away", "broken")
 class Tracker:
     """Tells MLflow of the run in `directory`, in a process of its own. With `uri` None there is nothing to tell.
 
-    Leaving the `with` block by an interrupt leaves the run KILLED in MLflow; `python -m runner.resume` tells the rest.
+    That process tells what the folder says of the run's end, though this one may be gone by then; of a run that has not
+    closed its record MLflow hears that it was killed. `python -m runner.resume` tells the rest.
     """
 
     def __init__(self, directory: Path, uri: str | None) -> None:
@@ -36,6 +42,7 @@ class Tracker:
         self._said: Mapping[str, Any] = {"state": "starting"}
         self._heard_at = time.monotonic()
         self._changed = threading.Condition()
+        self._explained = False
 
     def __enter__(self) -> Self:
         if self.uri is not None:
@@ -61,8 +68,7 @@ class Tracker:
             self.finish()
         with suppress(OSError):
             self._process.stdin.close()
-        if self._said["state"] in _ENDED or error is None:
-            self._gone()
+        self._gone()
 
     @property
     def told(self) -> bool:
@@ -70,7 +76,7 @@ class Tracker:
         return self._process is None or self._said["state"] == "done"
 
     def opened(self) -> Tracked | None:
-        """Return the MLflow run, waiting for it unless the store is away."""
+        """Return the MLflow run, waiting for it unless the store is away or never answered."""
         if self._process is None:
             return None
         self._wait_for(("open", "telling", *_ENDED))
@@ -88,8 +94,8 @@ class Tracker:
         self._wait_for(_ENDED)
 
     def _gone(self) -> None:
-        """Have the process ended; one that is still telling a slow store goes on by itself."""
-        if self._process is not None and self._hearing is not None:
+        """Have the process ended, if it is at its end; one that is still telling a slow store goes on by itself."""
+        if self._process is not None and self._hearing is not None and self._said["state"] in _ENDED:
             if self._said["state"] == "away":
                 self._process.kill()
             with suppress(subprocess.TimeoutExpired):
@@ -98,12 +104,25 @@ class Tracker:
 
     def _wait_for(self, states: tuple[str, ...]) -> None:
         with self._changed:
-            self._heard_at = time.monotonic()
+            began_at = self._heard_at = time.monotonic()
             while self._said["state"] not in states:
-                left_s = self._heard_at + _PATIENCE_S - time.monotonic()
+                now = time.monotonic()
+                if now - began_at >= _SILENT_S:
+                    self._explain()
+                left_s = self._heard_at + self._patience_s - now
                 if left_s <= 0:
                     return
-                self._changed.wait(left_s)
+                self._changed.wait(left_s if self._explained else min(left_s, _SILENT_S))
+
+    @property
+    def _patience_s(self) -> float:
+        return _UNHEARD_S if self._said["state"] == "connecting" and is_server(str(self.uri)) else _PATIENCE_S
+
+    def _explain(self) -> None:
+        if not self._explained:
+            self._explained = True
+            again = resume_command(self._directory)
+            log.info("telling MLflow at %s (Ctrl-C leaves it to %s)", self.uri, again)
 
     def _hear(self) -> None:
         assert self._process is not None  # noqa: S101 - started in __enter__
