@@ -104,7 +104,7 @@ def test_the_first_interrupt_of_a_run_that_is_stopping_already_keeps_what_is_in_
     running.until_it_says("stopping: waiting up to")
     assert running.end() == 130, running.said
     summary = summary_of(tmp_path / "r")
-    assert summary.metrics["completed_prompts"] == len(server.asked) - 1 == 3
+    assert summary.metrics["completed_prompts"] == len(server.asked) - 1 >= 3
     assert summary.error is not None
     assert "limits.max_failures=0" in summary.error["message"], "the reason before is not lost"
 
