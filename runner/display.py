@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sys
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -70,6 +71,15 @@ class LogHandler(logging.Handler):
         level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
         with suppress(RuntimeError):  # a signal's message, in the middle of another: runner.log has it
             _stderr.print(Text(level + plain(record.getMessage())), soft_wrap=True)
+
+
+class LogFile(logging.FileHandler):
+    """runner.log. What a full disk does not take of it is not worth a traceback: what else it did not take is said."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+        """Say nothing of a file that cannot be written; anything else is a defect, and shown."""
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
 
 
 def say_error(message: str) -> None:

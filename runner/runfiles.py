@@ -289,6 +289,8 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
+        with suppress(OSError):  # half a file only takes the room that others may need
+            beside.unlink()
         raise JournalError(f"{path} cannot be written: {error.strerror}") from None
     _sync_names(path.parent)
 

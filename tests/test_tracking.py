@@ -137,9 +137,9 @@ def test_a_run_that_does_not_wait_for_mlflow_is_told_by_the_other_process_alone(
     assert "Traceback" not in said
     if how == signal.SIGINT:
         assert "tell it later: python -m runner.resume r\n" in said
-    run = until_ended(server[1], name)
-    proxy.delay_s = 0.0
-    assert run.info.status == "FINISHED"
+    else:
+        assert until_ended(server[1], name).info.status == "FINISHED"
+        proxy.delay_s = 0.0
     done = subprocess.run([sys.executable, "-m", "runner.resume", "r"], cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == 0
     assert_told_once(server[1], name, tmp_path / "r")
@@ -327,6 +327,15 @@ def test_a_full_disk_ends_the_run_and_with_room_it_goes_on(tmp_path: Path):
     done = subprocess.run(resumed, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "r" / "summary.json").read_text())["metrics"]["completed_prompts"] == 64
+
+
+def test_a_log_that_the_disk_does_not_take_is_no_traceback(tmp_path: Path, run_command: Runner):
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "runner.log").symlink_to("/dev/full")
+    done = run_command("provider=echo", "provider.fail_on=Write", "hydra.run.dir=r")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "prompts failed" in done.stderr
 
 
 @pytest.mark.parametrize("override", ["hydra.run.dir=/proc/x/y", "tracking.uri=sqlite:////proc/x/mlflow.db"])

@@ -11,10 +11,12 @@ import queue
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
+
+from filelock import FileLock
 
 from runner import runfiles
 from runner.errors import RunnerError
@@ -26,6 +28,8 @@ _RETRY_S = 10.0
 """How often a store that is away is tried again."""
 _NICE = 10
 """The run comes first where cores are few."""
+
+_LOCK = ".tracking.lock"
 
 Say = Callable[..., None]
 
@@ -72,6 +76,18 @@ def _end(directory: Path, store: Store, run_id: str, command: str, say: Say) -> 
         say("done")
 
 
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Let one process at a time tell of a run: one that was not waited for may be at it when the run is resumed."""
+    lock = FileLock(directory / _LOCK)
+    with suppress(OSError, NotImplementedError):  # not every file system has locks
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _hear(lines: TextIO, commands: "queue.SimpleQueue[str]") -> None:
     for line in lines:
         commands.put(line.strip())
@@ -95,7 +111,8 @@ def main() -> None:
     if hasattr(os, "nice"):
         os.nice(_NICE)
     try:
-        follow(Path(sys.argv[1]), commands, say)
+        with _alone(Path(sys.argv[1])):
+            follow(Path(sys.argv[1]), commands, say)
     except Exception as error:
         say("broken", message=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
         raise SystemExit(1) from None

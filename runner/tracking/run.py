@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import yaml
 
 from runner import metrics, runfiles
 from runner.config import RunConfig, parse
+from runner.errors import JournalError
 from runner.journal import FILE_NAME, read_all_outcomes, read_outcomes
 from runner.prompts import RECORD, read_prompts
 from runner.records import Completion, Outcome, Prompt
@@ -50,7 +52,8 @@ def open_run(directory: Path, answered: Callable[[], object]) -> tuple[Store, st
     store.client.update_run(run_id, status="RUNNING")
     _log_params(store, run_id, config)
     _log_dataset(store, run_id, origin)
-    runfiles.write_tracked(directory, Tracked(uri=store.uri, experiment_id=store.experiment_id, run_id=run_id))
+    with suppress(JournalError):  # a full disk: the run is found by its key, and its end can still be told
+        runfiles.write_tracked(directory, Tracked(uri=store.uri, experiment_id=store.experiment_id, run_id=run_id))
     return store, run_id
 
 

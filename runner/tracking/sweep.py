@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from runner.config import RunConfig
-from runner.runfiles import Status, Tracked, read_tracked
+from runner.runfiles import Status, Tracked, read_tracked, write_whole
 from runner.tracking.store import Store, find_or_create_run, log_points, log_table, open_store, set_tags, store_errors
 
 PARENT = "sweep.json"
@@ -37,12 +37,20 @@ def join(directory: Path, store: Store, config: RunConfig) -> str:
     """Return the parent run's id, creating the run if this job is the first; jobs may be processes."""
     path = directory / PARENT
     with FileLock(f"{path}.lock"):
-        if path.exists():
-            return str(json.loads(path.read_text(encoding="utf-8"))["run_id"])
+        if known := _parent(directory):
+            return known["run_id"]
         run_id = find_or_create_run(store, str(directory), f"sweep of {config.name}", {"sweep.dir": str(directory)})
         parent = {"uri": store.uri, "experiment": config.name, "run_id": run_id}
-        path.write_text(json.dumps(parent, indent=2) + "\n", encoding="utf-8")
+        write_whole(path, (json.dumps(parent, indent=2) + "\n").encode())
         return run_id
+
+
+def _parent(directory: Path) -> Mapping[str, str] | None:
+    """Return what the first job wrote of the parent run; a file that is damaged is written again, of the same run."""
+    try:
+        return {str(name): str(value) for name, value in json.loads((directory / PARENT).read_bytes()).items()}
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def finish(directory: Path, story: Story, *, status: Status) -> Tracked | None:
@@ -51,10 +59,9 @@ def finish(directory: Path, story: Story, *, status: Status) -> Tracked | None:
     Raises:
         TrackingError: the store cannot be used.
     """
-    path = directory / PARENT
-    if not path.exists():
+    parent = _parent(directory)
+    if parent is None:
         return None
-    parent = json.loads(path.read_text(encoding="utf-8"))
     run_id = parent["run_id"]
     with store_errors(parent["uri"]):
         store = open_store(parent["uri"], parent["experiment"])
