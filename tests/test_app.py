@@ -142,6 +142,8 @@ def test_traces_carry_the_prompt_the_answer_and_genai_attributes(
         (span,) = trace.data.spans
         assert span.inputs["messages"][0]["content"]
         assert span.attributes["gen_ai.request.max_tokens"] == 64
+        assert (span.attributes["gen_ai.provider.name"], span.attributes["gen_ai.operation.name"]) == ("echo", "chat")
+        assert "gen_ai.request.seed" not in span.attributes, "it has none"
         if span.status.status_code == "OK":
             assert span.outputs["choices"][0]["message"]["content"]
             assert span.attributes["gen_ai.usage.output_tokens"] > 0

@@ -1,11 +1,12 @@
 """Outcomes as MLflow traces. Attribute names: OpenTelemetry semantic conventions for generative AI."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from runner import runfiles
 from runner.config import RunConfig
 from runner.journal import read_outcomes
 from runner.prompts import read_prompts
@@ -15,6 +16,7 @@ from runner.tracking.store import Store, storable
 _SAMPLE = 16
 _OUTCOME = "runner.outcome"
 """The trace's note of its prompt, choice and, from the second on, segment: by it an outcome is traced once."""
+_OPERATION, _PROVIDER, _MODEL = "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"
 _LONGEST_ID = 200
 _TRACES_A_READ = 500
 """The most that a store gives at once."""
@@ -33,8 +35,9 @@ def log_traces(store: Store, run_id: str, directory: Path, config: RunConfig) ->
     chosen = list(_chosen(directory, config, told))
     wanted = {outcome.prompt_id for outcome in chosen}
     prompts = {prompt.id: prompt for prompt in read_prompts(directory) if prompt.id in wanted} if wanted else {}
+    request = _request_attributes(config, runfiles.read_environment(directory).get("provider", {}))
     for outcome in chosen:
-        _log_trace(store.experiment_id, run_id, config, prompts[outcome.prompt_id], outcome)
+        _log_trace(store.experiment_id, run_id, request, prompts[outcome.prompt_id], outcome)
         yield _name(outcome)
     mlflow.flush_trace_async_logging()
 
@@ -74,16 +77,16 @@ def _name(outcome: Outcome) -> str:
     return f"{storable(outcome.prompt_id)[:_LONGEST_ID]}/{outcome.choice}{again}"
 
 
-def _log_trace(experiment_id: str, run_id: str, config: RunConfig, prompt: Prompt, outcome: Outcome) -> None:
+def _log_trace(experiment_id: str, run_id: str, request: Mapping[str, Any], prompt: Prompt, outcome: Outcome) -> None:
     """Log one outcome after the fact, with its own times."""
     import mlflow
 
     start_ns = int(outcome.timing.started_at.timestamp() * 1e9)
     span = mlflow.start_span_no_context(
-        name=f"chat {config.model.id}",
+        name=f"{request[_OPERATION]} {request[_MODEL]}",
         span_type="CHAT_MODEL",
         inputs={"messages": [{"role": turn.role, "content": storable(turn.content)} for turn in prompt.messages]},
-        attributes=_request_attributes(config) | _response_attributes(outcome),
+        attributes={**request, **_response_attributes(outcome)},
         metadata={"mlflow.sourceRun": run_id, _OUTCOME: _name(outcome)},
         experiment_id=experiment_id,
         start_time_ns=start_ns,
@@ -98,18 +101,20 @@ def _log_trace(experiment_id: str, run_id: str, config: RunConfig, prompt: Promp
         span.end(outputs={"error": said}, status="ERROR", end_time_ns=end_ns)
 
 
-def _request_attributes(config: RunConfig) -> dict[str, Any]:
+def _request_attributes(config: RunConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a request carried; `facts` are the provider's own. A static batch's seed is not the run's."""
     sent = {name: getattr(config.generation, name) for name in ("max_tokens", "temperature", "top_p", "top_k")}
     attributes = {
-        "gen_ai.operation.name": "chat",
-        "gen_ai.provider.name": config.provider.name,
-        "gen_ai.request.model": config.model.id,
-        "gen_ai.request.seed": config.seed,
+        _OPERATION: facts.get(_OPERATION, "chat"),
+        _PROVIDER: facts.get(_PROVIDER, config.provider.name),
+        _MODEL: config.model.id,
         "gen_ai.request.choice.count": config.generation.n,
         "gen_ai.request.stop_sequences": list(config.generation.stop_sequences),
         "batch.mode": config.batch.mode,
         "batch.size": config.batch.size,
     }
+    if facts.get("sends_seed") and config.batch.mode != "static":
+        attributes["gen_ai.request.seed"] = config.seed
     return attributes | {f"gen_ai.request.{name}": value for name, value in sent.items() if value is not None}
 
 
