@@ -23,6 +23,11 @@ _STYLES: tuple[Mapping[str, Any], ...] = (
     {"color": "#0891b2", "marker": "v", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
     {"color": "#4b5563", "marker": "P", "linestyle": (0, (8, 2))},
 )
+_OTHERS: Mapping[str, Any] = {"color": "#9ca3af", "marker": ".", "linestyle": ""}
+"""Of the series beyond those that can be told apart: points, no line."""
+_SIZE = (7.2, 4.2)
+"""Inches."""
+_PANELS_IN_A_ROW = 3
 _SIZE_LABEL = "batch.size ({})"
 _WORK = (
     ("prompt tokens", "#1d4ed8", ""),
@@ -43,7 +48,7 @@ class Picture:
     reason: str | None = None
 
 
-class _NothingToShow(Exception):  # noqa: N818 - no error: a reason
+class NothingToShow(Exception):  # noqa: N818 - no error: a reason
     """The picture has no data."""
 
 
@@ -55,10 +60,10 @@ def draw(comparison: Comparison) -> tuple[Picture, ...]:
 def _draw(comparison: Comparison, name: str, title: str, alt: str, paint: Callable[..., None]) -> Picture:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, 4.2), dpi=150, layout="constrained")
+    figure = Figure(figsize=_SIZE, dpi=150, layout="constrained")
     try:
         paint(figure, comparison)
-    except _NothingToShow as reason:
+    except NothingToShow as reason:
         return Picture(name=name, title=title, alt=alt, png=None, reason=str(reason))
     png = BytesIO()
     figure.savefig(png, format="png")
@@ -74,24 +79,46 @@ def _throughput(figure: "Figure", comparison: Comparison) -> None:
         _line(axes, places, [(row, row.figures[speed.THROUGHPUT]) for row in members], style, name)
     axes.set_ylabel("output tokens per second")
     _finish(axes, "Throughput by batch size")
+    _from_zero(axes)
 
 
-def _latency(figure: "Figure", comparison: Comparison) -> None:
+def latency(figure: "Figure", comparison: Comparison) -> None:
+    """Draw a panel per series, all to one scale.
+
+    Raises:
+        NothingToShow: no run has a latency.
+    """
     rows = [row for row in comparison.rows if speed.LATENCY in row.figures]
     _need(rows, "no run has a latency")
-    series = _series(comparison, rows)
-    figure.set_size_inches(max(7.2, 3.4 * len(series)), 4.2)
-    panels = figure.subplots(1, len(series), sharey=True, squeeze=False)[0]
+    series = [one for one in _series(comparison, rows) if one[0] is not _OTHERS]
+    _need(series, "only runs beyond those that can be told apart have a latency")
+    panels = _panels(figure, len(series))
     for axes, (_, name, members) in zip(panels, series, strict=True):
-        places = _size_axis(axes, members)
-        for style, rank in zip(_STYLES, (50, 90, 95, 99), strict=False):
-            key = f"latency_p{rank}_s"
-            points = [(row, row.figures[key]) for row in members if key in row.figures]
-            if points:
-                _line(axes, places, points, style, f"p{rank}")
+        _percentiles(axes, members)
         _finish(axes, name, legend=axes is panels[0])
-    panels[0].set_ylabel("latency of a prompt (s)")
-    figure.suptitle("Latency by batch size", fontweight="bold")
+    for axes in panels[::_PANELS_IN_A_ROW]:
+        axes.set_ylabel("latency of a prompt (s)")
+    _from_zero(panels[0])  # the scale is shared, so this comes after the last panel has its lines
+    figure.suptitle("Latency by batch size" + _more(comparison), fontweight="bold")
+
+
+def _panels(figure: "Figure", count: int) -> "list[Axes]":
+    """Lay out panels with one scale in rows of three."""
+    columns = min(count, _PANELS_IN_A_ROW)
+    lines = -(-count // columns)
+    figure.set_size_inches(max(_SIZE[0], 3.4 * columns), max(_SIZE[1], 3.2 * lines))
+    grid = list(figure.subplots(lines, columns, sharey=True, squeeze=False).flat)
+    for axes in grid[count:]:
+        axes.remove()
+    return grid[:count]
+
+
+def _percentiles(axes: "Axes", members: Sequence[Row]) -> None:
+    places = _size_axis(axes, members)
+    for style, rank in zip(_STYLES, (50, 90, 95, 99), strict=False):
+        key = f"latency_p{rank}_s"
+        if points := [(row, row.figures[key]) for row in members if key in row.figures]:
+            _line(axes, places, points, style, f"p{rank}")
 
 
 def _work(figure: "Figure", comparison: Comparison) -> None:
@@ -149,7 +176,12 @@ def _divergence(figure: "Figure", comparison: Comparison) -> None:
     _finish(axes, "Divergence by batch size")
 
 
-def _pareto(figure: "Figure", comparison: Comparison) -> None:
+def pareto(figure: "Figure", comparison: Comparison) -> None:
+    """Draw every row as a point, and a line through the front.
+
+    Raises:
+        NothingToShow: no run has both figures.
+    """
     rows = [row for row in comparison.rows if speed.LATENCY in row.figures and speed.THROUGHPUT in row.figures]
     _need(rows, "no run has both a latency and a throughput")
     axes = figure.subplots()
@@ -170,14 +202,15 @@ def _pareto(figure: "Figure", comparison: Comparison) -> None:
     axes.set_ylabel("output tokens per second: more is better")
     axes.margins(0.12)
     _finish(axes, "Latency against throughput; numbers are batch.size")
+    _from_zero(axes)
 
 
 _PICTURES = (
     ("throughput", "Throughput", "Output tokens per second by batch size, a line per mode", _throughput),
-    ("latency", "Latency", "Percentiles of the latency by batch size, a panel per mode", _latency),
+    ("latency", "Latency", "Percentiles of the latency by batch size, a panel per mode", latency),
     ("work", "Where the work went", "Shares of useful tokens, padding and tail wait, a bar per run", _work),
     ("divergence", "Divergence", "Share of answers with the reference's exact text by batch size", _divergence),
-    ("pareto", "Latency against throughput", "Every run's median latency and throughput, the front marked", _pareto),
+    ("pareto", "Latency against throughput", "Every run's median latency and throughput, the front marked", pareto),
 )
 
 
@@ -202,10 +235,15 @@ def _series(comparison: Comparison, rows: Sequence[Row]) -> list[tuple[Mapping[s
     for style, name in zip(_STYLES, every, strict=False):
         if members := [row for row in rows if _series_name(comparison, row) == name]:
             found.append((style, name, members))
-    more = len(every) - len(_STYLES)
-    if more > 0:
-        found.append(({"color": "none", "marker": "o", "linestyle": ""}, f"{more} more: see the table", []))
+    rest = [row for row in rows if _series_name(comparison, row) in list(every)[len(_STYLES) :]]
+    if rest:
+        found.append((_OTHERS, _more(comparison).strip(" ()"), rest))
     return found
+
+
+def _more(comparison: Comparison) -> str:
+    more = len({_series_name(comparison, row) for row in comparison.rows}) - len(_STYLES)
+    return f" ({more} more: see the table)" if more > 0 else ""
 
 
 def _size_axis(axes: "Axes", rows: Sequence[Row]) -> dict[str, float]:
@@ -231,15 +269,19 @@ def _finish(axes: "Axes", title: str, *, legend: bool = True) -> None:
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    bottom, top = axes.get_ylim()
-    axes.set_ylim(min(0.0, bottom) if bottom > 0 else bottom, top)
     if legend:
         axes.legend(frameon=False)
 
 
+def _from_zero(axes: "Axes") -> None:
+    """Let the scale begin at 0. It is fixed by that: what is drawn later does not move it."""
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(min(0.0, bottom), top)
+
+
 def _need(found: Sequence[object], reason: str) -> None:
     if not found:
-        raise _NothingToShow(reason)
+        raise NothingToShow(reason)
 
 
 def _shares(row: Row) -> list[float] | None:
