@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from runner import app, compare, runfiles
 from runner.comparison.build import Comparison, compare_folders
 from runner.comparison.data import as_data
 from runner.comparison.divergence import Divergence, diverge, words
 from runner.comparison.overview import markdown, speed_table, text_tables
+from runner.comparison.plots import latency, pareto
 from runner.comparison.runs import Answer
 from runner.journal import Journal
 from runner.prompts import PackedPrompts, write_prompts
@@ -222,7 +224,7 @@ def test_a_failure_is_neither_equal_nor_an_empty_text(write_run: Write):
     comparison = compare_folders([reference, run])
     texts = only(comparison)
     assert (texts.compared, texts.equal, texts.only_reference, texts.only_run) == (1, 1, 1, 1)
-    assert "1 prompts only the reference completed" in said(comparison)
+    assert "1 prompt only the reference completed" in said(comparison)
 
 
 def test_answers_are_matched_by_prompt_and_choice_whatever_their_order(write_run: Write):
@@ -376,6 +378,75 @@ def test_short_answers_that_another_prompt_has_too_are_no_alarm(write_run: Write
     )
 
 
+def test_a_swap_of_two_long_answers_among_many_raises_the_alarm(write_run: Write):
+    texts, later = sentences(200), sentences(200, other_from=150)
+    swapped = later | {"3": texts["4"], "4": texts["3"]}
+    comparison = compare_folders([write_run("a", texts, "batch.size=1"), write_run("b", swapped)])
+    assert only(comparison).moved == 2
+    assert "outcomes may be attached to the wrong prompts" in alarms(comparison)
+
+
+def test_answers_that_are_all_one_prompt_late_raise_the_alarm(write_run: Write):
+    texts = {str(n): f"answer {n}" for n in range(20)}
+    late = {str(n): f"answer {n - 1}" for n in range(1, 20)} | {"0": "answer 19"}
+    assert "attached to the wrong prompts" in alarms(
+        compare_folders([write_run("a", texts, "batch.size=1"), write_run("b", late)])
+    )
+
+
+def test_a_text_that_a_second_prompt_comes_to_have_too_has_not_moved(write_run: Write):
+    neutral, positive = '{"sentiment": "neutral"}', '{"sentiment": "positive"}'
+    labels = {str(n): positive for n in range(20)} | {"7": neutral}
+    comparison = compare_folders([write_run("a", labels, "batch.size=1"), write_run("b", labels | {"3": neutral})])
+    assert only(comparison).moved == 0, "prompt 7 still has it"
+    assert not alarms(comparison)
+    one = sentences(20)
+    comparison = compare_folders(
+        [write_run("c", one, "batch.size=1"), write_run("d", one | {"3": one["4"], "4": "quite another text"})]
+    )
+    assert "wrong prompts" not in alarms(comparison), "one text is a coincidence"
+
+
+def test_two_models_that_refuse_other_prompts_with_one_sentence_are_no_alarm(write_run: Write):
+    refused, theirs = "I am sorry, but I cannot help with that.", sentences(20, other_from=0)
+    ours = sentences(20) | {"3": refused, "5": "As an assistant I cannot say that."}
+    theirs |= {"4": refused, "6": "As an assistant I cannot say that."}
+    comparison = compare_folders(
+        [write_run("a", ours, "model.id=one", "batch.size=1"), write_run("b", theirs, "model.id=two")]
+    )
+    assert only(comparison).moved == 2
+    assert not alarms(comparison)
+
+
+@pytest.mark.parametrize("provider", ["echo", "openai"])
+@pytest.mark.parametrize("kind", ["japanese", "json", "labels"])
+def test_texts_of_one_word_that_part_late_or_are_labels_are_no_alarm(write_run: Write, kind: str, provider: str):
+    answers: dict[str, tuple[Texts, Texts]] = {
+        "japanese": tuple({str(n): "日本語の文" * 8 + f"{n}" + end for n in range(20)} for end in "甲乙"),  # type: ignore[dict-item]
+        "json": ({str(n): '{"sentiment":"neutral"}' for n in range(20)},
+                 {str(n): '{"sentiment":"positive"}' if n < 9 else '{"sentiment":"neutral"}' for n in range(20)}),
+        "labels": ({str(n): "neutral" for n in range(20)}, {str(n): "positive" if n < 2 else "neutral" for n in range(20)}),
+    }  # fmt: skip
+    asked = (f"provider={provider}", "batch.mode=concurrent") if provider != "echo" else ()
+    one, two = answers[kind]
+    comparison = compare_folders([write_run("a", one, *asked, "batch.size=1"), write_run("b", two, *asked)])
+    assert not alarms(comparison)
+
+
+def test_texts_of_one_word_that_part_at_their_first_character_in_most_prompts_are_an_alarm(write_run: Write):
+    one, two = ({str(n): f"{start}日本語の文{n}" for n in range(20)} for start in "甲乙")
+    comparison = compare_folders([write_run("a", one, "batch.size=1"), write_run("b", two)])
+    assert "20 of those that differ part at the very first token: check the padding side" in alarms(comparison)
+
+
+def test_few_empty_answers_among_many_are_no_alarm(write_run: Write):
+    texts = sentences(300)
+    reference = write_run("a", texts, "batch.size=1")
+    assert not alarms(compare_folders([reference, write_run("b", texts | {"1": "", "2": ""})]))
+    many = alarms(compare_folders([reference, write_run("c", texts | {str(n): "" for n in range(9)})]))
+    assert "9 answers are empty where the reference, run a, has a text" in many
+
+
 def generated(folder: Path, prompts: Texts, side: str, *, size: int, new: int) -> Texts:
     """Texts of a real model, padded on a side of our choice."""
     import torch
@@ -442,6 +513,23 @@ def test_the_part_that_differs_is_marked_and_nothing_else(write_run: Write, tmp_
     assert page.marked == ["universal", "wide"]
 
 
+def test_a_joiner_and_a_blank_that_differ_are_seen(write_run: Write, tmp_path: Path):
+    found = [
+        write_run("a", {"p": "10 km, \U0001f469\U0001f4bb"}, "batch.size=1"),
+        write_run("b", {"p": "10\u00a0km, \U0001f469\u200d\U0001f4bb"}),
+    ]
+    compare.main([*map(str, found), "--output", str(tmp_path / "out")])
+    marked = Page((tmp_path / "out" / "comparison.html").read_text(encoding="utf-8")).marked
+    assert {"U+00A0", "U+200D"} <= set(marked)
+
+
+def test_the_page_calls_an_alarm_an_alarm(write_run: Write, tmp_path: Path):
+    texts = sentences(8)
+    found = [write_run("a", texts, "batch.size=1"), write_run("b", texts | {"0": texts["1"], "1": texts["0"]})]
+    compare.main([*map(str, found), "--output", str(tmp_path / "out")])
+    assert "ALARM: run b" in Page((tmp_path / "out" / "comparison.html").read_text(encoding="utf-8")).said
+
+
 def test_the_page_says_how_many_texts_differ_and_shows_the_most_different(write_run: Write, tmp_path: Path):
     found = [write_run("a", sentences(80), "batch.size=1"), write_run("b", sentences(80, other_from=0))]
     compare.main([*map(str, found), "--output", str(tmp_path / "out")])
@@ -490,6 +578,46 @@ def test_more_series_than_can_be_told_apart_and_names_that_are_no_latin_or_a_for
         "latency.png",
         "pareto.png",
     }
+
+
+def of_models(write_run: Write, count: int) -> Comparison:
+    """Models at two batch sizes, each ten times as slow as the one before."""
+    found = [
+        write_run(f"m{n}-{size}", sentences(2), f"model.id=m{n}", f"batch.size={size}",
+                  metrics={"output_tokens_per_s": 10.0 * size + n, "latency_p50_s": size * 10.0**n, "latency_p90_s": 20.0**n})
+        for n in range(count) for size in (1, 4)
+    ]  # fmt: skip
+    return compare_folders(found)
+
+
+def test_every_panel_of_the_latency_picture_shows_all_of_its_lines(write_run: Write):
+    figure = Figure()
+    latency(figure, of_models(write_run, 4))
+    figure.canvas.draw()
+    panels = figure.axes
+    assert len(panels) == 4
+    assert len({panel.get_subplotspec().get_gridspec().ncols for panel in panels}) == 1  # type: ignore[union-attr]
+    assert panels[0].get_subplotspec().get_gridspec().ncols == 3, "a row of three can be read"  # type: ignore[union-attr]
+    for panel in panels:
+        bottom, top = panel.get_ylim()
+        drawn = [float(y) for line in panel.lines for y in line.get_ydata()]  # type: ignore[union-attr]
+        assert drawn
+        assert bottom <= min(drawn) <= max(drawn) <= top
+
+
+def test_series_beyond_those_that_can_be_told_apart_have_no_panel_and_are_points(write_run: Write):
+    comparison = of_models(write_run, 9)
+    panels, points = Figure(), Figure()
+    latency(panels, comparison)
+    assert len(panels.axes) == 6
+    assert all(panel.lines for panel in panels.axes)
+    assert "3 more: see the table" in panels.get_suptitle()
+    pareto(points, comparison)
+    (axes,) = points.axes
+    drawn = {tuple(place) for part in axes.collections for place in part.get_offsets().tolist()}  # type: ignore[union-attr]
+    (line,) = axes.lines
+    assert set(map(tuple, line.get_xydata().tolist())) <= drawn, "the front goes through what is drawn"
+    assert "3 more: see the table" in [text.get_text() for text in axes.get_legend().get_texts()]  # type: ignore[union-attr]
 
 
 def test_json_is_the_whole_comparison_and_nothing_else(write_run: Write, capsys: pytest.CaptureFixture[str]):

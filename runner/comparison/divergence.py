@@ -59,7 +59,11 @@ class Divergence:
         finish_reasons: how many answers ended otherwise, by the two reasons (the reference's first).
         output_tokens: of the compared answers, the reference's and the run's.
         only_reference, only_run: prompts that only one of the two completed.
-        moved: answers that differ and are exactly the reference's answer to one other prompt.
+        at_start: answers that part at their very beginning, of those with more than one unit on a side: at the first
+            token, and where words are counted at the first character, for a text without white space is one word.
+        at_start_single: those that are one unit on both sides and part at their first character.
+        moved: answers that differ and are exactly the reference's answer to one other prompt, which itself has another
+            text now: what two prompts merely have in common is not moved.
         moved_long: those of them that are too long to be so by chance.
         emptied: empty answers where the reference has a text.
         examples: the most different answers, the most different first.
@@ -75,6 +79,8 @@ class Divergence:
     output_tokens: tuple[int, int]
     only_reference: int
     only_run: int
+    at_start: int
+    at_start_single: int
     moved: int
     moved_long: int
     emptied: int
@@ -106,13 +112,15 @@ def diverge(reference: Answers, run: Answers, *, split: Split, unit: Unit, examp
     pairs = [(key, ours, theirs) for key, ours in reference.items() if ours and (theirs := run.get(key))]
     differing = [(key, ours.text, theirs.text) for key, ours, theirs in pairs if ours.text != theirs.text]
     shown = [_example(*pair) for pair in differing]
-    moved = _moved(reference, differing)
+    cut = _cut(shown, split)
+    starts = [_parts_at_start(example, *units, unit) for example, units in zip(shown, cut, strict=True)]
+    moved = _moved(reference, run, differing)
     completed, expected = _completed(run), _completed(reference)
     return Divergence(
         compared=len(pairs),
         equal=len(pairs) - len(differing),
         characters=_spots([example.character for example in shown]),
-        units=_spots(_first_units(shown, split)),
+        units=_spots([Prefix.similarity(first, second) for first, second in cut]),
         unit=unit,
         similarity=median(example.similarity for example in shown) if shown else None,
         finish_reasons=_finish_reasons((ours, theirs) for _, ours, theirs in pairs),
@@ -122,6 +130,8 @@ def diverge(reference: Answers, run: Answers, *, split: Split, unit: Unit, examp
         ),
         only_reference=len(expected - completed),
         only_run=len(completed - expected),
+        at_start=starts.count("several"),
+        at_start_single=starts.count("single"),
         moved=len(moved),
         moved_long=sum(len(text) >= _LONG for text in moved),
         emptied=sum(not theirs for *_, theirs in differing),
@@ -144,12 +154,23 @@ def _example(key: Key, reference: str, text: str) -> Example:
     )
 
 
-def _first_units(differing: Sequence[Example], split: Split) -> list[int]:
-    """Return where units part. What stands far behind the first character that differs has no part in that."""
+_Units = Sequence[int] | Sequence[str]
+
+
+def _cut(differing: Sequence[Example], split: Split) -> list[tuple[_Units, _Units]]:
+    """Return both texts' units. What stands far behind the first character that differs is left out."""
     ends = [example.character + _MARGIN for example in differing]
     ours = split([example.reference[:end] for example, end in zip(differing, ends, strict=True)])
     theirs = split([example.text[:end] for example, end in zip(differing, ends, strict=True)])
-    return [Prefix.similarity(first, second) for first, second in zip(ours, theirs, strict=True)]
+    return list(zip(ours, theirs, strict=True))
+
+
+def _parts_at_start(example: Example, ours: _Units, theirs: _Units, unit: Unit) -> Literal["several", "single"] | None:
+    """Return whether two answers part at their beginning, and if so of how many units they are."""
+    if len(ours) < 2 and len(theirs) < 2:
+        return "single" if example.character == 0 else None
+    parts = example.character == 0 if unit == "word" else ours[:1] != theirs[:1]
+    return "several" if parts else None
 
 
 def _spots(places: Sequence[int]) -> Spots | None:
@@ -183,14 +204,19 @@ def _completed(answers: Answers) -> set[str]:
     return {prompt_id for (prompt_id, _), answer in answers.items() if answer}
 
 
-def _moved(reference: Answers, differing: Sequence[tuple[Key, str, str]]) -> list[str]:
-    """Return the texts that are the reference's answer to exactly one other prompt. Empty texts belong to nobody."""
-    owners: defaultdict[str, set[str]] = defaultdict(set)
-    for (prompt_id, _), answer in reference.items():
-        if answer and answer.text:
-            owners[answer.text].add(prompt_id)
+def _moved(reference: Answers, run: Answers, differing: Sequence[tuple[Key, str, str]]) -> list[str]:
+    """Return the texts that one other prompt had in the reference and has no more. Empty texts belong to nobody."""
+    before, now = _owners(reference), _owners(run)
     return [
         text
         for (prompt_id, _), _, text in differing
-        if len(found := owners.get(text, set())) == 1 and prompt_id not in found
+        if len(found := before.get(text, set())) == 1 and prompt_id not in found and not found & now[text]
     ]
+
+
+def _owners(answers: Answers) -> Mapping[str, set[str]]:
+    owners: defaultdict[str, set[str]] = defaultdict(set)
+    for (prompt_id, _), answer in answers.items():
+        if answer and answer.text:
+            owners[answer.text].add(prompt_id)
+    return owners

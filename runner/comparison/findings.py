@@ -13,6 +13,10 @@ Level = Literal["alarm", "note"]
 
 _FIRST_TOKEN_SHARE = 0.1
 """Share of answers that part at their first token from which numbers alone do not explain it."""
+_SINGLE_SHARE = 0.5
+"""The same where answers of one token or word count too: rounding can decide a label, and that is its first token."""
+_MOVED_SHARE, _EMPTIED_SHARE = 0.01, 0.01
+"""Shares that one coincidence, or one prompt in a hundred that ends at once, do not reach."""
 _LOW_MATCH = 0.5
 """Below this it is said, and is no alarm: in bfloat16, long answers part as often by rounding alone."""
 _KEYS_NAMED = 6
@@ -55,7 +59,7 @@ def notes(
 def _alarms(pair: Pair, texts: Divergence) -> list[str]:
     found = []
     who, reference = f"run {pair.run.label}", f"the reference, run {pair.reference.label}"
-    if texts.moved_long or texts.moved > max(1, texts.differing / 2):
+    if _is_moved(pair, texts):
         found.append(
             f"{who}: the text of {texts.moved} {_plural(texts.moved, 'prompt is', 'prompts is')} exactly another "
             f"prompt's text in {reference}: outcomes may be attached to the wrong prompts"
@@ -63,15 +67,32 @@ def _alarms(pair: Pair, texts: Divergence) -> list[str]:
     if pair.kind != "divergence" or pair.run.is_sampled or not texts.differing or not texts.units:
         return found
     match = f"only {texts.equal / texts.compared:.0%} of {texts.compared} answers match {reference}"
-    at_start = texts.units.at_start
-    if at_start > 1 and at_start >= _FIRST_TOKEN_SHARE * texts.compared:
+    if at_start := _at_start(texts):
+        first = "token" if texts.unit == "token" else "character"
         found.append(
-            f"{who}: {match}, and {at_start} others part at the very first {texts.unit}: check the padding side, the "
-            "attention mask, the chat template"
+            f"{who}: {match}, and {at_start} of those that differ part at the very first {first}: check the padding "
+            "side, the attention mask, the chat template"
         )
-    if texts.emptied > 1:
-        found.append(f"{who}: {texts.emptied} answers are empty where {reference} has a text")
+    if texts.emptied > max(1, _EMPTIED_SHARE * texts.compared):
+        found.append(f"{who}: {texts.emptied} answers are empty where {reference}, has a text")
     return found
+
+
+def _is_moved(pair: Pair, texts: Divergence) -> bool:
+    """Return whether more answers are other prompts' than by chance. Two models may well say the same sentence."""
+    most = texts.moved > max(1, texts.differing / 2)
+    if pair.kind == "outputs":
+        return most
+    return most or texts.moved_long > max(1, _MOVED_SHARE * texts.differing)
+
+
+def _at_start(texts: Divergence) -> int:
+    """Return how many answers part at their beginning, if they are more than numbers explain; else 0."""
+    every = texts.at_start + texts.at_start_single
+    if every > 1 and every >= _SINGLE_SHARE * texts.compared:
+        return every
+    enough = texts.at_start > 1 and texts.at_start >= _FIRST_TOKEN_SHARE * texts.compared
+    return texts.at_start if enough else 0
 
 
 def _references(
@@ -122,8 +143,9 @@ def _sampled(compared: Sequence[tuple[Pair, Divergence | None]]) -> list[str]:
 
 def _in_common(compared: Sequence[tuple[Pair, Divergence | None]]) -> list[str]:
     return [
-        f"Run {pair.run.label} has another prompt set than run {pair.reference.label}: the {len(pair.common)} "
-        "prompts in common are compared; speed is that of each whole set"
+        f"Run {pair.run.label} has another prompt set than run {pair.reference.label}: the "
+        f"{_counted(len(pair.common), 'prompt')} in common {_plural(len(pair.common), 'is', 'are')} compared; speed is "
+        "that of each whole set"
         for pair, _ in compared
         if pair.common
     ]
@@ -134,7 +156,7 @@ def _one_sided(compared: Sequence[tuple[Pair, Divergence | None]]) -> list[str]:
     for pair, texts in compared:
         if texts and (texts.only_reference or texts.only_run):
             found.append(
-                f"Run {pair.run.label}: {texts.only_reference} prompts only the reference completed, "
+                f"Run {pair.run.label}: {_counted(texts.only_reference, 'prompt')} only the reference completed, "
                 f"{texts.only_run} only the run: they count as neither equal nor different"
             )
     return found
@@ -143,7 +165,7 @@ def _one_sided(compared: Sequence[tuple[Pair, Divergence | None]]) -> list[str]:
 def _low(compared: Sequence[tuple[Pair, Divergence | None]]) -> list[str]:
     return [
         f"Run {pair.run.label}: {texts.equal / texts.compared:.0%} of its answers are the reference's; half of the "
-        f"others part within {texts.units.median:.0f} {texts.unit}s"
+        f"others part within {_counted(round(texts.units.median), texts.unit)}"
         for pair, texts in compared
         if texts and texts.units and pair.kind == "divergence" and texts.equal < _LOW_MATCH * texts.compared
     ]
@@ -189,6 +211,10 @@ def _noise(rows: Sequence[Row]) -> list[str]:
 def _named(differences: Sequence[object]) -> str:
     more = f" and {len(differences) - _KEYS_NAMED} more" if len(differences) > _KEYS_NAMED else ""
     return ", ".join(map(str, differences[:_KEYS_NAMED])) + more
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {_plural(count, what, what + 's')}"
 
 
 def _plural(count: int, one: str, many: str) -> str:

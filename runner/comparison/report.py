@@ -164,8 +164,10 @@ def _code(char: str, *, marked: bool) -> str | None:
     """Return how to show a character that is not seen, or that does something to what stands around it."""
     if char in "\n\t":
         return {"\n": "↵", "\t": "⇥"}[char] if marked else None
-    if char in "\u200c\u200d":  # joiners: parts of words and of emoji
+    if char in "\u200c\u200d" and not marked:  # joiners: parts of words and of emoji
         return None
+    if marked and char != " " and unicodedata.category(char) == "Zs":  # blanks that look like one another
+        return f"U+{ord(char):04X}"
     is_hidden = unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") or ord(char) & 0xFFFE == 0xFFFE
     return f"U+{ord(char):04X}" if is_hidden else None
 
