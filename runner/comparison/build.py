@@ -28,6 +28,11 @@ class Compared:
     pair: Pair
     texts: Divergence | None
 
+    @property
+    def exact_match_ratio(self) -> float | None:
+        """The share of answers with the reference's exact text; None where another model, or nothing, was compared."""
+        return self.texts.exact_match_ratio if self.texts and self.pair.kind == "divergence" else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
@@ -38,14 +43,19 @@ class Comparison:
     compared: tuple[Compared, ...]
     notes: tuple[Note, ...]
 
+    def exact_matches(self, row: Row) -> list[float]:
+        """Return the share of answers with the reference's exact text of each of a row's runs that has one."""
+        found = {one.pair.run.label: one.exact_match_ratio for one in self.compared}
+        return [ratio for run in row.runs if (ratio := found.get(run.label)) is not None]
+
     @property
     def metrics(self) -> Mapping[Path, Mapping[str, float]]:
         """What the comparison adds to the metrics of each compared run, by its folder."""
         speedups = speed.speedups(self.rows)
         found: dict[Path, dict[str, float]] = {run.folder: {} for run in self.runs}
         for one in self.compared:
-            if one.texts and one.pair.kind == "divergence" and one.texts.exact_match_ratio is not None:
-                found[one.pair.run.folder]["exact_match_ratio"] = one.texts.exact_match_ratio
+            if one.exact_match_ratio is not None:
+                found[one.pair.run.folder]["exact_match_ratio"] = one.exact_match_ratio
         for run in self.runs:
             if run.label in speedups:
                 found[run.folder]["speedup"] = speedups[run.label]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from runner.comparison.divergence import Divergence
-from runner.comparison.pairing import Pair
+from runner.comparison.pairing import Pair, missing_baseline
 from runner.comparison.runs import Run
 from runner.comparison.speed import THROUGHPUT, Row
 
@@ -49,6 +49,7 @@ def notes(
         *_settings(compared),
         *_models(compared),
         *_noise(rows),
+        *_members(rows),
     ]
     return (
         *(Note(level="alarm", text=text) for text in alarms),
@@ -115,14 +116,16 @@ def _references(
 
 def _why(run: Run, runs: Sequence[Run]) -> str:
     if run.settings.get("batch.size") == 1:
-        return "the run with batch.size=1 of its model and generation parameters"
-    return "the smallest batch of its model and generation parameters: no run has batch.size=1"
+        return "the run with batch.size=1 of its settings"
+    if one := missing_baseline(run, runs):
+        return f"the smallest batch of its settings: run {one.label} with batch.size=1 did not finish"
+    return "the smallest batch of its settings: no such run has batch.size=1"
 
 
 def _not_compared(compared: Sequence[tuple[Pair, Divergence | None]]) -> list[str]:
     return [
         f"Run {pair.run.label}: its texts are not compared with run {pair.reference.label}: {pair.reason}"
-        + (f": {_named(pair.asked)}" if pair.asked else "")
+        + (f": {_named(pair.asked)}" if pair.asked and pair.is_asked_otherwise else "")
         + ("; speed is" if pair.run.metrics.get(THROUGHPUT) is not None else "")
         for pair, _ in compared
         if pair.kind is None
@@ -178,8 +181,8 @@ def _settings(compared: Sequence[tuple[Pair, Divergence | None]]) -> list[str]:
         if pair.settings:
             runs.setdefault((pair.reference.label, _named(pair.settings)), []).append(pair.run.label)
     return [
-        f"{_plural(len(labels), 'Run', 'Runs')} {', '.join(labels)} {_plural(len(labels), 'differs', 'differ')} from "
-        f"run {reference} not only in the batch: {named}"
+        f"Apart from the batch, {_plural(len(labels), 'run', 'runs')} {', '.join(labels)} "
+        f"{_plural(len(labels), 'differs', 'differ')} from run {reference}: {named}"
         for (reference, named), labels in runs.items()
     ]
 
@@ -206,6 +209,15 @@ def _noise(rows: Sequence[Row]) -> list[str]:
     if any(row.figures[THROUGHPUT].count > 1 for row in measured):
         return [*found, "Repeats are a median; the range beside it is the least and the most that was measured"]
     return ["Every configuration ran once: how much speed varies by itself is not known (repeat=3 shows it)"]
+
+
+def _members(rows: Sequence[Row]) -> list[str]:
+    """Say which runs a row is where its label does not."""
+    return [
+        f"Run {row.label}: {', '.join(run.label for run in row.runs)}"
+        for row in rows
+        if row.label != ",".join(run.label for run in row.runs)
+    ]
 
 
 def _named(differences: Sequence[object]) -> str:

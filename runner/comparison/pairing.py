@@ -52,24 +52,30 @@ class Pair:
     settings: tuple[Difference, ...]
     common: frozenset[str] | None
 
+    @property
+    def is_asked_otherwise(self) -> bool:
+        """Whether their texts are not compared because of `asked`, and not for want of texts."""
+        return self.kind is None and (self.common is None or bool(self.common))
+
 
 def references(runs: Sequence[Run], named: Run | None = None) -> dict[str, Run]:
     """Return the reference of every run that has one, by the run's label.
 
-    With a named one it is that for all. Else runs of the same model, generation parameters and prompts are a group,
-    and the one with the smallest batch is its reference; the first group's is the reference of what would be alone.
+    With a named one it is that for all. Else runs that differ in nothing but the batch (and the count of the repeat)
+    are a group, and the one with the smallest batch is its reference: so the difference is the batch's. The first
+    group's reference is that of the others' references, and of what would be alone: so the rest is seen too.
     """
     if named is not None:
         return {run.label: named for run in runs if run is not named}
     groups: dict[Hashable, list[Run]] = {}
     for run in runs:
         if run.has_answers:
-            groups.setdefault(_subject(run), []).append(run)
-    heads = {subject: min(group, key=_rank) for subject, group in groups.items()}
-    first = next(iter(heads.values()), None)
+            groups.setdefault(_all_but_batch(run), []).append(run)
+    heads = {shared: min(group, key=_rank) for shared, group in groups.items()}
+    first = min(heads.values(), key=lambda head: not head.is_finished, default=None)
     chosen: dict[str, Run] = {}
     for run in runs:
-        head = heads.get(_subject(run)) if run.has_answers else first
+        head = heads.get(_all_but_batch(run)) if run.has_answers else first
         reference = first if head is run else head
         if reference is not None and reference is not run and (head is not run or not are_repeats(run, reference)):
             chosen[run.label] = reference
@@ -93,6 +99,13 @@ def pair(run: Run, reference: Run) -> Pair:
     )
 
 
+def missing_baseline(run: Run, runs: Sequence[Run]) -> Run | None:
+    """Return the run with batch.size=1 that would be this reference's better, had it finished."""
+    keys = (*_MODEL, *_ASKED)
+    ones = [one for one in runs if one.settings.get("batch.size") == 1 and not one.is_finished]
+    return next((one for one in ones if not _differences(one, run, keys) and not _other_settings(one, run)), None)
+
+
 def are_repeats(first: Run, second: Run) -> bool:
     """Return whether two runs are the same but for the seed, or the count of the repeat."""
     return configuration(first) == configuration(second)
@@ -102,8 +115,12 @@ def configuration(run: Run) -> Hashable:
     """Return what repeats of a run have in common."""
     left_out = (*_REPEATED, "name", "tracking.")
     settings = {key: value for key, value in run.settings.items() if not key.startswith(left_out)}
-    facts = {key: run.facts.get(key) for key in _FACTS if key != "git.commit"}
-    return _frozen(settings), _frozen(facts) if settings else run.folder, run.prompts_sha256
+    return _frozen(settings), _frozen(_known(run)) if settings else run.folder, run.prompts_sha256
+
+
+def are_comparable(runs: Sequence[Run]) -> bool:
+    """Return whether one run can be called faster than another: one model was asked the same of the same prompts."""
+    return len({_request(run) for run in runs}) == 1
 
 
 def swept_keys(runs: Sequence[Run]) -> tuple[str, ...]:
@@ -115,7 +132,7 @@ def swept_keys(runs: Sequence[Run]) -> tuple[str, ...]:
     left_out = ("name", "tracking.", "model.price", *_REPEATED)
     every = dict.fromkeys(key for settings in known for key in settings)
     keys = [key for key in every if not key.startswith(left_out)]
-    differing = [key for key in keys if len({str(settings.get(key)) for settings in known}) > 1]
+    differing = [key for key in keys if len({_exactly(settings.get(key)) for settings in known}) > 1]
     everywhere = [
         key for key in differing if not key.startswith("provider.") or all(key in settings for settings in known)
     ]
@@ -125,17 +142,29 @@ def swept_keys(runs: Sequence[Run]) -> tuple[str, ...]:
     )
 
 
-def _subject(run: Run) -> Hashable:
+def _all_but_batch(run: Run) -> Hashable:
+    """Return what two runs must share for the batch to be the only cause of a difference."""
+    left_out = (*_NO_SETTING, "batch.")
+    settings = {key: value for key, value in run.settings.items() if not key.startswith(left_out)}
+    seed = run.settings.get("seed") if run.is_sampled else None
+    return _frozen(settings), _frozen(_known(run)), seed, run.prompts_sha256
+
+
+def _request(run: Run) -> Hashable:
     """Return what two runs must share for their texts to be one model's answers to one request."""
     keys = [key for key in run.settings if key in _MODEL or key.startswith(_ASKED)]
-    seed = run.settings.get("seed") if run.is_sampled else None
-    return _frozen({key: run.settings[key] for key in keys}), seed, run.prompts_sha256
+    return _frozen({key: run.settings[key] for key in keys}), run.prompts_sha256
+
+
+def _known(run: Run) -> Mapping[str, Any]:
+    """Return the facts that repeats share: a commit in between makes no other configuration."""
+    return {key: run.facts.get(key) for key in _FACTS if key != "git.commit"}
 
 
 def _rank(run: Run) -> tuple[bool, float]:
+    """Return what sorts a group's reference first: a finished run of the smallest batch."""
     size = run.settings.get("batch.size")
-    finished = run.summary is not None and run.summary.status == "FINISHED"
-    return not finished, float(size) if isinstance(size, int) else float("inf")
+    return not run.is_finished, float(size) if isinstance(size, int) else float("inf")
 
 
 def _common(run: Run, reference: Run) -> tuple[frozenset[str] | None, str | None]:
@@ -186,7 +215,13 @@ def _other_settings(run: Run, reference: Run) -> tuple[Difference, ...]:
 
 
 def _frozen(values: Mapping[str, Any]) -> Hashable:
-    return tuple(sorted((key, repr(value)) for key, value in values.items()))
+    return tuple(sorted((key, _exactly(value)) for key, value in values.items()))
+
+
+def _exactly(value: Any) -> str:
+    """Return a value as it is compared: 600 and 600.0 are one number."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return repr(float(value) if is_number else value)
 
 
 def _said(value: Any) -> str:

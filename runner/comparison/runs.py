@@ -70,6 +70,11 @@ class Run:
         return self.summary.status
 
     @property
+    def is_finished(self) -> bool:
+        """Whether it went through its prompts, whatever became of each: only then is its speed that of the whole."""
+        return self.summary is not None and self.summary.status == "FINISHED"
+
+    @property
     def has_answers(self) -> bool:
         """Whether there are texts to compare, and prompts to match them by."""
         return bool(self.settings) and self.prompts_sha256 is not None and (self.folder / FILE_NAME).exists()

@@ -8,6 +8,7 @@ from runner.comparison.pairing import configuration
 from runner.comparison.runs import Run
 
 THROUGHPUT, LATENCY = "output_tokens_per_s", "latency_p50_s"
+_LONGEST_LABEL = 18
 COST_PROMPTS, COST_TOKENS = "cost_per_1000_prompts_usd", "cost_per_million_output_tokens_usd"
 
 
@@ -29,8 +30,8 @@ class Row:
         figures: by metric name; a metric that no run has is absent.
         reference: the label of the run that `speedup` is against; None for the reference itself.
         speedup: in output tokens per second; its range is that of all quotients of a run's and a reference's rate.
-        in_noise: whether the repeats' ranges overlap, so that the difference may be none; None without repeats.
-        on_front: no other row answers both sooner and more per second.
+        in_noise: whether the ranges overlap, so that the difference may be none; None where neither side has repeats.
+        on_front: finished, and no other finished row answers both sooner and more per second.
     """
 
     runs: tuple[Run, ...]
@@ -42,8 +43,14 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The labels of its runs."""
-        return ",".join(run.label for run in self.runs)
+        """The labels of its runs; of many, the first and how many more."""
+        labels = ",".join(run.label for run in self.runs)
+        return labels if len(labels) <= _LONGEST_LABEL else f"{self.runs[0].label} +{len(self.runs) - 1}"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all of its runs are: figures of others are shown, and win nothing."""
+        return all(run.is_finished for run in self.runs)
 
     @property
     def status(self) -> str:
@@ -70,7 +77,7 @@ def rows(runs: Sequence[Run], references: Mapping[str, Run]) -> tuple[Row, ...]:
         groups.setdefault(configuration(run), []).append(run)
     members = [tuple(group) for group in groups.values()]
     figures = [_spreads(group) for group in members]
-    front = _front(figures)
+    front = _front({at: own for at, own in enumerate(figures) if all(run.is_finished for run in members[at])})
     return tuple(
         _row(group, own, _against(group, references, members), at in front)
         for at, (group, own) in enumerate(zip(members, figures, strict=True))
@@ -84,9 +91,18 @@ def _row(group: tuple[Run, ...], own: Mapping[str, Spread], against: tuple[Run, 
         figures=own,
         reference=against[0].label if against else None,
         speedup=speedup,
-        in_noise=speedup.low <= 1 <= speedup.high if speedup and speedup.count > 1 else None,
+        in_noise=_holds_1(speedup),
         on_front=on_front,
     )
+
+
+def in_noise(first: Row, second: Row) -> bool:
+    """Return whether the throughputs of two rows are alike within their repeats; False where neither has any."""
+    return bool(_holds_1(_quotient(first.figures.get(THROUGHPUT), second.figures.get(THROUGHPUT))))
+
+
+def _holds_1(quotient: Spread | None) -> bool | None:
+    return quotient.low <= 1 <= quotient.high if quotient and quotient.count > 1 else None
 
 
 def speedups(found: Iterable[Row]) -> dict[str, float]:
@@ -104,8 +120,8 @@ def speedups(found: Iterable[Row]) -> dict[str, float]:
 
 
 def best(found: Sequence[Row], name: str, *, of: Callable[[Iterable[float]], float]) -> frozenset[int]:
-    """Return the places of the rows with the best median; none where there is nothing to be better than."""
-    medians = {at: row.figures[name].median for at, row in enumerate(found) if name in row.figures}
+    """Return the places of the finished rows with the best median; none where there is nothing to be better than."""
+    medians = {at: row.figures[name].median for at, row in enumerate(found) if name in row.figures and row.is_finished}
     if len(medians) < 2 or len(set(medians.values())) == 1:
         return frozenset()
     top = of(medians.values())
@@ -141,15 +157,15 @@ def _quotient(own: Spread | None, base: Spread | None) -> Spread | None:
         median=own.median / base.median,
         low=own.low / base.high,
         high=own.high / base.low,
-        count=min(own.count, base.count) if min(own.count, base.count) > 1 else 1,
+        count=max(own.count, base.count),
     )
 
 
-def _front(figures: Sequence[Mapping[str, Spread]]) -> frozenset[int]:
+def _front(figures: Mapping[int, Mapping[str, Spread]]) -> frozenset[int]:
     """Return the places of the Pareto front: low latency, high throughput."""
     points = {
         at: (own[LATENCY].median, own[THROUGHPUT].median)
-        for at, own in enumerate(figures)
+        for at, own in figures.items()
         if LATENCY in own and THROUGHPUT in own
     }
     return frozenset(
