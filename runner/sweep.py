@@ -2,14 +2,15 @@
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import median
 
 from runner import display, runfiles
 from runner.comparison import files, overview
 from runner.comparison.build import Comparison, compare_folders
 from runner.comparison.files import Files
-from runner.comparison.runs import Run, sweep_folders
+from runner.comparison.runs import sweep_folders
 from runner.errors import TrackingError
 from runner.runfiles import Status, Summary
 from runner.tracking import sweep as parent
@@ -54,27 +55,33 @@ def _story(comparison: Comparison, written: Files) -> Story:
         note=overview.markdown(comparison),
         table=[dict(zip(table.columns, row, strict=True)) for row in table.rows],
         files=[(written.page, ""), (written.data, ""), *((plot, files.PLOTS) for plot in written.plots)],
-        curves=list(_curves(comparison)),
+        curves=list(curves(comparison)),
         metrics=comparison.metrics,
     )
 
 
-def _curves(comparison: Comparison) -> Iterator[tuple[str, int, float]]:
+def curves(comparison: Comparison) -> Iterator[tuple[str, int, float]]:
     """Yield figures over the batch size, a curve for each mode and whatever else was swept."""
-    matched = {one.pair.run.label: one.texts.exact_match_ratio for one in comparison.compared if one.texts}
+    names = _names(comparison)
     for row in comparison.rows:
         run = row.runs[0]
         size = run.settings.get("batch.size")
         values = {name: row.figures[name].median for name in _CURVES if name in row.figures}
-        values |= {"exact_match_ratio": ratio} if (ratio := matched.get(run.label)) is not None else {}
+        values |= {"exact_match_ratio": median(ratios)} if (ratios := comparison.exact_matches(row)) else {}
         if not isinstance(size, int):  # auto: the run found its own
             continue
         for name, value in values.items():
-            yield f"by batch size/{name}/{_series(comparison, run)}", size, value
+            yield f"by batch size/{name}/{names[run.label]}", size, value
 
 
-def _series(comparison: Comparison, run: Run) -> str:
-    return re.sub(r"[^\w. -]", "_", overview.series_of(comparison, run).replace(", ", " "))
+def _names(comparison: Comparison) -> Mapping[str, str]:
+    """Return the name of every run's curve by the run's label: in characters that a metric may have, none for two."""
+    series = overview.series(comparison)
+    names: dict[str, str] = {}
+    for said in dict.fromkeys(series.values()):
+        plain = re.sub(r"[^\w. -]", "_", re.sub(r", |=", " ", said.replace("…", "")))
+        names[said] = plain if plain not in names.values() else f"{plain} {len(names) + 1}"
+    return {label: names[said] for label, said in series.items()}
 
 
 def _status(directory: Path, *, interrupted: bool) -> Status:

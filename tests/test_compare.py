@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from runner import app, compare, runfiles
+from runner import app, compare, runfiles, sweep
 from runner.comparison.build import Comparison, compare_folders
 from runner.comparison.data import as_data
 from runner.comparison.divergence import Divergence, diverge, words
-from runner.comparison.overview import markdown, speed_table, text_tables
+from runner.comparison.overview import headline, markdown, series, speed_table, text_tables
 from runner.comparison.plots import latency, pareto
 from runner.comparison.runs import Answer
 from runner.journal import Journal
@@ -81,6 +81,7 @@ def write_run(tmp_path: Path, config: Compose) -> Write:
         *overrides: str,
         prompts: Texts | None = None,
         metrics: dict[str, float] | None = None,
+        status: runfiles.Status = "FINISHED",
     ) -> Path:
         folder = tmp_path / name
         folder.mkdir(parents=True)
@@ -91,7 +92,7 @@ def write_run(tmp_path: Path, config: Compose) -> Write:
             folder, PackedPrompts(Prompt(id=i, messages=(Message(role="user", content=t),)) for i, t in asked.items())
         )
         runfiles.write_summary(
-            folder, runfiles.Summary(status="FINISHED", mlflow_run_id=None, metrics=metrics or {"completed_prompts": 1})
+            folder, runfiles.Summary(status=status, mlflow_run_id=None, metrics=metrics or {"completed_prompts": 1})
         )
         with Journal(folder) as journal:
             for outcome in outcomes:
@@ -239,9 +240,39 @@ def test_the_reference_is_the_smallest_batch_of_the_model_or_the_one_that_is_nam
     comparison = compare_folders([big, small, middling])
     assert {one.pair.reference.label for one in comparison.compared} == {"s1"}
     assert "the run with batch.size=1" in said(comparison)
-    assert "no run has batch.size=1" in said(compare_folders([big, middling]))
+    assert "no such run has batch.size=1" in said(compare_folders([big, middling]))
     named = compare_folders([small, middling], reference=big)
     assert {one.pair.run.label: one.pair.reference.label for one in named.compared} == {"s1": "s16", "s4": "s16"}
+
+
+def test_what_batching_did_is_seen_within_every_other_setting(write_run: Write):
+    texts = {"float32": sentences(4), "bfloat16": sentences(4, other_from=2)}
+    found = []
+    for dtype in texts:
+        for size in (1, 16):
+            found.append(write_run(f"{dtype}-{size}", texts[dtype], f"batch.size={size}"))
+            runfiles.write_environment(found[-1], {"provider": {"dtype": dtype}})
+    comparison = compare_folders(found)
+    matched = {one.pair.run.label: (one.pair.reference.label, one.exact_match_ratio) for one in comparison.compared}
+    assert matched == {
+        "float32-16": ("float32-1", 1.0),
+        "bfloat16-1": ("float32-1", 0.5),
+        "bfloat16-16": ("bfloat16-1", 1.0),
+    }
+    assert "Apart from the batch, run bfloat16-1 differs from run float32-1: provider.dtype bfloat16" in said(
+        comparison
+    )
+    (table,) = text_tables(comparison)
+    assert [row[table.columns.index("vs")] for row in table.rows] == ["float32-1", "float32-1", "bfloat16-1"]
+
+
+def test_a_baseline_that_did_not_finish_is_named(write_run: Write):
+    killed = write_run("killed", sentences(2), "batch.size=1", status="KILLED")
+    notes = said(compare_folders([killed, write_run("four", sentences(4), "batch.size=4"),
+                                  write_run("nine", sentences(4), "batch.size=9")]))  # fmt: skip
+    assert "Reference: run four" in notes
+    assert "run killed with batch.size=1 did not finish" in notes
+    assert "no such run" not in notes
 
 
 def test_other_models_are_a_comparison_of_outputs_and_no_divergence(write_run: Write):
@@ -320,6 +351,149 @@ def test_repeats_become_a_median_and_a_difference_inside_their_range_is_said_to_
     assert (four.in_noise, sixteen.in_noise) == (True, False)
     assert "inside the noise" in said(comparison)
     assert speed_table(comparison).rows[1][5:6] == ("~1.12x",)
+
+
+def test_repeats_on_one_side_are_enough_to_know_the_noise(write_run: Write):
+    found = [write_run(f"one-{n}", sentences(2), "batch.size=1", f"repeat={n + 1}", metrics={"output_tokens_per_s": rate})
+             for n, rate in enumerate((10.0, 12.0, 14.0))]  # fmt: skip
+    found.append(write_run("four", sentences(2), "batch.size=4", metrics={"output_tokens_per_s": 13.0}))
+    comparison = compare_folders(found)
+    assert comparison.rows[1].in_noise is True
+    assert "Run four: its speed-up of 1.08x (0.93 to 1.30) is inside the noise" in said(comparison)
+    assert (headline(comparison) or "").startswith(
+        "No difference beyond the noise of the repeats between the fastest: run one-0,one-1,one-2 (size 1, mode static) "
+        "and run four (size 4, mode static)"
+    )
+
+
+@pytest.mark.parametrize("status", ["KILLED", "FAILED"])
+def test_a_run_that_did_not_finish_wins_nothing(write_run: Write, status: str):
+    figures = {1: (10.0, 3.0), 4: (20.0, 2.0), 16: (90.0, 0.1)}
+    found = [
+        write_run(f"r{size}", sentences(2), f"batch.size={size}", status="FINISHED" if size < 16 else status,
+                  metrics={"output_tokens_per_s": rate, "latency_p50_s": latency})
+        for size, (rate, latency) in figures.items()
+    ]  # fmt: skip
+    comparison = compare_folders(found)
+    assert [row.on_front for row in comparison.rows] == [False, True, False]
+    assert "Fastest: run r4" in (headline(comparison) or "")
+    table = speed_table(comparison, width=0)
+    for name in ("tokens/s", "p50 s"):
+        assert [row[table.columns.index(name)][-1] for row in table.rows] == [" ", "*", " "]
+
+
+def test_nothing_is_the_fastest_of_a_tie_or_of_runs_that_were_not_asked_the_same(write_run: Write):
+    rate = {"output_tokens_per_s": 10.0}
+    one = write_run("a", sentences(2), "batch.size=1", metrics=rate)
+    tie = headline(compare_folders([one, write_run("b", sentences(2), "batch.size=4", metrics=rate)]))
+    assert tie == "Equally fast: run a (size 1, mode static) and run b (size 4, mode static), 10.0 output tokens/s"
+    more = {"output_tokens_per_s": 50.0}
+    others = [
+        write_run("c", sentences(2), "model.id=other", metrics=more),
+        write_run("d", sentences(2), "generation.max_tokens=9", metrics=more),
+        write_run("e", sentences(3), metrics=more),
+    ]
+    assert [headline(compare_folders([one, other])) for other in others] == [None, None, None]
+
+
+def test_the_match_of_repeats_is_their_median(write_run: Write):
+    found = [write_run("one", sentences(10), "batch.size=1", metrics={"output_tokens_per_s": 1.0})]
+    found += [
+        write_run(f"four-{n}", sentences(10, other_from=start), "batch.size=4", f"repeat={n + 1}",
+                  metrics={"output_tokens_per_s": 5.0})
+        for n, start in enumerate((9, 5, 7))
+    ]  # fmt: skip
+    comparison = compare_folders(found)
+    assert "; 70.0% of its answers" in (headline(comparison) or "")
+    assert ("by batch size/exact_match_ratio/static", 4, 0.7) in list(sweep.curves(comparison))
+
+
+def test_no_match_is_a_curve_between_two_models(write_run: Write):
+    found = [write_run(f"m{n}", sentences(2), f"model.id=m{n}", f"batch.size={n}", metrics={"prompts_per_s": 1.0}) for n in (1, 2)]  # fmt: skip
+    names = [name for name, *_ in sweep.curves(compare_folders(found))]
+    assert names == ["by batch size/prompts_per_s/static m1", "by batch size/prompts_per_s/static m2"]
+
+
+def test_values_that_end_alike_are_told_apart_everywhere(write_run: Write):
+    ids = ("one/a-model-of-8B-parameters-Instruct", "two/a-model-of-8B-parameters-Instruct")
+    found = [
+        write_run(f"m{n}", sentences(2), f"model.id={id_}", "batch.size=1", metrics={"output_tokens_per_s": 1.0 + n})
+        for n, id_ in enumerate(ids)
+    ]
+    comparison = compare_folders(found)
+    assert len(set(series(comparison).values())) == 2
+    assert len({name for name, *_ in sweep.curves(comparison)}) == 2
+    assert len({row[1] for row in speed_table(comparison).rows}) == 2
+    sizes = ("org/family-of-models-135M-Instruct", "org/family-of-models-1.7B-Instruct")
+    found = [write_run(f"s{n}", sentences(2), f"model.id={id_}") for n, id_ in enumerate(sizes)]
+    assert list(series(compare_folders(found)).values()) == ["static, …135M-Instruct", "static, …1.7B-Instruct"]
+
+
+def test_a_series_says_which_settings_its_values_are(write_run: Write):
+    found = [write_run(f"l{n}", sentences(2), f"provider.latency_s={n}", "batch.size=1") for n in (0.001, 1)]
+    assert list(series(compare_folders(found)).values()) == ["static, latency_s=0.001", "static, latency_s=1"]
+
+
+def test_prompt_sets_that_were_swept_are_told_apart_by_one_key(write_run: Write):
+    found = [
+        write_run(f"p{n}", sentences(n), f"prompts.limit={n}", "batch.size=1", metrics={"output_tokens_per_s": 1.0})
+        for n in (2, 3)
+    ]
+    comparison = compare_folders(found)
+    table = speed_table(comparison)
+    assert [row[table.columns.index("limit")] for row in table.rows] == ["2", "3"]
+    assert [name for name in table.columns if name in ("limit", "path")] == ["limit"]
+
+
+def test_numbers_are_compared_as_numbers_and_a_job_without_answers_is_not_told_what_it_was_asked(
+    write_run: Write, tmp_path: Path
+):
+    write_run("sweep/0", sentences(2), "batch.size=1", metrics={"output_tokens_per_s": 5.0})
+    composed = (tmp_path / "sweep" / "0" / "config.yaml").read_text()
+    assert "temperature: 0.0" in composed
+    (tmp_path / "sweep" / "1" / ".hydra").mkdir(parents=True)
+    raw = re.sub(r"(\d)\.0$", r"\1", composed, flags=re.MULTILINE).replace("size: 1", "size: 4")
+    (tmp_path / "sweep" / "1" / ".hydra" / "config.yaml").write_text(raw)
+    comparison = compare_folders([tmp_path / "sweep" / "0", tmp_path / "sweep" / "1"])
+    assert speed_table(comparison).columns[:4] == ("run", "size", "mode", "status")
+    (tmp_path / "sweep" / "1" / ".hydra" / "config.yaml").write_text(raw.replace("temperature: 0", "temperature: 1"))
+    comparison = compare_folders([tmp_path / "sweep" / "0", tmp_path / "sweep" / "1"])
+    assert re.search(
+        r"Run 1: its texts are not compared with run 0: 1 has no outcomes.*\bby$", said(comparison), re.MULTILINE
+    )
+
+
+def test_no_column_of_texts_is_left_out_unsaid(write_run: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    long = "a-setting-of-some-length"
+    found = [
+        write_run(f"2026-01-0{n}_abcdef_and_more_{long}", sentences(2), f"batch.size={n}",
+                  f"provider.latency_s={n / 7}", f"batch.order={'length' if n % 2 else 'given'}",
+                  f"limits.timeout_s={n}00")
+        for n in (1, 2, 3)
+    ]  # fmt: skip
+    comparison = compare_folders(found)
+    (narrow,), (wide,) = text_tables(comparison), text_tables(comparison, width=0)
+    assert "similar" in narrow.left_out
+    assert "similar" in wide.columns
+    assert not wide.left_out
+    compare.main([*map(str, found), "--output", str(tmp_path / "out")])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"No room here for [^:]*\bsimilar\b", shown)
+    assert '<th class="figure">similar</th>' in (tmp_path / "out" / "comparison.html").read_text(encoding="utf-8")
+    assert re.search(r"No room here for [^:]*\bsimilar\b[^:]*: see comparison.html", markdown(comparison))
+
+
+def test_a_row_of_many_repeats_has_a_short_name_and_its_speed(write_run: Write):
+    found = [
+        write_run(f"2026-01-01_10-00-0{n}_abc", sentences(2), f"batch.size={size}", f"repeat={n + 1}",
+                  metrics={"output_tokens_per_s": 5.0 * size, "latency_p50_s": 1.0})
+        for size, repeats in ((1, range(8)), (4, range(8, 9))) for n in repeats
+    ]  # fmt: skip
+    comparison = compare_folders(found)
+    table = speed_table(comparison)
+    assert table.rows[0][0] == "2026-01-01_10-00-00_abc +7"
+    assert "tokens/s" in table.columns
+    assert "Run 2026-01-01_10-00-00_abc +7: 2026-01-01_10-00-00_abc, 2026-01-01_10-00-01_abc" in said(comparison)
 
 
 def test_the_front_has_what_nothing_beats_and_the_best_of_a_column_is_marked(write_run: Write):
@@ -620,6 +794,19 @@ def test_series_beyond_those_that_can_be_told_apart_have_no_panel_and_are_points
     assert "3 more: see the table" in [text.get_text() for text in axes.get_legend().get_texts()]  # type: ignore[union-attr]
 
 
+def test_a_long_model_name_is_no_question_mark_in_a_picture(write_run: Write):
+    found = [
+        write_run(f"m{n}", sentences(2), f"model.id=organisation/a-long-model-name-{n}", "batch.size=1",
+                  metrics={"latency_p50_s": 1.0})
+        for n in (1, 2)
+    ]  # fmt: skip
+    figure = Figure()
+    latency(figure, compare_folders(found))
+    titles = [panel.get_title() for panel in figure.axes]
+    assert len(set(titles)) == 2
+    assert not any("?" in title for title in titles)
+
+
 def test_json_is_the_whole_comparison_and_nothing_else(write_run: Write, capsys: pytest.CaptureFixture[str]):
     found = [write_run("a", sentences(4), "batch.size=1"), write_run("b", sentences(4, other_from=3))]
     compare.main([*map(str, found), "--json"])
@@ -660,7 +847,7 @@ def test_a_note_of_many_runs_keeps_its_alarms_and_says_how_many_rows_it_leaves_o
     note = markdown(compare_folders(found))
     assert len(note) < 8000, "what MLflow keeps of a tag"
     assert note.startswith("**ALARM** run r1: the text of 2 prompts is exactly another")
-    assert re.search(r"\n\d+ more rows: see comparison\.html\n", note)
+    assert len(re.findall(r"\n\d+ more rows: see comparison\.html\n", note)) == 2, "of both tables"
 
 
 @pytest.mark.parametrize(

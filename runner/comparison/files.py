@@ -12,6 +12,7 @@ from runner import display
 from runner.comparison import overview, plots, report
 from runner.comparison.build import Comparison
 from runner.comparison.data import as_data
+from runner.comparison.overview import Table
 from runner.errors import RequestError
 
 PAGE, DATA, PLOTS = "comparison.html", "comparison.json", "plots"
@@ -58,7 +59,7 @@ def write(comparison: Comparison, folder: Path, *, title: str) -> Files:
 
 def show(comparison: Comparison, files: Files | None, *, title: str) -> None:
     """Print tables, notes and where the files are, no wider than 100 columns; alarms come before everything else."""
-    speed_table = overview.speed_table(comparison)
+    speed_table, text_tables = overview.speed_table(comparison), overview.text_tables(comparison)
     for text in _notes(comparison, "alarm"):
         display.print_line(text)
     display.print_table(
@@ -67,11 +68,11 @@ def show(comparison: Comparison, files: Files | None, *, title: str) -> None:
     if said := overview.headline(comparison):
         display.print_line("")
         display.print_line(textwrap.fill(said, overview.WIDTH, break_on_hyphens=False))
-    for table in overview.text_tables(comparison):
+    for table in text_tables:
         display.print_line("")
         display.print_table(table.title, table.columns, table.rows, text_columns=table.text_columns)
     display.print_line("")
-    for text in (*_notes(comparison, "note"), *_left_out(speed_table.left_out)):
+    for text in (*_notes(comparison, "note"), *_left_out([speed_table, *text_tables])):
         display.print_line(text)
     if files:
         display.print_line("")
@@ -92,6 +93,6 @@ def _notes(comparison: Comparison, level: str) -> Iterator[str]:
             )
 
 
-def _left_out(columns: Sequence[str]) -> Iterator[str]:
-    if columns:
+def _left_out(tables: Sequence[Table]) -> Iterator[str]:
+    if columns := dict.fromkeys(name for table in tables for name in table.left_out):
         yield f"- No room here for {', '.join(columns)}: see the page"

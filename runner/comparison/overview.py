@@ -1,14 +1,16 @@
 """A comparison as tables of texts: for the terminal (100 columns), a markdown note, the page. Knows no terminal."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import floor, log10
+from os.path import commonprefix
+from statistics import median
 from typing import Literal
 
 from runner.comparison import speed
 from runner.comparison.build import Compared, Comparison
 from runner.comparison.divergence import Spots
-from runner.comparison.pairing import swept_keys
+from runner.comparison.pairing import are_comparable, swept_keys
 from runner.comparison.runs import Run
 from runner.comparison.speed import Row, Spread
 
@@ -16,6 +18,8 @@ WIDTH = 100
 MISSING = "-"
 _LONGEST_SETTING = 18
 _BEST = "*"
+_WINNERS = 3
+"""Rows of one speed that the headline names."""
 _NOTED = 8
 """Alarms, and notes, that a note in MLflow repeats."""
 
@@ -75,9 +79,8 @@ def speed_table(comparison: Comparison, *, width: int = WIDTH) -> Table:
 
     Columns that do not fit are left out from the least important on. A width of 0 has room for all.
     """
-    rows, keys = comparison.rows, _shown_keys(comparison.runs)
-    text = [("run", [row.label for row in rows])]
-    text += [(name, [_setting(row, key) for row in rows]) for key, name in keys.items()]
+    rows = comparison.rows
+    text = [("run", [row.label for row in rows]), *_settings(comparison.runs, [row.runs[0] for row in rows])]
     text.append(("status", [row.status for row in rows]))
     ends = [("speed-up", [_speedup(row) for row in rows]), ("front", ["yes" if row.on_front else "" for row in rows])]
     if len({row.reference for row in rows if row.reference}) > 1:
@@ -94,30 +97,44 @@ def speed_table(comparison: Comparison, *, width: int = WIDTH) -> Table:
     )
 
 
-def text_tables(comparison: Comparison) -> list[Table]:
-    """Return how texts differ: divergence, and where models differ a comparison of outputs."""
+def text_tables(comparison: Comparison, *, width: int = WIDTH) -> list[Table]:
+    """Return how texts differ: divergence, and where models differ a comparison of outputs.
+
+    Columns that do not fit are left out from the last on. A width of 0 has room for all.
+    """
     titles = {"divergence": "Divergence from the reference", "outputs": "Comparison of outputs (different models)"}
     tables = []
     for kind, title in titles.items():
         found = [one for one in comparison.compared if one.texts and one.pair.kind == kind]
         if found:
-            tables.append(_text_table(title, found, _shown_keys(comparison.runs)))
+            settings = _settings(comparison.runs, [one.pair.run for one in found])
+            tables.append(_text_table(title, found, settings, width))
     return tables
 
 
 def headline(comparison: Comparison) -> str | None:
-    """Return what a reader wants to know first: the fastest configuration, and what became of its texts."""
-    measured = [row for row in comparison.rows if speed.THROUGHPUT in row.figures]
-    if len(measured) < 2:
+    """Return what a reader wants to know first: the fastest configuration, and what became of its texts.
+
+    Nothing is the fastest of rows that were not asked the same, and none of those that did not finish.
+    """
+    measured = [row for row in comparison.rows if speed.THROUGHPUT in row.figures and row.is_finished]
+    if len(measured) < 2 or not are_comparable([run for row in measured for run in row.runs]):
         return None
-    top = max(measured, key=lambda row: row.figures[speed.THROUGHPUT].median)
-    said = f"Fastest: {_named(comparison, top)}, {top.figures[speed.THROUGHPUT].median:,.1f} output tokens/s"
+    top = max(measured, key=_rate)
+    if len(alike := [row for row in measured if row is top or speed.in_noise(top, row)]) > 1:
+        return f"No difference beyond the noise of the repeats between the fastest: {_all_named(comparison, alike)}"
+    if len(equal := [row for row in measured if _rate(row) == _rate(top)]) > 1:
+        return f"Equally fast: {_all_named(comparison, equal)}, {_rate(top):,.1f} output tokens/s"
+    said = f"Fastest: {_named(comparison, top)}, {_rate(top):,.1f} output tokens/s"
     if top.speedup and top.reference:
         said += f", {_speedup(top)} run {top.reference}'s"
-    texts = next((one.texts for one in comparison.compared if one.pair.run is top.runs[0] and one.texts), None)
-    if texts and top.reference and texts.exact_match_ratio is not None:
-        said += f"; {_ratio(texts.exact_match_ratio)} of its answers are run {top.reference}'s to the letter"
+    if top.reference and (matches := comparison.exact_matches(top)):
+        said += f"; {_ratio(median(matches))} of its answers are run {top.reference}'s to the letter"
     return said
+
+
+def _rate(row: Row) -> float:
+    return row.figures[speed.THROUGHPUT].median
 
 
 def markdown(comparison: Comparison, *, most: int = 7500) -> str:
@@ -136,11 +153,20 @@ def _note(comparison: Comparison, tables: Sequence[Table], rows: int) -> str:
         [
             *_first(alarms, _NOTED, "alarms"),
             *([f"**{_escaped(said)}**"] if (said := headline(comparison)) else []),
-            *(f"**{table.title}**\n\n{table.shortened(rows).markdown}" for table in tables),
-            *([f"{more} more rows: see comparison.html"] if (more := len(tables[0].rows) - rows) > 0 else []),
+            *(part for table in tables for part in _note_table(table, rows)),
             "\n".join(_first(notes, _NOTED, "notes")),
         ]
     )
+
+
+def _note_table(table: Table, rows: int) -> list[str]:
+    """Return a table's first rows, and what was left out of it."""
+    more = len(table.rows) - rows
+    return [
+        f"**{table.title}**\n\n{table.shortened(rows).markdown}",
+        *([f"{more} more rows: see comparison.html"] if more > 0 else []),
+        *([f"No room here for {_escaped(', '.join(table.left_out))}: see comparison.html"] if table.left_out else []),
+    ]
 
 
 def _first(texts: Sequence[str], count: int, what: str) -> list[str]:
@@ -148,11 +174,10 @@ def _first(texts: Sequence[str], count: int, what: str) -> list[str]:
     return [*texts[:count], *([f"{more} more {what}: see comparison.html"] if more > 0 else [])]
 
 
-def _text_table(title: str, found: Sequence[Compared], keys: dict[str, str]) -> Table:
+def _text_table(title: str, found: Sequence[Compared], settings: Sequence["_Column"], width: int) -> Table:
     units = {one.texts.unit for one in found if one.texts and one.texts.units}
     unit = "/".join(sorted(units)) or "token"
-    text = [("run", [one.pair.run.label for one in found])]
-    text += [(name, [_value(one.pair.run, key) for one in found]) for key, name in keys.items()]
+    text = [("run", [one.pair.run.label for one in found]), *settings]
     text.append(("vs", [one.pair.reference.label for one in found]))
     figures = [
         ("compared", [f"{one.texts.compared:,}" for one in found if one.texts]),
@@ -165,7 +190,7 @@ def _text_table(title: str, found: Sequence[Compared], keys: dict[str, str]) -> 
         ("finish", [f"{sum(one.texts.finish_reasons.values()):,}" for one in found if one.texts]),
         ("one side", [f"{one.texts.only_reference + one.texts.only_run:,}" for one in found if one.texts]),
     ]
-    text, figures, left_out = _fit(text, figures, [], WIDTH)
+    text, figures, left_out = _fit(text, figures, [], width)
     columns = [*text, *figures]
     return Table(
         title=title,
@@ -177,14 +202,25 @@ def _text_table(title: str, found: Sequence[Compared], keys: dict[str, str]) -> 
 
 
 def _named(comparison: Comparison, row: Row) -> str:
+    settings = ", ".join(f"{name} {value}" for name, (value,) in _settings(comparison.runs, row.runs[:1]))
+    return f"run {row.label} ({settings})"
+
+
+def _all_named(comparison: Comparison, rows: Sequence[Row]) -> str:
+    named = [_named(comparison, row) for row in rows[:_WINNERS]]
+    more = len(rows) - len(named)
+    return " and ".join([", ".join(named), f"{more} more"] if more else [", ".join(named[:-1]), named[-1]])
+
+
+def series(comparison: Comparison) -> Mapping[str, str]:
+    """Return, by a run's label, what tells it from others but for the batch size: its mode, and what else was swept."""
     keys = _shown_keys(comparison.runs)
-    return f"run {row.label} ({', '.join(f'{name} {_value(row.runs[0], key)}' for key, name in keys.items())})"
-
-
-def series_of(comparison: Comparison, run: Run) -> str:
-    """Return what tells a run from others but for the batch size: its mode, and what else was swept."""
-    keys = [key for key in swept_keys(comparison.runs) if key not in ("batch.size", "batch.mode")]
-    return ", ".join([str(run.settings.get("batch.mode", MISSING)), *(_value(run, key) for key in keys)])
+    keys = {"batch.mode": "", **{key: name for key, name in keys.items() if key not in ("batch.mode", "batch.size")}}
+    parts = []
+    for key, name in keys.items():
+        start = "" if key in ("batch.mode", "model.id") else f"{name}="
+        parts.append([start + value for value in _values(comparison.runs, key)])
+    return {run.label: ", ".join(said) for run, *said in zip(comparison.runs, *parts, strict=True)}
 
 
 _Column = tuple[str, list[str]]
@@ -193,7 +229,7 @@ _Column = tuple[str, list[str]]
 def _fit(
     text: list[_Column], figures: list[_Column], ends: list[_Column], width: int
 ) -> tuple[list[_Column], list[_Column], list[str]]:
-    """Leave out what has no room: figures from the last on, then settings, but never the run, its status, its end."""
+    """Leave out what has no room: figures from the last on, then settings; never run, status and the first figure."""
     left_out: list[str] = []
     while width and _width([*text, *figures, *ends]) > width:
         if len(figures) > 3:
@@ -202,7 +238,7 @@ def _fit(
         elif len(text) > 3:
             left_out.insert(0, text[-2][0])
             text = [*text[:-2], text[-1]]
-        elif figures:
+        elif len(figures) > 1:
             left_out.insert(0, figures[-1][0])
             figures = figures[:-1]
         else:
@@ -217,7 +253,8 @@ def _width(columns: Sequence[_Column]) -> int:
 def _shown_keys(runs: Sequence[Run]) -> dict[str, str]:
     """Return the settings that are columns, with their heads: what was swept, and what a batch size means."""
     swept = list(swept_keys(runs))
-    keys = [key for key in swept if not key.startswith("prompts.")]
+    prompts = _telling([key for key in swept if key.startswith("prompts.")], runs)
+    keys = [key for key in swept if not key.startswith("prompts.") or key in prompts]
     at = keys.index("batch.size") + 1 if "batch.size" in keys else len(keys)
     if "batch.mode" not in keys:
         keys.insert(at, "batch.mode")
@@ -227,20 +264,67 @@ def _shown_keys(runs: Sequence[Run]) -> dict[str, str]:
     return {key: name if last.count(name) == 1 else key for key, name in zip(keys, last, strict=True)}
 
 
+def _telling(keys: Sequence[str], runs: Sequence[Run]) -> list[str]:
+    """Return as few keys as tell runs apart as well as all of them do: another prompt set differs in many."""
+    chosen: list[str] = []
+    for key in sorted(keys, key=lambda key: -_kinds([key], runs)):
+        if _kinds([*chosen, key], runs) > _kinds(chosen, runs):
+            chosen.append(key)
+    return chosen
+
+
+def _kinds(keys: Sequence[str], runs: Sequence[Run]) -> int:
+    return len({tuple(_full(run, key) for key in keys) for run in runs})
+
+
 def _last_part(key: str) -> str:
     return {"model.id": "model", "provider._target_": "provider"}.get(key) or key.rpartition(".")[2]
 
 
-def _setting(row: Row, key: str) -> str:
-    return _value(row.runs[0], key)
+def _settings(runs: Sequence[Run], shown: Sequence[Run]) -> list["_Column"]:
+    """Return the columns that say what some of the runs are among all."""
+    columns = []
+    for key, name in _shown_keys(runs).items():
+        values = {run.label: value for run, value in zip(runs, _values(runs, key), strict=True)}
+        columns.append((name, [values[run.label] for run in shown]))
+    return columns
 
 
-def _value(run: Run, key: str) -> str:
+def _values(runs: Sequence[Run], key: str) -> list[str]:
+    """Return every run's value of a key as it is shown: short, and another text where it is another value."""
+    full = [_full(run, key) for run in runs]
+    names = _short(list(dict.fromkeys(full)))
+    return [names[value] for value in full]
+
+
+def _full(run: Run, key: str) -> str:
     value = run.settings.get(key)
-    text = MISSING if value is None else str(value)
-    if key == "provider._target_":
-        text = text.split(".")[2] if text.count(".") > 1 else text
-    return text if len(text) <= _LONGEST_SETTING else "…" + text[1 - _LONGEST_SETTING :]
+    if value is None:
+        return MISSING
+    if isinstance(value, float) and value.is_integer():
+        return f"{value:.0f}"  # as YAML may have it
+    if key == "provider._target_" and str(value).startswith("runner.providers."):
+        return str(value).split(".")[2]
+    return str(value)
+
+
+def _short(values: Sequence[str]) -> Mapping[str, str]:
+    """Return distinct short texts for distinct texts: long ones lose what they all begin with, or all but their end."""
+    long = [value for value in values if len(value) > _LONGEST_SETTING]
+    alike = commonprefix(long) if len(long) > 1 else ""  # noqa: RUF071 - by character, for they need not be paths
+    start = max(alike.rfind(mark) for mark in "/-_. ") + 1
+    for room in range(_LONGEST_SETTING, max(map(len, long), default=0)):
+        names = {value: _shortened(value, start, room) for value in long}
+        names |= {value: value for value in values if value not in names}
+        if len(set(names.values())) == len(values):
+            return names
+    return {value: value for value in values}
+
+
+def _shortened(text: str, start: int, room: int) -> str:
+    if start and len(text) - start < room:
+        return "…" + text[start:]
+    return text if len(text) <= room else "…" + text[1 - room :]
 
 
 def _cells(rows: Sequence[Row], figure: _Figure) -> list[str]:

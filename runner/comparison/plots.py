@@ -1,5 +1,6 @@
 """The five pictures of a comparison; the only owner of matplotlib. Readable without colour, and free of model text."""
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.comparison import speed
 from runner.comparison.build import Comparison
-from runner.comparison.overview import series_of
+from runner.comparison.overview import series
 from runner.comparison.speed import Row, Spread
 from runner.config import SIZE_MEANS
 
@@ -126,7 +127,8 @@ def _work(figure: "Figure", comparison: Comparison) -> None:
     _need(rows, "no run padded batches in this process: services do not show their padding")
     figure.set_size_inches(7.2, max(2.4, 1.4 + 0.4 * len(rows)))
     axes = figure.subplots()
-    names = [_row_name(comparison, row) for row, _ in rows]
+    series_of = series(comparison)
+    names = [f"{_drawable(series_of[row.runs[0].label])}, {_size(row)}" for row, _ in rows]
     left = [0.0] * len(rows)
     for part, (label, colour, hatch) in enumerate(_WORK):
         widths = [shares[part] for _, shares in rows]
@@ -150,22 +152,14 @@ def _work(figure: "Figure", comparison: Comparison) -> None:
 
 
 def _divergence(figure: "Figure", comparison: Comparison) -> None:
-    matches = {
-        one.pair.run.label: one.texts.exact_match_ratio
-        for one in comparison.compared
-        if one.texts and one.pair.kind == "divergence" and one.texts.exact_match_ratio is not None
-    }
-    references = {one.pair.reference.label for one in comparison.compared if one.pair.run.label in matches}
-    rows = [row for row in comparison.rows if any(run.label in matches for run in row.runs)]
+    references = {one.pair.reference.label for one in comparison.compared if one.exact_match_ratio is not None}
+    rows = [row for row in comparison.rows if comparison.exact_matches(row)]
     _need(rows, "no two runs of the same model and generation parameters could be compared")
     own = [row for row in comparison.rows if any(run.label in references for run in row.runs)]
     axes = figure.subplots()
     places = _size_axis(axes, [*own, *rows])
     for style, name, members in _series(comparison, rows):
-        points = [
-            (row, speed.spread([100 * matches[run.label] for run in row.runs if run.label in matches]))
-            for row in members
-        ]
+        points = [(row, speed.spread([100 * ratio for ratio in comparison.exact_matches(row)])) for row in members]
         _line(axes, places, points, style, name)
     spots = [places[_size(row)] for row in own]
     axes.scatter(
@@ -230,19 +224,20 @@ def _line(
 
 def _series(comparison: Comparison, rows: Sequence[Row]) -> list[tuple[Mapping[str, Any], str, list[Row]]]:
     """Return style, name and rows by mode and what else was swept: as many as can be told apart, alike everywhere."""
-    every = dict.fromkeys(_series_name(comparison, row) for row in comparison.rows)
+    names = series(comparison)
+    every = list(dict.fromkeys(names[row.runs[0].label] for row in comparison.rows))
     found: list[tuple[Mapping[str, Any], str, list[Row]]] = []
     for style, name in zip(_STYLES, every, strict=False):
-        if members := [row for row in rows if _series_name(comparison, row) == name]:
-            found.append((style, name, members))
-    rest = [row for row in rows if _series_name(comparison, row) in list(every)[len(_STYLES) :]]
+        if members := [row for row in rows if names[row.runs[0].label] == name]:
+            found.append((style, _drawable(name), members))
+    rest = [row for row in rows if names[row.runs[0].label] in every[len(_STYLES) :]]
     if rest:
         found.append((_OTHERS, _more(comparison).strip(" ()"), rest))
     return found
 
 
 def _more(comparison: Comparison) -> str:
-    more = len({_series_name(comparison, row) for row in comparison.rows}) - len(_STYLES)
+    more = len(set(series(comparison).values())) - len(_STYLES)
     return f" ({more} more: see the table)" if more > 0 else ""
 
 
@@ -304,17 +299,10 @@ def _point(row: Row) -> tuple[float, float]:
     return row.figures[speed.LATENCY].median, row.figures[speed.THROUGHPUT].median
 
 
-def _row_name(comparison: Comparison, row: Row) -> str:
-    return f"{_series_name(comparison, row)}, {_size(row)}"
-
-
-def _series_name(comparison: Comparison, row: Row) -> str:
-    return _drawable(series_of(comparison, row.runs[0]))
-
-
 def _drawable(text: str) -> str:
-    """Return a name that the built-in font has, and that is no formula."""
-    return "".join(char if " " <= char < "\u0250" else "?" for char in text).replace("$", r"\$")
+    """Return a name in lines that the built-in font has, that is no formula, and that leaves room for the picture."""
+    known = "".join(char if " " <= char < "\u0250" or char == "…" else "?" for char in text)
+    return textwrap.fill(known, 36, max_lines=3, placeholder=" …").replace("$", r"\$")
 
 
 def _size(row: Row) -> str:

@@ -69,7 +69,7 @@ def render(comparison: Comparison, pictures: Sequence[Picture], *, title: str) -
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         headline=overview.headline(comparison),
         speed=overview.speed_table(comparison, width=0),
-        texts=overview.text_tables(comparison),
+        texts=overview.text_tables(comparison, width=0),
         alarms=[note.text for note in comparison.notes if note.level == "alarm"],
         notes=[note.text for note in comparison.notes if note.level == "note"],
         pictures=[(picture, _data_uri(picture.png)) for picture in pictures if picture.png],
@@ -107,7 +107,7 @@ def _section(comparison: Comparison, one: Compared) -> Section:
     return Section(
         run=run.label,
         reference=one.pair.reference.label,
-        settings=f"{overview.series_of(comparison, run)}, batch.size={run.settings.get('batch.size')}",
+        settings=f"{overview.series(comparison)[run.label]}, batch.size={run.settings.get('batch.size')}",
         count=texts.differing,
         examples=[side_by_side(example, prompts.get(example.key[0], "")) for example in texts.examples],
     )
