@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from runner import display, hydra_errors, runfiles
 from runner.config import CONF_DIR, RunConfig, parse
-from runner.credentials import has_user, is_variable_name
+from runner.credentials import has_password, has_user, is_variable_name
 from runner.errors import ConfigError, Interrupted, RequestError, RunnerError
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ _SECRET = re.compile(
 )
 _VARIABLE = re.compile(r"^[+~]*(?P<key>[\w.@/:]*_env)=(?P<value>.*)", re.DOTALL)
 _ADDRESS = re.compile(r"^[+~]*(?P<key>provider\.\w+)=(?P<value>.*://.*)", re.DOTALL)
+_STORE = re.compile(r"^[+~]*(?P<key>tracking\.uri)=(?P<value>.*)", re.DOTALL)
 
 
 def main() -> None:
@@ -217,11 +218,12 @@ def refuse_secrets(arguments: Sequence[str]) -> None:
                 f"{found['key']}=... is not the name of an environment variable: give the name of the one that holds "
                 "the key, not the key"
             )
-        if (found := _ADDRESS.match(argument)) and has_user(found["value"]):
-            raise ConfigError(
-                f"{found['key']}=... has a user name or password in it, and would be written to disk: give the address "
-                "without"
-            )
+        for address, has_secret in ((_ADDRESS, has_user), (_STORE, has_password)):
+            if (found := address.match(argument)) and has_secret(found["value"]):
+                raise ConfigError(
+                    f"{found['key']}=... has a user name or password in it, and would be written to disk: give the "
+                    "address without"
+                )
 
 
 def _names_a_variable(value: str) -> bool:

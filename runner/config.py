@@ -1,7 +1,6 @@
 """Types and bounds of the configuration. YAML owns the values; nothing here has a default that a YAML could state."""
 
 import difflib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -21,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from runner.credentials import has_user, is_variable_name
+from runner.credentials import has_password, has_user, is_variable_name
 from runner.errors import ConfigError
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -177,7 +176,7 @@ class TrackingConfig(_Section):
 
     @model_validator(mode="after")
     def _no_secret(self) -> Self:
-        if self.uri is not None and re.search(r"://[^/?#]*:[^/?#]*@", self.uri):
+        if self.uri is not None and has_password(self.uri):
             raise ValueError(
                 "the uri has a password in it, and would be written to disk: give it without, and set "
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (for a database: its own, such as PGPASSWORD)"

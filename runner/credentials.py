@@ -20,6 +20,11 @@ def has_user(address: str) -> bool:
     return "@" in address
 
 
+def has_password(address: str) -> bool:
+    """Return whether an address holds a password; a database's may hold a user name alone."""
+    return re.search(r"://[^/?#]*:[^/?#]*@", address) is not None
+
+
 def hidden(text: str, secrets: Collection[str]) -> str:
     """Return the text without these secrets, the longest first."""
     for secret in sorted(secrets, key=len, reverse=True):

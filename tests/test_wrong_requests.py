@@ -69,6 +69,7 @@ WRONG = {
     "provider=azure provider.azure_endpoint=https://user:planted-secret@host": ["provider.azure_endpoint", "without"],
     "provider=bedrock provider.endpoint_url=https://user:planted-secret@host": ["provider.endpoint_url", "without"],
     "provider=openai batch.mode=static": ["batch.mode='static'", "set provider.endpoint=completions"],
+    "tracking.uri=http://me:hush@host": ["tracking.uri", "would be written to disk"],
     "tracking.uri=nonsense://x": ["uri='nonsense://x'", "sqlite"],
 }
 
