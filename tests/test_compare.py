@@ -474,6 +474,7 @@ def test_no_column_of_texts_is_left_out_unsaid(write_run: Write, tmp_path: Path,
     comparison = compare_folders(found)
     (narrow,), (wide,) = text_tables(comparison), text_tables(comparison, width=0)
     assert "similar" in narrow.left_out
+    assert "size" in narrow.columns, "it is what is compared"
     assert "similar" in wide.columns
     assert not wide.left_out
     compare.main([*map(str, found), "--output", str(tmp_path / "out")])

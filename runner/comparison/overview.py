@@ -229,15 +229,15 @@ _Column = tuple[str, list[str]]
 def _fit(
     text: list[_Column], figures: list[_Column], ends: list[_Column], width: int
 ) -> tuple[list[_Column], list[_Column], list[str]]:
-    """Leave out what has no room: figures from the last on, then settings; never run, status and the first figure."""
+    """Leave out what has no room: figures from the last on, then settings; never run, size, status and one figure."""
     left_out: list[str] = []
     while width and _width([*text, *figures, *ends]) > width:
         if len(figures) > 3:
             left_out.insert(0, figures[-1][0])
             figures = figures[:-1]
-        elif len(text) > 3:
-            left_out.insert(0, text[-2][0])
-            text = [*text[:-2], text[-1]]
+        elif settings := [column for column in text[1:-1] if column[0] != "size"]:
+            left_out.insert(0, settings[-1][0])
+            text = [column for column in text if column is not settings[-1]]
         elif len(figures) > 1:
             left_out.insert(0, figures[-1][0])
             figures = figures[:-1]

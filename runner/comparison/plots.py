@@ -259,13 +259,14 @@ def _size_axis(axes: "Axes", rows: Sequence[Row]) -> dict[str, float]:
 
 
 def _finish(axes: "Axes", title: str, *, legend: bool = True) -> None:
-    axes.set_title(title, fontweight="bold")
+    axes.set_title(title, fontweight="bold", fontsize="medium" if "\n" in title else "large")
     axes.grid(visible=True, color="#d1d5db", linewidth=0.6)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     if legend:
-        axes.legend(frameon=False)
+        is_long = len(axes.get_legend_handles_labels()[0]) > _PANELS_IN_A_ROW
+        axes.legend(frameon=False, fontsize="small" if is_long else None)
 
 
 def _from_zero(axes: "Axes") -> None:
@@ -302,7 +303,7 @@ def _point(row: Row) -> tuple[float, float]:
 def _drawable(text: str) -> str:
     """Return a name in lines that the built-in font has, that is no formula, and that leaves room for the picture."""
     known = "".join(char if " " <= char < "\u0250" or char == "…" else "?" for char in text)
-    return textwrap.fill(known, 36, max_lines=3, placeholder=" …").replace("$", r"\$")
+    return textwrap.fill(known, 28, max_lines=3, placeholder=" …").replace("$", r"\$")
 
 
 def _size(row: Row) -> str:
