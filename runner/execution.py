@@ -143,7 +143,7 @@ def _generate(task: Task, work: Work, journal: Journal) -> float:
 
     Returns the seconds of the measured loop.
     """
-    failures = _Failures(task, work)
+    work = replace(work, answered=_Failures(task, work).count)
     start = end = time.perf_counter()
     try:
         with display.progress(len(task.prompts), done=len(work.done)) as ticker, heeded(task.stop):
@@ -153,7 +153,6 @@ def _generate(task: Task, work: Work, journal: Journal) -> float:
                     for outcomes in calls:
                         journal.append(outcomes)
                         ticker.tick(outcomes)
-                        failures.count(outcomes)
             finally:
                 end = time.perf_counter()
     except RunnerError as error:

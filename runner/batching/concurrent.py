@@ -46,7 +46,7 @@ class _Requests:
 
     def __init__(self, provider: ConcurrentProvider, work: Work, params: GenerationParams, size: int) -> None:
         self._provider, self._params = provider, params
-        self._waiting = work.numbered()
+        self._waiting, self._answered = work.numbered(), work.answered
         self._size = min(size, len(work.prompts))
         self._done: queue.SimpleQueue[Sequence[Outcome] | None] = queue.SimpleQueue()
         self._room = threading.Semaphore(_BACKLOG)
@@ -120,5 +120,6 @@ class _Requests:
             except RunnerError as error:  # nothing more is to be sent; what is in flight is paid for, and kept
                 self._error = self._error or error
                 return
+            self._answered(outcomes)
             self._room.acquire()
             self._done.put([replace(outcome, batch=number) for outcome in outcomes])

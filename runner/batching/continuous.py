@@ -21,5 +21,6 @@ def generate(
             yield prompt
 
     for outcomes in provider.generate_continuously(fed(), params, config.count):
+        work.answered(outcomes)
         place = places.pop(outcomes[0].prompt_id)
         yield [replace(outcome, batch=place) for outcome in outcomes]

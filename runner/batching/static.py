@@ -22,7 +22,9 @@ def generate(
     for number, batch in work.left(enumerate(plan(provider, work.prompts, config))):
         seeded = params.model_copy(update={"seed": batch_seed(params.seed, batch)})
         if missing := work.missing(batch):
-            yield [replace(outcome, batch=number) for outcome in provider.generate_batch(missing, seeded)]
+            outcomes = provider.generate_batch(missing, seeded)
+            work.answered(outcomes)
+            yield [replace(outcome, batch=number) for outcome in outcomes]
 
 
 def plan(provider: StaticProvider, prompts: Sequence[Prompt], config: BatchConfig) -> Iterator[Batch]:

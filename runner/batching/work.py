@@ -5,13 +5,17 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TypeVar
 
-from runner.records import Prompt
+from runner.records import Outcome, Prompt
 
 T = TypeVar("T")
 
 
 def _never() -> bool:
     return False
+
+
+def _unheard(_outcomes: Sequence[Outcome]) -> None:
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,11 +25,13 @@ class Work:
     Attributes:
         done: ids of prompts that are not to be generated: they have their answers.
         stopping: whether no further prompt is to be sent.
+        answered: is told each call's outcomes before another prompt is sent in its place, and may so end the run.
     """
 
     prompts: Sequence[Prompt]
     done: Set[str] = frozenset()
     stopping: Callable[[], bool] = _never
+    answered: Callable[[Sequence[Outcome]], None] = _unheard
 
     def missing(self, prompts: Iterable[Prompt]) -> Sequence[Prompt]:
         """Return those of the prompts that are to be generated."""
