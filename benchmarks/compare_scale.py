@@ -10,12 +10,13 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks.echo_scale import write_prompts
 from benchmarks.watched import measured
-from runner import runfiles
-from runner.commandline import compose_config
-from runner.journal import Journal
-from runner.prompts import PackedPrompts, write_prompts
-from runner.records import Completion, Message, Prompt, Timing, Usage
+from runner.cli.compose import compose_config
+from runner.record.folder import RunFolder
+from runner.record.prompts import PackedPrompts
+from runner.record.writer import OutcomeWriter
+from runner.types import Completion, Message, Prompt, Timing, Usage
 
 _WORDS = ("the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "before", "sun", "comes", "up")
 _LATENCY = Timing(started_at=datetime(2026, 1, 1, tzinfo=UTC), latency_s=1.0, time_to_first_token_s=0.1)
@@ -39,13 +40,13 @@ def main(*, runs: int, prompts: int, differing: float, provider: str) -> None:
 def _write_run(folder: Path, number: int, count: int, differing: float, provider: str) -> None:
     folder.mkdir(parents=True)
     config = compose_config([f"provider={provider}", "batch.mode=static", f"batch.size={2**number}"])
-    runfiles.write_config(folder, config)
+    RunFolder(folder).write_config(config)
     prompts = (Prompt(id=str(n), messages=(Message(role="user", content=f"Say {n}"),)) for n in range(count))
     write_prompts(folder, PackedPrompts(prompts))
     metrics = {"completed_prompts": count, "output_tokens": 60 * count, "output_tokens_per_s": 100.0 * 2**number}
     metrics |= {"input_tokens": 2 * count, "latency_p50_s": 1.0, "latency_p99_s": 2.0, "prompt_padding_ratio": 0.1}
-    runfiles.write_summary(folder, runfiles.Summary(status="FINISHED", mlflow_run_id=None, metrics=metrics))
-    with Journal(folder) as journal:
+    RunFolder(folder).write_summary(folder.Summary(status="FINISHED", mlflow_run_id=None, metrics=metrics))
+    with OutcomeWriter(folder) as journal:
         for prompt in range(count):
             journal.append([_answer(prompt, number, differing)])
 

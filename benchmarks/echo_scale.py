@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.watched import measured
-from runner.config import PromptsConfig
+from runner.config.schema import PromptsConfig
 from runner.prompts import load_prompts
 
 

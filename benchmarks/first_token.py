@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.openai_server import OpenAIServer
+from tests.servers.openai_server import OpenAIServer
 
 
 def main(*, prompts: int, size: int, first_token_s: float, token_s: float, tokens: int) -> None:

@@ -19,14 +19,15 @@ from hydra import compose, initialize_config_dir
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from runner.batching import static
-from runner.batching.work import Work
-from runner.commandline import from_hydra
-from runner.config import CONF_DIR, RunConfig
-from runner.journal import Journal
+from runner.batching.base import PendingPrompts
+from runner.cli.compose import from_hydra
+from runner.config.schema import CONF_DIR, RunConfig
 from runner.prompts import load_prompts
-from runner.providers import _embedded
-from runner.providers.base import StaticProvider, build
-from runner.records import Prompt
+from runner.providers.factory import build
+from runner.providers.protocols import StaticProvider
+from runner.providers.transformers import embedded
+from runner.record.writer import OutcomeWriter
+from runner.types import Prompt
 
 
 def main(*, repeats: int, size: int, max_tokens: int) -> None:
@@ -41,7 +42,7 @@ def main(*, repeats: int, size: int, max_tokens: int) -> None:
         bare(batches[0])
         for repeat in range(repeats):
             with _journal(Path(scratch) / str(repeat)) as journal:
-                outcomes = static.generate(provider, Work(prompts=prompts), config.params(), config.batch)
+                outcomes = static.generate(provider, PendingPrompts(prompts=prompts), config.params(), config.batch)
                 runner_s = loop_s = 0.0
                 for number, batch in enumerate(batches):
                     turns = [partial(bare, batch), partial(_keep, outcomes, journal)]
@@ -59,17 +60,17 @@ def _timed(call: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def _journal(folder: Path) -> Journal:
+def _journal(folder: Path) -> OutcomeWriter:
     folder.mkdir()
-    return Journal(folder)
+    return OutcomeWriter(folder)
 
 
-def _keep(batches: Iterator[Any], journal: Journal) -> None:
+def _keep(batches: Iterator[Any], journal: OutcomeWriter) -> None:
     journal.append(next(batches))
 
 
 def _bare_call(config: RunConfig) -> Callable[[tuple[Prompt, ...]], None]:
-    folder = _embedded.resolve(config.model.id)
+    folder = embedded.resolve(config.model.id)
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left")
     dtype = torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)

@@ -1,6 +1,6 @@
 """`python -m runner`: one run, or with -m a sweep."""
 
-from runner.commandline import main
+from runner.cli.main import main
 
 if __name__ == "__main__":
     main()

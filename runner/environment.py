@@ -1,5 +1,6 @@
 """Where a run happened: code, packages, machine. And its memory, read from the operating system."""
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -21,8 +22,9 @@ _SETTINGS = (
 )
 
 
-def describe(provider: Mapping[str, Any]) -> dict[str, Any]:
-    """Return everything about this machine and installation that may move a result; `provider` adds its own."""
+@functools.cache
+def describe() -> Mapping[str, Any]:
+    """Return everything about this machine and installation that may affect results; worked out once a process."""
     return {
         "git": _git(),
         "python": platform.python_version(),
@@ -35,7 +37,6 @@ def describe(provider: Mapping[str, Any]) -> dict[str, Any]:
         "memory_mb": round(psutil.virtual_memory().total / 2**20),
         "packages": {name: version for name in _packages() if (version := _version(name))},
         "settings": {name: os.environ[name] for name in _SETTINGS if name in os.environ},
-        "provider": dict(provider),
     }
 
 

@@ -8,10 +8,10 @@ RunnerError                    exit code 1: the run began and could not be finis
 ├── TooManyFailuresError       more prompts failed than limits.max_failures allows
 ├── TrackingError              MLflow does not take the record; the run's folder has it
 ├── Interrupted                exit code 130: a person or a scheduler asked the run to end
-└── RequestError               exit code 2: the request was wrong, nothing was generated
+└── UsageError               exit code 2: the request was wrong, nothing was generated
     ├── ConfigError            a key, a value, or a pair of them
     ├── PromptSetError         the prompt set cannot be read as asked
-    ├── TakenError             the folder belongs to another run, or to another process
+    ├── RunInUseError             the folder belongs to another run, or to another process
     ├── RecordError            there is no such run, or it is not as it was recorded
     ├── MissingPackageError    an optional package is not installed
     ├── ModelError             the model cannot be found or loaded
@@ -57,29 +57,29 @@ class Interrupted(RunnerError):  # noqa: N818 - an end that was asked for, not a
     exit_code = 130
 
 
-class RequestError(RunnerError):
+class UsageError(RunnerError):
     """The request was wrong; nothing was generated or spent."""
 
     exit_code = 2
 
 
-class ConfigError(RequestError):
+class ConfigError(UsageError):
     """The configuration is wrong."""
 
 
-class PromptSetError(RequestError):
+class PromptSetError(UsageError):
     """The prompt set is wrong."""
 
 
-class TakenError(RequestError):
+class RunInUseError(UsageError):
     """The folder belongs to another run, or another process writes to it."""
 
 
-class RecordError(RequestError):
+class RecordError(UsageError):
     """A recorded run cannot be found, or is not what it was."""
 
 
-class MissingPackageError(RequestError):
+class MissingPackageError(UsageError):
     """An optional package is needed and not installed."""
 
     @classmethod
@@ -91,9 +91,9 @@ class MissingPackageError(RequestError):
         )
 
 
-class ModelError(RequestError):
+class ModelError(UsageError):
     """The model cannot be found or loaded."""
 
 
-class AccessError(RequestError):
+class AccessError(UsageError):
     """The service has answered no request at all, and will not: key, model, address or rights are wrong."""

@@ -1,4 +1,4 @@
-"""From outcomes to metrics: pure sums over the record. A metric that does not exist for a run is absent."""
+"""From outcomes to metrics: sums over the record. A metric that does not exist for a run is absent."""
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,8 +8,9 @@ from itertools import groupby, islice
 
 import numpy as np
 
-from runner.config import BatchConfig
-from runner.records import Completion, Outcome
+from runner.batching.modes import MODES
+from runner.config.schema import BatchConfig
+from runner.types import Completion, Outcome
 
 NAMES = (
     *("completed_prompts", "failed_prompts", "input_tokens", "output_tokens", "duration_s", "load_s"),
@@ -20,6 +21,13 @@ NAMES = (
     *("retries", "prompt_padding_ratio", "tail_wait_ratio", "cost_usd", "overhead_s", "peak_memory_mb"),
 )
 
+_UNITS = {
+    "_ratio": "{:.1%}",
+    "_usd": "${:,.4f}",
+    "_mb": "{:,.0f} MiB",
+    "_per_s": "{:,.1f} /s",
+    "_s": "{:,.3f} s",
+}
 _STEP = 16
 """Outcomes in a step where the batch size is found by the run itself."""
 _SAMPLES_NEEDED = {50: 1, 90: 10, 95: 20, 99: 100}
@@ -27,28 +35,25 @@ _SAMPLES_NEEDED = {50: 1, 90: 10, 95: 20, 99: 100}
 
 
 def summarize(
-    outcomes: Iterable[Outcome],
-    *,
-    padded: bool,
-    measured_s: Mapping[int, float],
-    superseded: Iterable[Outcome] = (),
+    outcomes: Iterable[tuple[Outcome, bool]], *, padded: bool, measured_s: Mapping[int, float]
 ) -> dict[str, float]:
     """Return the metrics that follow from the outcomes alone.
 
     Args:
-        outcomes: those of one run in the order of the record, a batch's side by side.
+        outcomes: those of one run in the order of the record, a call's side by side, each with whether a later segment
+            superseded it. Superseded outcomes are not counted, but their time and their attempts were spent.
         padded: whether batches were padded and ran to their longest row, as static batches in this process are.
         measured_s: seconds of the measured loop, from the first prompt sent to the last outcome, by segment. Of a
             segment that is not here (its process was killed) they are taken from its first start to its last end.
-        superseded: outcomes of prompts that were tried again later. They are not counted, but their time was spent.
     """
     totals, spans = _Totals(), dict[int, _Span]()
-    for segment, batch in _calls(outcomes):
-        totals.add_batch(batch)
-        spans.setdefault(segment, _Span()).add(batch)
-    for segment, batch in _calls(superseded):
-        totals.add_retries(batch)
-        spans.setdefault(segment, _Span()).add(batch)
+    for (segment, _), group in groupby(outcomes, key=lambda marked: _call(marked[0])):
+        call = list(group)
+        spans.setdefault(segment, _Span()).add([outcome for outcome, _ in call])
+        if counted := [outcome for outcome, is_superseded in call if not is_superseded]:
+            totals.add_batch(counted)
+        if superseded := [outcome for outcome, is_superseded in call if is_superseded]:
+            totals.add_retries(superseded)
     segments = spans.keys() | measured_s.keys()
     duration_s = sum(max(_whole_s(spans.get(segment)), measured_s.get(segment, 0.0)) for segment in segments)
     metrics = totals.counts() | totals.rates(duration_s) | totals.percentiles()
@@ -57,11 +62,6 @@ def summarize(
     if spans:
         metrics["overhead_s"] = max(0.0, duration_s - sum(span.covered_s for span in spans.values()))
     return metrics
-
-
-def _calls(outcomes: Iterable[Outcome]) -> Iterator[tuple[int, list[Outcome]]]:
-    """Yield segment and outcomes of one call after another."""
-    return ((segment, list(batch)) for (segment, _), batch in groupby(outcomes, key=_call))
 
 
 def batch_metrics(batch: list[Outcome]) -> dict[str, float]:
@@ -104,7 +104,7 @@ def step_size(config: BatchConfig) -> int:
 
 
 def _stretches(outcomes: Iterator[Outcome], config: BatchConfig) -> Iterator[list[Outcome]]:
-    if config.mode == "static":
+    if config.mode is not None and MODES[config.mode].batch_is_call:
         return (list(batch) for _, batch in groupby(outcomes, key=_call))
     return iter(lambda: list(islice(outcomes, step_size(config))), [])
 
@@ -246,3 +246,11 @@ class _Span:
         reach = np.maximum.accumulate(end)
         gaps = np.maximum(0.0, start[1:] - reach[:-1]).sum()
         return float(reach[-1] - start[0] - gaps)
+
+
+def format_metric(name: str, value: float) -> str:
+    """Return a metric with its unit, which its name states."""
+    for suffix, form in _UNITS.items():
+        if name.endswith(suffix):
+            return form.format(value)
+    return f"{value:,.0f}"

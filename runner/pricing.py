@@ -7,12 +7,11 @@ Its rates are read once, for its own sum of one request takes as long as a reque
 """
 
 import re
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from runner.config import ModelConfig, PriceConfig
-from runner.records import Completion, Outcome, Usage
+from runner.config.schema import ModelConfig, PriceConfig
+from runner.types import Completion, Outcome, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,25 +56,23 @@ class Price:
 
 
 class Bill:
-    """Adds up what outcomes cost while they are read for something else."""
+    """Adds up what outcomes cost."""
 
     def __init__(self, price: Price) -> None:
         self._price = price
         self.cost_usd = 0.0
 
-    def watch(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
-        """Yield the outcomes as they are."""
-        for outcome in outcomes:
-            if isinstance(outcome, Completion):
-                self.cost_usd += self._price.usage_usd(outcome.usage, with_input=outcome.choice == 0)
-            yield outcome
+    def add(self, outcome: Outcome) -> None:
+        """Add what one outcome cost; a failure costs nothing that is known."""
+        if isinstance(outcome, Completion):
+            self.cost_usd += self._price.usage_usd(outcome.usage, with_input=outcome.choice == 0)
 
 
-def price_of(model: ModelConfig, price_list: str | None) -> Price | None:
+def price_of(model: ModelConfig, price_catalog: str | None) -> Price | None:
     """Return the model's price: the configuration's, else the list's, else None."""
     if model.price is not None:
         return _stated(model.price)
-    return None if price_list is None else _looked_up(model.id, price_list)
+    return None if price_catalog is None else _looked_up(model.id, price_catalog)
 
 
 def _stated(price: PriceConfig) -> Price:
@@ -91,18 +88,18 @@ def _stated(price: PriceConfig) -> Price:
     return Price(rates=(rates,), source="model.price")
 
 
-def _looked_up(model_id: str, price_list: str) -> Price | None:
+def _looked_up(model_id: str, price_catalog: str) -> Price | None:
     import genai_prices
 
     try:
         found = genai_prices.calc_price(
-            genai_prices.Usage(input_tokens=1, output_tokens=1), model_ref=model_id, provider_id=price_list
+            genai_prices.Usage(input_tokens=1, output_tokens=1), model_ref=model_id, provider_id=price_catalog
         )
     except LookupError:
         return None
     listed = found.model_price
     if (
-        found.provider.id != price_list
+        found.provider.id != price_catalog
         or not _is_same(model_id, found.model.id)
         or listed.input_mtok is None
         or listed.output_mtok is None

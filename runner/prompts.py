@@ -3,75 +3,25 @@
 import csv
 import hashlib
 import json
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, get_args, overload
+from typing import Any, get_args
 
-from runner import jsonl
-from runner.config import CONF_DIR, PromptsConfig
+from runner.config.schema import CONF_DIR, PromptsConfig
 from runner.errors import MissingPackageError, PromptSetError
-from runner.records import Message, Prompt, Role
-from runner.runfiles import write_whole
+from runner.record.codec import decode_line
+from runner.record.prompts import PackedPrompts
+from runner.types import Message, Prompt, Role
 
 PACKAGED = "conf://"
 """Prefix of a path that starts in the packaged conf/ folder, wherever that is installed."""
-
-RECORD = "prompts.jsonl"
-"""The file of a run's folder that keeps its prompts; it is a prompt set itself."""
 
 _CHANGES_SHOWN = 10
 _FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet", ".txt": "txt"}
 Row = tuple[str, Mapping[str, Any]]
 """Where a record stands ("line 3"), and its fields."""
-
-
-class PackedPrompts(Sequence[Prompt]):
-    """Prompts as lines of JSON in one piece of memory, made into values when asked for.
-
-    A million prompts are a hundred bytes each this way, and seven hundred as values.
-    """
-
-    def __init__(self, prompts: Iterable[Prompt] = ()) -> None:
-        self._lines, self._ends = bytearray(), array("Q", [0])
-        for prompt in prompts:
-            self.append(prompt)
-
-    def append(self, prompt: Prompt) -> None:
-        """Add one prompt at the end."""
-        messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
-        self.append_line(jsonl.encode({"id": prompt.id, "messages": messages}))
-
-    def append_line(self, line: bytes) -> None:
-        """Add one prompt as `lines` has it."""
-        self._lines += line
-        self._ends.append(len(self._lines))
-
-    @property
-    def lines(self) -> memoryview:
-        """All of it, as the file `prompts.jsonl` has it."""
-        return memoryview(self._lines)
-
-    @property
-    def sha256(self) -> str:
-        """Identifies ids and messages, in order: the sha256 of `prompts.jsonl`."""
-        return hashlib.sha256(self._lines).hexdigest()
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    @overload
-    def __getitem__(self, place: int) -> Prompt: ...
-    @overload
-    def __getitem__(self, place: slice) -> tuple[Prompt, ...]: ...
-    def __getitem__(self, place: int | slice) -> Prompt | tuple[Prompt, ...]:
-        if isinstance(place, slice):
-            return tuple(self[one] for one in range(*place.indices(len(self))))
-        at = range(len(self))[place]
-        record = jsonl.decode(bytes(self._lines[self._ends[at] : self._ends[at + 1]]))
-        return Prompt(id=record["id"], messages=tuple(Message(**message) for message in record["messages"]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,20 +50,6 @@ def load_prompts(config: PromptsConfig) -> PromptSet:
     if not prompts:
         raise PromptSetError(f"prompt set {source!r} is empty: give it at least one prompt")
     return PromptSet(name=name, source=source, prompts=prompts, sha256=prompts.sha256)
-
-
-def write_prompts(directory: Path, prompts: PackedPrompts) -> None:
-    """Keep a run's prompts with its outcomes."""
-    write_whole(directory / RECORD, prompts.lines)
-
-
-def read_prompts(directory: Path) -> PackedPrompts:
-    """Return the prompts of a run's folder."""
-    kept = PackedPrompts()
-    with (directory / RECORD).open("rb") as lines:
-        for line in lines:
-            kept.append_line(line)
-    return kept
 
 
 def file_sha256(config: PromptsConfig) -> str | None:
@@ -180,7 +116,7 @@ def _text_lines(path: Path) -> Iterator[tuple[str, str]]:
 def _read_jsonl(path: Path, _config: PromptsConfig) -> Iterator[Row]:
     for place, line in _text_lines(path):
         try:
-            record = jsonl.decode(line)
+            record = decode_line(line)
         except json.JSONDecodeError as error:
             raise PromptSetError(f"{path}, {place}: not JSON ({error.msg}): {_shorten(line)}") from None
         if isinstance(record, str):

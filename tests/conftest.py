@@ -14,8 +14,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hypothesis import settings
 
-from runner.commandline import from_hydra
-from runner.config import CONF_DIR, RunConfig
+from runner.cli.compose import from_hydra
+from runner.config.schema import CONF_DIR, RunConfig
 
 _LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")  # noqa: S104 - compared, not bound
 

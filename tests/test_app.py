@@ -10,7 +10,7 @@ import yaml
 from mlflow import MlflowClient
 
 from runner import app
-from runner.errors import ModelError, PromptSetError, RunnerError, TakenError
+from runner.errors import ModelError, PromptSetError, RunInUseError, RunnerError
 from runner.metrics import NAMES
 from runner.prompts import load_prompts
 from tests.conftest import Compose
@@ -185,7 +185,7 @@ def test_an_error_ends_the_mlflow_run_failed_with_its_message(tracked: Compose, 
 
 def test_a_folder_that_has_outcomes_is_left_alone(config: Compose, tmp_path: Path):
     (tmp_path / "outcomes.jsonl").write_text("someone else's\n")
-    with pytest.raises(TakenError, match="exists already"):
+    with pytest.raises(RunInUseError, match="exists already"):
         app.run(config("provider=echo"), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["outcomes.jsonl"]
     assert (tmp_path / "outcomes.jsonl").read_text() == "someone else's\n"

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from runner.config import BatchConfig
+from runner.config.schema import BatchConfig
 from runner.metrics import NAMES, in_order, steps, summarize
-from tests.outcomes import completion, failure, timing
+from tests.factories import completion, failure, timing
 
 
 def test_a_ragged_batch_is_counted_by_hand():

@@ -8,7 +8,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from runner.config import PromptsConfig
+from runner.config.schema import PromptsConfig
 from runner.errors import PromptSetError
 from runner.prompts import load_prompts
 from tests.conftest import Compose

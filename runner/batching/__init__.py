@@ -1,1 +1,1 @@
-"""A mode turns a list of prompts into a stream of outcomes. One file per mode; modes.py names them."""
+"""Batch modes: each turns pending prompts into a stream of outcomes. One file and one Mode value per mode."""

@@ -5,14 +5,13 @@ import contextlib
 import functools
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterator, Sequence
 
-from runner.batching.work import Work
-from runner.config import BatchConfig, GenerationParams
-from runner.errors import RunnerError
-from runner.providers.base import ConcurrentProvider
-from runner.records import Outcome, Prompt
+from runner.batching.base import Mode, PendingPrompts
+from runner.config.schema import BatchConfig, GenerationParams
+from runner.dispatch.stop import Stopped
+from runner.providers.protocols import ConcurrentProvider
+from runner.types import Generated, Outcome, Prompt
 
 _BACKLOG = 4096
 """Answered requests that may wait to be kept before requests wait too: bounds memory, out of reach of any service."""
@@ -22,15 +21,15 @@ _STEPS_TO_LEAVE = 4
 
 
 def generate(
-    provider: ConcurrentProvider, work: Work, params: GenerationParams, config: BatchConfig
-) -> Iterator[Sequence[Outcome]]:
-    """Yield a request's outcomes as it finishes; `Outcome.batch` is its prompt's place in the set.
+    provider: ConcurrentProvider, pending: PendingPrompts, params: GenerationParams, config: BatchConfig
+) -> Generator[Sequence[Outcome]]:
+    """Yield a request's outcomes as it finishes; `Outcome.batch` is its prompt's number in the set.
 
-    The event loop has a thread of its own, so that keeping an outcome never delays a request or its timing. Closing
-    the iterator early cancels what is in flight. A RunnerError stops the sending, and is raised once everything in
-    flight is done.
+    The event loop has a thread of its own, so that writing an outcome never delays a request or its timing. Closing
+    the iterator early cancels what is in flight. A run that is to stop sends nothing more; what is in flight is
+    awaited and yielded.
     """
-    requests = _Requests(provider, work, params, config.count)
+    requests = _Requests(provider, pending, params, config.count)
     thread = threading.Thread(target=requests.run, name="requests")
     thread.start()
     try:
@@ -44,10 +43,12 @@ def generate(
 class _Requests:
     """The requests of one run. `run` belongs to their own thread, everything else to the caller's."""
 
-    def __init__(self, provider: ConcurrentProvider, work: Work, params: GenerationParams, size: int) -> None:
+    def __init__(
+        self, provider: ConcurrentProvider, pending: PendingPrompts, params: GenerationParams, size: int
+    ) -> None:
         self._provider, self._params = provider, params
-        self._waiting, self._answered = work.numbered(), work.answered
-        self._size = min(size, len(work.prompts))
+        self._pending, self._waiting = pending, pending.numbered()
+        self._size = min(size, len(pending.prompts))
         self._done: queue.SimpleQueue[Sequence[Outcome] | None] = queue.SimpleQueue()
         self._room = threading.Semaphore(_BACKLOG)
         self._cancelled = threading.Event()
@@ -95,8 +96,8 @@ class _Requests:
                 for _ in range(self._size):
                     workers.create_task(self._send_one_after_another())
 
-    async def _start(self, prompt: Prompt) -> Sequence[Outcome]:
-        """Let requests leave one by one, and wait for this one's outcomes.
+    async def _start(self, prompt: Prompt) -> Generated:
+        """Let requests leave one by one, and wait for this one's result.
 
         Building a request takes this thread a millisecond or two. In a burst of 256, each would wait for the building
         of all, and its time to first token would tell of this process instead of the service.
@@ -113,13 +114,22 @@ class _Requests:
 
     async def _send_one_after_another(self) -> None:
         for number, prompt in self._waiting:
-            if self._cancelled.is_set() or self._error is not None:
+            if self._cancelled.is_set():
                 return
             try:
-                outcomes = await self._start(prompt)
-            except RunnerError as error:  # nothing more is to be sent; what is in flight is paid for, and kept
-                self._error = self._error or error
+                result = await self._start(prompt)
+            except Stopped:
                 return
-            self._answered(outcomes)
+            outcomes = self._pending.outcomes([(prompt, result)], batch=number)
             self._room.acquire()
-            self._done.put([replace(outcome, batch=number) for outcome in outcomes])
+            self._done.put(outcomes)
+
+
+CONCURRENT = Mode(
+    name="concurrent",
+    protocol=ConcurrentProvider,
+    request_protocol=ConcurrentProvider,
+    size_unit="requests in flight",
+    call=generate,
+    size_is_requests=True,
+)

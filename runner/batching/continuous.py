@@ -1,26 +1,32 @@
-"""Continuous batching: the provider keeps `batch.size` sequences alive and refills a place as soon as it is free."""
+"""Continuous batching: the provider keeps `batch.size` sequences alive and refills a slot as soon as it is free."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Generator, Iterator, Sequence
 
-from runner.batching.work import Work
-from runner.config import BatchConfig, GenerationParams
-from runner.providers.base import ContinuousProvider
-from runner.records import Outcome, Prompt
+from runner.batching.base import Mode, PendingPrompts
+from runner.config.schema import BatchConfig, GenerationParams
+from runner.providers.protocols import ContinuousProvider
+from runner.types import Outcome, Prompt
 
 
 def generate(
-    provider: ContinuousProvider, work: Work, params: GenerationParams, config: BatchConfig
-) -> Iterator[Sequence[Outcome]]:
-    """Yield a prompt's outcomes as it finishes; `Outcome.batch` is its place in the set, for there are no batches."""
-    places: dict[str, int] = {}
+    provider: ContinuousProvider, pending: PendingPrompts, params: GenerationParams, config: BatchConfig
+) -> Generator[Sequence[Outcome]]:
+    """Yield a prompt's outcomes as it finishes; `Outcome.batch` is its number in the set, for there are no batches."""
+    numbers: dict[str, int] = {}
 
-    def fed() -> Iterator[Prompt]:
-        for place, prompt in work.numbered():
-            places[prompt.id] = place
+    def prompts() -> Iterator[Prompt]:
+        for number, prompt in pending.numbered():
+            numbers[prompt.id] = number
             yield prompt
 
-    for outcomes in provider.generate_continuously(fed(), params, config.count):
-        work.answered(outcomes)
-        place = places.pop(outcomes[0].prompt_id)
-        yield [replace(outcome, batch=place) for outcome in outcomes]
+    for prompt, result in provider.generate_continuously(prompts(), params, config.count):
+        yield pending.outcomes([(prompt, result)], batch=numbers.pop(prompt.id))
+
+
+CONTINUOUS = Mode(
+    name="continuous",
+    protocol=ContinuousProvider,
+    request_protocol=None,
+    size_unit="sequences alive at once",
+    call=generate,
+)

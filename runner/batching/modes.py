@@ -1,18 +1,17 @@
-"""The batch modes by name."""
+"""The batch modes by name: the only table of them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from runner.batching import concurrent, continuous, static
-from runner.batching.work import Work
-from runner.config import BatchConfig, BatchMode, GenerationParams
-from runner.records import Outcome
+from runner.batching.base import Mode
+from runner.batching.concurrent import CONCURRENT
+from runner.batching.continuous import CONTINUOUS
+from runner.batching.static import STATIC
+from runner.config.schema import BatchMode
 
-Mode = Callable[[Any, Work, GenerationParams, BatchConfig], Iterator[Sequence[Outcome]]]
-"""From a provider and its work to the outcomes of one call after another."""
+MODES: Mapping[BatchMode, Mode[Any]] = {mode.name: mode for mode in (STATIC, CONTINUOUS, CONCURRENT)}
 
-MODES: Mapping[BatchMode, Mode] = {
-    "static": static.generate,
-    "continuous": continuous.generate,
-    "concurrent": concurrent.generate,
-}
+
+def modes_of(kind: type) -> tuple[BatchMode, ...]:
+    """Return the names of the modes that a provider of this class can do."""
+    return tuple(mode.name for mode in MODES.values() if mode.is_supported_by(kind))

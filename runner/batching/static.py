@@ -1,30 +1,28 @@
 """Static batches: prompts are grouped beforehand, a group is one call, and the next call waits for the last row."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Generator, Iterator, Sequence
 
-from runner.batching.work import Work
-from runner.config import BatchConfig, GenerationParams
-from runner.providers.base import StaticProvider, TokenCounter
-from runner.records import Outcome, Prompt
+from runner.batching.base import Mode, PendingPrompts
+from runner.config.schema import BatchConfig, GenerationParams
+from runner.providers.protocols import ListProvider, StaticProvider, TokenCounter
+from runner.types import Outcome, Prompt
 
 Batch = tuple[Prompt, ...]
 
 
 def generate(
-    provider: StaticProvider, work: Work, params: GenerationParams, config: BatchConfig
-) -> Iterator[Sequence[Outcome]]:
+    provider: StaticProvider, pending: PendingPrompts, params: GenerationParams, config: BatchConfig
+) -> Generator[Sequence[Outcome]]:
     """Yield the outcomes batch by batch; `Outcome.batch` is the batch's number in the plan, from 0.
 
     The plan is always of the whole set. Of a batch that was generated in part, only the rest is generated.
     """
-    for number, batch in work.left(enumerate(plan(provider, work.prompts, config))):
+    for number, batch in pending.until_stopped(enumerate(plan(provider, pending.prompts, config))):
         seeded = params.model_copy(update={"seed": batch_seed(params.seed, batch)})
-        if missing := work.missing(batch):
-            outcomes = provider.generate_batch(missing, seeded)
-            work.answered(outcomes)
-            yield [replace(outcome, batch=number) for outcome in outcomes]
+        if missing := pending.missing(batch):
+            results = provider.generate_batch(missing, seeded)  # fewer than asked for if the run was stopped
+            yield pending.outcomes(zip(missing, results, strict=False), batch=number)
 
 
 def plan(provider: StaticProvider, prompts: Sequence[Prompt], config: BatchConfig) -> Iterator[Batch]:
@@ -32,13 +30,13 @@ def plan(provider: StaticProvider, prompts: Sequence[Prompt], config: BatchConfi
 
     By length, longest first, neighbours pad each other least, and a batch that does not fit fails at the start.
     """
-    places: Sequence[int] = range(len(prompts))
+    order: Sequence[int] = range(len(prompts))
     if config.order == "length":
         length = provider.count_tokens if isinstance(provider, TokenCounter) else _characters
         lengths = [length(prompt) for prompt in prompts]
-        places = sorted(places, key=lengths.__getitem__, reverse=True)  # stable: equal lengths keep the given order
-    for start in range(0, len(places), config.count):
-        yield tuple(prompts[place] for place in places[start : start + config.count])
+        order = sorted(order, key=lengths.__getitem__, reverse=True)  # stable: equal lengths keep the given order
+    for start in range(0, len(order), config.count):
+        yield tuple(prompts[place] for place in order[start : start + config.count])
 
 
 def batch_seed(run_seed: int, batch: Batch) -> int:
@@ -51,3 +49,14 @@ def batch_seed(run_seed: int, batch: Batch) -> int:
 
 def _characters(prompt: Prompt) -> int:
     return sum(len(message.content) for message in prompt.messages)
+
+
+STATIC = Mode(
+    name="static",
+    protocol=StaticProvider,
+    request_protocol=ListProvider,
+    size_unit="prompts in one call",
+    call=generate,
+    batch_is_call=True,
+    pads_rows=True,
+)

@@ -12,10 +12,10 @@ from typing import Literal
 
 from rapidfuzz.distance import Levenshtein, Prefix
 
-from runner.comparison.runs import Answer, Answers, Key
+from runner.comparison.load import ComparedText, ComparedTexts, Key
 
 Unit = Literal["token", "word"]
-Split = Callable[[Sequence[str]], Sequence[Sequence[int] | Sequence[str]]]
+Tokenize = Callable[[Sequence[str]], Sequence[Sequence[int] | Sequence[str]]]
 """Cuts texts into tokens or words."""
 
 _LONG = 16
@@ -25,7 +25,7 @@ _MARGIN = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spots:
+class FirstDifferenceStats:
     """Where answers part, counted from 0: quartiles, and how many part in each bin [low, high]."""
 
     p25: float
@@ -64,15 +64,15 @@ class Divergence:
         at_start_single: those that are one unit on both sides and part at their first character.
         moved: answers that differ and are exactly the reference's answer to one other prompt, which itself has another
             text now: what two prompts merely have in common is not moved.
-        moved_long: those of them that are too long to be so by chance.
+        misattributed_long: those of them that are too long to be so by chance.
         emptied: empty answers where the reference has a text.
         examples: the most different answers, the most different first.
     """
 
     compared: int
     equal: int
-    characters: Spots | None
-    units: Spots | None
+    characters: FirstDifferenceStats | None
+    units: FirstDifferenceStats | None
     unit: Unit
     similarity: float | None
     finish_reasons: Mapping[tuple[str, str], int]
@@ -82,7 +82,7 @@ class Divergence:
     at_start: int
     at_start_single: int
     moved: int
-    moved_long: int
+    misattributed_long: int
     emptied: int
     examples: tuple[Example, ...]
 
@@ -107,7 +107,9 @@ def words(texts: Sequence[str]) -> Sequence[Sequence[str]]:
     return [text.split() for text in texts]
 
 
-def diverge(reference: Answers, run: Answers, *, split: Split, unit: Unit, examples: int = 50) -> Divergence:
+def diverge(
+    reference: ComparedTexts, run: ComparedTexts, *, split: Tokenize, unit: Unit, examples: int = 50
+) -> Divergence:
     """Compare a run's answers with the reference's, prompt by prompt and choice by choice."""
     pairs = [(key, ours, theirs) for key, ours in reference.items() if ours and (theirs := run.get(key))]
     differing = [(key, ours.text, theirs.text) for key, ours, theirs in pairs if ours.text != theirs.text]
@@ -133,7 +135,7 @@ def diverge(reference: Answers, run: Answers, *, split: Split, unit: Unit, examp
         at_start=starts.count("several"),
         at_start_single=starts.count("single"),
         moved=len(moved),
-        moved_long=sum(len(text) >= _LONG for text in moved),
+        misattributed_long=sum(len(text) >= _LONG for text in moved),
         emptied=sum(not theirs for *_, theirs in differing),
         examples=tuple(sorted(shown, key=lambda example: (example.similarity, example.character))[:examples]),
     )
@@ -157,7 +159,7 @@ def _example(key: Key, reference: str, text: str) -> Example:
 _Units = Sequence[int] | Sequence[str]
 
 
-def _cut(differing: Sequence[Example], split: Split) -> list[tuple[_Units, _Units]]:
+def _cut(differing: Sequence[Example], split: Tokenize) -> list[tuple[_Units, _Units]]:
     """Return both texts' units. What stands far behind the first character that differs is left out."""
     ends = [example.character + _MARGIN for example in differing]
     ours = split([example.reference[:end] for example, end in zip(differing, ends, strict=True)])
@@ -173,11 +175,11 @@ def _parts_at_start(example: Example, ours: _Units, theirs: _Units, unit: Unit) 
     return "several" if parts else None
 
 
-def _spots(places: Sequence[int]) -> Spots | None:
+def _spots(places: Sequence[int]) -> FirstDifferenceStats | None:
     if not places:
         return None
     quartiles = quantiles(places, n=4, method="inclusive") if len(places) > 1 else [float(places[0])] * 3
-    return Spots(
+    return FirstDifferenceStats(
         p25=quartiles[0],
         median=quartiles[1],
         p75=quartiles[2],
@@ -195,16 +197,16 @@ def _histogram(places: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
     )
 
 
-def _finish_reasons(pairs: Iterable[tuple[Answer, Answer]]) -> Mapping[tuple[str, str], int]:
+def _finish_reasons(pairs: Iterable[tuple[ComparedText, ComparedText]]) -> Mapping[tuple[str, str], int]:
     changes = Counter((ours.finish_reason, theirs.finish_reason) for ours, theirs in pairs)
     return {change: count for change, count in changes.most_common() if change[0] != change[1]}
 
 
-def _completed(answers: Answers) -> set[str]:
+def _completed(answers: ComparedTexts) -> set[str]:
     return {prompt_id for (prompt_id, _), answer in answers.items() if answer}
 
 
-def _moved(reference: Answers, run: Answers, differing: Sequence[tuple[Key, str, str]]) -> list[str]:
+def _moved(reference: ComparedTexts, run: ComparedTexts, differing: Sequence[tuple[Key, str, str]]) -> list[str]:
     """Return the texts that one other prompt had in the reference and has no more. Empty texts belong to nobody."""
     before, now = _owners(reference), _owners(run)
     return [
@@ -214,7 +216,7 @@ def _moved(reference: Answers, run: Answers, differing: Sequence[tuple[Key, str,
     ]
 
 
-def _owners(answers: Answers) -> Mapping[str, set[str]]:
+def _owners(answers: ComparedTexts) -> Mapping[str, set[str]]:
     owners: defaultdict[str, set[str]] = defaultdict(set)
     for (prompt_id, _), answer in answers.items():
         if answer and answer.text:

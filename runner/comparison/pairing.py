@@ -4,7 +4,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from runner.comparison.runs import Run, prompts_in_common
+from runner.comparison.load import Run, prompts_in_common
 
 Kind = Literal["divergence", "outputs"]
 """`divergence`: the same model was asked the same; `outputs`: two models were."""

@@ -4,8 +4,8 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from runner.comparison.load import Run
 from runner.comparison.pairing import configuration
-from runner.comparison.runs import Run
 
 THROUGHPUT, LATENCY = "output_tokens_per_s", "latency_p50_s"
 _LONGEST_LABEL = 18

@@ -3,15 +3,13 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from runner import runfiles
-from runner.config import RunConfig
-from runner.journal import read_outcomes
-from runner.prompts import read_prompts
-from runner.records import Completion, Outcome, Prompt
+from runner.batching.modes import MODES
+from runner.config.schema import RunConfig
+from runner.record.folder import RunFolder
 from runner.tracking.store import Store, storable
+from runner.types import Completion, Outcome, Prompt
 
 _SAMPLE = 16
 _OUTCOME = "runner.outcome"
@@ -22,7 +20,7 @@ _TRACES_A_READ = 500
 """The most that a store gives at once."""
 
 
-def log_traces(store: Store, run_id: str, directory: Path, config: RunConfig) -> Iterator[str]:
+def log_traces(store: Store, run_id: str, folder: RunFolder, config: RunConfig) -> Iterator[str]:
     """Log outcomes as traces, those that are not there yet: all, or a sample spread evenly over the run.
 
     Yields the name of each after it was logged: a slow store takes its time for each.
@@ -32,10 +30,10 @@ def log_traces(store: Store, run_id: str, directory: Path, config: RunConfig) ->
     if config.tracking.traces == "off":
         return
     told = _told(store, run_id)
-    chosen = list(_chosen(directory, config, told))
+    chosen = list(_chosen(folder, config, told))
     wanted = {outcome.prompt_id for outcome in chosen}
-    prompts = {prompt.id: prompt for prompt in read_prompts(directory) if prompt.id in wanted} if wanted else {}
-    request = _request_attributes(config, runfiles.read_environment(directory).get("provider", {}))
+    prompts = {prompt.id: prompt for prompt in folder.read_prompts() if prompt.id in wanted} if wanted else {}
+    request = _request_attributes(config, folder.read_environment().get("provider", {}))
     for outcome in chosen:
         _log_trace(store.experiment_id, run_id, request, prompts[outcome.prompt_id], outcome)
         yield _name(outcome)
@@ -57,12 +55,12 @@ def _told(store: Store, run_id: str) -> set[str]:
     return told
 
 
-def _chosen(directory: Path, config: RunConfig, told: set[str]) -> Iterator[Outcome]:
+def _chosen(folder: RunFolder, config: RunConfig, told: set[str]) -> Iterator[Outcome]:
     """Yield what is to be traced and is not: what of the sample has room, and what supersedes a traced failure."""
     sampled = config.tracking.traces == "sample"
-    every = max(1, sum(1 for _ in read_outcomes(directory)) // _SAMPLE) if sampled else 1
+    every = max(1, sum(1 for _ in folder.outcomes.read()) // _SAMPLE) if sampled else 1
     room = _SAMPLE - len(told) if sampled else math.inf
-    for place, outcome in enumerate(read_outcomes(directory)):
+    for place, outcome in enumerate(folder.outcomes.read()):
         if _name(outcome) in told:
             continue
         if any(_name(replace(outcome, segment=segment)) in told for segment in range(outcome.segment)):
@@ -113,7 +111,7 @@ def _request_attributes(config: RunConfig, facts: Mapping[str, Any]) -> dict[str
         "batch.mode": config.batch.mode,
         "batch.size": config.batch.size,
     }
-    if facts.get("sends_seed") and config.batch.mode != "static":
+    if facts.get("sends_seed") and config.batch.mode and not MODES[config.batch.mode].batch_is_call:
         attributes["gen_ai.request.seed"] = config.seed
     return attributes | {f"gen_ai.request.{name}": value for name, value in sent.items() if value is not None}
 

@@ -1,0 +1,81 @@
+"""What Hydra and OmegaConf find wrong with a command line, in one message: which key, which value, what to do."""
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf.errors import MissingMandatoryValue
+
+from runner.config.messages import known_keys, unknown_key
+from runner.config.schema import CONF_DIR
+
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def tracebacks_wanted() -> bool:
+    """Return whether the environment asks for tracebacks."""
+    return os.environ.get(_FULL_ERROR) == "1"
+
+
+@contextlib.contextmanager
+def raised() -> Iterator[None]:
+    """Let Hydra raise its exceptions instead of printing them and exiting with 1."""
+    before = os.environ.get(_FULL_ERROR)
+    os.environ[_FULL_ERROR] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_FULL_ERROR]
+        else:
+            os.environ[_FULL_ERROR] = before
+
+
+def explain(error: Exception) -> str:
+    """Say in one message what Hydra or OmegaConf found: which key, which value, what to do."""
+    text = str(error).strip()
+    key = re.search(r"full_key: (\S+)", text)
+    first_line = text.partition("\n")[0]
+    if isinstance(error, MissingMandatoryValue):
+        return f"{key[1]} is needed: set {key[1]}=VALUE" if key else first_line
+    if isinstance(error, OverrideParseException):
+        said = str(error.__cause__ or error).partition("\n")[0]
+        return f"{error.override}: cannot be read ({said}): quote a value with special characters: 'KEY=\"VALUE\"'"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return _no_such_option(error.missing_cfg_file, error.options)
+    if found := re.match(r"Could not (?P<what>override|append|delete).*?'(?P<key>[^'=]+)", text):
+        return _wrong_key(found["key"], appended=found["what"] == "append")
+    if text.startswith("Config group override must be"):  # batch=4
+        return f"{text}: a group takes one of its options: GROUP=OPTION"
+    if key:
+        return f"{key[1]}: {first_line}"
+    kept = re.split(r"\n\s*Config search path:|\nSet the environment variable|\nSee https", text)[0]
+    return re.sub(r"\s*\n\s*", " ", kept)
+
+
+def _no_such_option(config: str, options: Sequence[str] | None) -> str:
+    group, _, option = config.removesuffix(".yaml").rpartition("/")
+    options = options or sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
+    return f"{group}={option!r}: there is no such option; {group!r} has: {', '.join(options)}"
+
+
+def _wrong_key(key: str, *, appended: bool) -> str:
+    """Say what is wrong with a key that Hydra cannot override, append or delete: its first part that is not known."""
+    value = next((given.partition("=")[2] for given in sys.argv if given.lstrip("+~").startswith(f"{key}=")), None)
+    was = "" if value is None else f" (its value was {value!r})"
+    parts = key.split(".")
+    for depth, name in enumerate(parts):
+        section = ".".join(parts[:depth])
+        known = known_keys(section)
+        if section and not known:
+            return f"unknown key {key!r}{was}: python -m runner --cfg job shows the keys there are"
+        if name not in known:
+            return unknown_key(".".join(parts[: depth + 1]), known) + was
+    if known_keys(key):
+        return f"{key!r} is a section{was}: choose an option of it (python -m runner --help) or set one of its keys"
+    if appended:
+        return f"{key!r} is there already{was}: set it without the +"
+    return f"{key!r} is not set here{was}: write +{key}=VALUE"

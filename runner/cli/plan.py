@@ -1,0 +1,121 @@
+"""`python -m runner.plan [overrides]`: what a run would do, and cost. Sends nothing, and needs no key."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from runner.cli import common, terminal
+from runner.config.schema import RunConfig
+from runner.config.waits import Waits
+from runner.dispatch.call import estimate_tokens
+from runner.prompts import load_prompts
+from runner.providers.protocols import Provider, TokenCounter
+from runner.run.prepare import prepare_calls
+from runner.types import Prompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run would do. Costs are in US dollars and None where the price is not known; so is time without limits.
+
+    `most` is every answer at `max_tokens`, `least` is every answer empty.
+    """
+
+    provider: str
+    is_local: bool
+    model: str
+    mode: str
+    prompts: int
+    requests: int
+    input_tokens: int
+    input_tokens_are: str
+    most_output_tokens: int
+    price: str | None
+    least_cost_usd: float | None
+    most_cost_usd: float | None
+    max_cost_usd: float | None
+    most_time_s: float | None
+
+
+def plan(config: RunConfig) -> Plan:
+    """Work out a run before it is run.
+
+    Raises:
+        UsageError: the run would be refused.
+    """
+    prompts = load_prompts(config.prompts).prompts
+    calls = prepare_calls(config, Waits())
+    provider, mode, price = calls.provider, calls.mode, calls.price
+    input_tokens, how = _input_tokens(provider, prompts)
+    most_output = len(prompts) * config.generation.n * config.generation.max_tokens
+    requests = math.ceil(len(prompts) / config.batch.count) if mode.batch_is_call else len(prompts)
+    return Plan(
+        provider=config.provider.name,
+        is_local=provider.is_local,
+        model=config.model.id,
+        mode=f"{mode.name}, batch.size={config.batch.size}",
+        prompts=len(prompts),
+        requests=requests,
+        input_tokens=input_tokens,
+        input_tokens_are=how,
+        most_output_tokens=most_output,
+        price=price.source if price else None,
+        least_cost_usd=price.cost_usd(input_tokens, 0) if price else None,
+        most_cost_usd=price.cost_usd(input_tokens, most_output) if price else None,
+        max_cost_usd=config.limits.max_cost_usd,
+        most_time_s=_time_under_limits(config, requests, input_tokens + most_output),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Plan what the command line asks for, and print it."""
+    common.question("plan", str(__doc__), arguments, _print)
+
+
+def _print(config: RunConfig, as_json: bool) -> None:
+    found = plan(config)
+    if as_json:
+        terminal.print_json(asdict(found))
+    else:
+        terminal.print_table("Plan: nothing was sent", ("what", "value"), _rows(found), text_columns=2)
+
+
+def _input_tokens(provider: Provider, prompts: Sequence[Prompt]) -> tuple[int, str]:
+    if isinstance(provider, TokenCounter):
+        return sum(map(provider.count_tokens, prompts)), "counted"
+    return sum(map(estimate_tokens, prompts)), "estimated from characters"
+
+
+def _time_under_limits(config: RunConfig, requests: int, tokens: int) -> float | None:
+    limits = config.limits
+    times = [
+        60 * amount / limit
+        for amount, limit in ((requests, limits.requests_per_minute), (tokens, limits.tokens_per_minute))
+        if limit is not None
+    ]
+    return max(times, default=None)
+
+
+def _rows(plan: Plan) -> list[tuple[str, str]]:
+    unknown = "nothing per token: it runs here" if plan.is_local else "not known: set model.price"
+    cost = unknown if plan.most_cost_usd is None else f"${plan.least_cost_usd:,.4f} to ${plan.most_cost_usd:,.4f}"
+    limit = "no limit is set" if plan.most_time_s is None else f"up to {plan.most_time_s:,.0f} s"
+    return [
+        ("provider, model", f"{plan.provider}, {plan.model}"),
+        ("mode", plan.mode),
+        ("prompts, requests", f"{plan.prompts:,}, {plan.requests:,}"),
+        ("input tokens", f"{plan.input_tokens:,} ({plan.input_tokens_are})"),
+        ("output tokens", f"up to {plan.most_output_tokens:,}"),
+        ("cost", cost),
+        ("price", plan.price or unknown),
+        *([("budget", _budget(plan))] if plan.max_cost_usd is not None else []),
+        ("time under the limits", limit),
+    ]
+
+
+def _budget(plan: Plan) -> str:
+    stated = f"limits.max_cost_usd={plan.max_cost_usd}"
+    if plan.max_cost_usd is None or (plan.most_cost_usd or 0.0) <= plan.max_cost_usd:
+        return f"{stated}: enough, by these figures"
+    surely = "will" if (plan.least_cost_usd or 0.0) > plan.max_cost_usd else "may"
+    return f"{stated}: the run {surely} stop before its end"

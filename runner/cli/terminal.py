@@ -1,0 +1,168 @@
+"""Owns the terminal: progress, tables, messages. What a model or a file contains is shown as plain text."""
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from runner.metrics import format_metric
+from runner.text import one_line, strip_control
+from runner.types import Completion, Outcome
+
+log = logging.getLogger(__name__)
+
+
+class _Console(Console):
+    """A console that goes quiet once its reader is gone: a pipe that was closed, a terminal that hung up.
+
+    A run is never ended for want of somebody to tell. Rich's own ends the process.
+    """
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing more; what is buffered goes nowhere, or the interpreter would fail to write it at its end."""
+        self.quiet = True
+        with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - no file
+            os.dup2(nowhere.fileno(), self.file.fileno())
+
+    def _check_buffer(self) -> None:
+        try:
+            super()._check_buffer()
+        except OSError:
+            self.on_broken_pipe()
+
+
+_stderr = _Console(stderr=True)
+"""One console for progress and messages, so that they do not write over each other."""
+
+_HEARTBEAT_S = 30.0
+"""Without a terminal, progress is a line in the log this often."""
+
+
+class LogHandler(logging.Handler):
+    """Our own log messages, on the console that the progress bar uses; a traceback goes to runner.log only."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message, unwrapped, so that it can be searched for."""
+        level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        with suppress(RuntimeError):  # a signal's message, in the middle of another: runner.log has it
+            _stderr.print(Text(level + strip_control(record.getMessage())), soft_wrap=True)
+
+
+class LogFile(logging.FileHandler):
+    """runner.log. What a full disk does not take of it is not worth a traceback: what else it did not take is said."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+        """Say nothing of a file that cannot be written; anything else is a defect, and shown."""
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
+
+
+def print_error(message: str) -> None:
+    """Print one message to stderr, unwrapped, so that it can be searched for."""
+    _stderr.print(Text(f"error: {strip_control(message)}"), soft_wrap=True)
+
+
+@contextmanager
+def progress(total: int, *, completed: int) -> Iterator["Ticker"]:
+    """Show prompts completed (`completed` of them before), tokens per second, the time left; quiet without a terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+    )
+    with Progress(
+        *columns, console=_stderr, disable=not _stderr.is_terminal, transient=True, refresh_per_second=4
+    ) as bar:
+        yield Ticker(bar, total, completed)
+
+
+class Ticker:
+    """Counts outcomes for the progress bar, or for a line in the log now and then."""
+
+    def __init__(self, bar: Progress, total: int, completed: int) -> None:
+        self._bar, self._total = bar, total
+        self._task = bar.add_task("generating", total=total, completed=completed, rate="")
+        self._start = time.monotonic()
+        self._next = self._start
+        self._done, self._tokens = completed, 0
+        self._heartbeat = self._start + _HEARTBEAT_S
+
+    def tick(self, outcomes: Sequence[Outcome]) -> None:
+        """Count a call's outcomes; the bar moves a few times a second, however many there are."""
+        self._done += sum(outcome.choice == 0 for outcome in outcomes)
+        self._tokens += sum(outcome.usage.output_tokens for outcome in outcomes if isinstance(outcome, Completion))
+        now = time.monotonic()
+        if now >= self._next or self._done == self._total:
+            self._next = now + 0.2
+            self._show(self._tokens / max(now - self._start, 1e-9), now)
+
+    def _show(self, rate: float, now: float) -> None:
+        if not self._bar.disable:
+            self._bar.update(self._task, completed=self._done, rate=f"{rate:,.0f} tokens/s")
+        elif now >= self._heartbeat:
+            self._heartbeat = now + _HEARTBEAT_S
+            log.info("%d of %d prompts, %.0f output tokens/s", self._done, self._total, rate)
+
+
+def print_samples(outcomes: Iterable[Outcome]) -> None:
+    """Print the beginnings of a few answers, a line each, so that a reader sees at once what came out."""
+    console = _Console()
+    for outcome in outcomes:
+        text = outcome.text if isinstance(outcome, Completion) else f"({outcome.error.message})"
+        line = Text.assemble((strip_control(outcome.prompt_id), "bold"), "  ", one_line(strip_control(text)))
+        console.print(line, no_wrap=True, overflow="ellipsis")
+
+
+def print_metrics(title: str, metrics: Mapping[str, float]) -> None:
+    """Print a run's metrics as a table, in the order of the contract."""
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2))
+    for name, value in metrics.items():
+        table.add_row(name, Text(format_metric(name, value), justify="right"))
+    _Console().print(table)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int) -> None:
+    """Print a comparison; the first `text_columns` are left-aligned, the rest are figures."""
+    console = _Console()
+    if not console.is_terminal:
+        console.width = 100
+    widths = (max(map(len, cells)) for cells in zip(columns, *rows, strict=True))
+    gap = 2 if sum(width + 2 for width in widths) <= console.width else 1
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="bold")
+    table.padding = (0, gap, 0, 0)
+    for place, name in enumerate(columns):
+        justify: Literal["left", "right"] = "left" if place < text_columns else "right"
+        table.add_column(Text(name), justify=justify, vertical="bottom", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(strip_control(cell)) for cell in row))
+    console.print(table)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON and nothing else, for scripts."""
+    _Console().out(json.dumps(value, indent=2), highlight=False)
+
+
+def print_line(text: str) -> None:
+    """Print one line to stdout, unwrapped."""
+    _Console().print(Text(strip_control(text)), soft_wrap=True)

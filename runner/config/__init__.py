@@ -1,0 +1,1 @@
+"""The configuration: its types and bounds, what is wrong with one, and secrets."""

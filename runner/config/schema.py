@@ -1,0 +1,256 @@
+"""Types and bounds of the configuration. YAML owns the values; nothing here has a default that a YAML could state."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    model_validator,
+)
+
+from runner.config.secrets import has_password, has_user, is_variable_name
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+CONF_DIR = next(path for path in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if path.is_dir())
+
+BatchMode = Literal["static", "continuous", "concurrent", "job"]
+NonEmptyStr = Annotated[str, StringConstraints(min_length=1)]
+
+
+def _variable_name(text: str) -> str:
+    if not is_variable_name(text):
+        raise ValueError("give the name of the environment variable that holds the key, not the key")
+    return text
+
+
+def web_address(text: str) -> str:
+    """Return an http address as it is.
+
+    Raises:
+        ValueError: it is none, or it has a user name or a password in it: it is kept on disk.
+    """
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # its message repeats the address
+        usable = False
+    if not usable or has_user(text):
+        raise ValueError("give an address: http(s)://HOST[:PORT][/PATH], without a user name or password")
+    return text
+
+
+VariableName = Annotated[NonEmptyStr, AfterValidator(_variable_name)]
+Address = Annotated[NonEmptyStr, AfterValidator(web_address)]
+STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+class _Section(BaseModel):
+    model_config = STRICT
+
+
+class PriceConfig(_Section):
+    """What a million tokens cost, in US dollars. Input that a service had in its cache costs as any, unless stated."""
+
+    input_usd_per_million: NonNegativeFloat
+    output_usd_per_million: NonNegativeFloat
+    cached_input_usd_per_million: NonNegativeFloat | None = None
+
+
+class ModelConfig(_Section):
+    """What is served: a hub id, a folder, a deployment or a service's model name. `price` null looks the price up."""
+
+    id: NonEmptyStr
+    revision: NonEmptyStr | None
+    price: PriceConfig | None
+
+
+class GenerationConfig(_Section):
+    """How to generate. Temperature 0 is greedy; `max_tokens` counts new tokens only."""
+
+    max_tokens: PositiveInt
+    temperature: Annotated[float, Field(ge=0, le=5)]
+    top_p: Annotated[float, Field(gt=0, le=1)] | None
+    top_k: PositiveInt | None
+    stop_sequences: Annotated[tuple[NonEmptyStr, ...], Field(strict=False)]
+    n: PositiveInt
+
+    @model_validator(mode="after")
+    def _greedy_has_no_knobs(self) -> Self:
+        idle = [name for name in ("top_p", "top_k") if getattr(self, name) is not None]
+        if self.temperature == 0 and idle:
+            raise ValueError(
+                f"temperature=0 is greedy, where {' and '.join(idle)} would have no effect: "
+                f"unset {' and '.join(idle)} or set temperature above 0"
+            )
+        return self
+
+
+class GenerationParams(GenerationConfig):
+    """What a provider is handed: the generation section and the seed of this call."""
+
+    seed: int
+
+
+class PromptsConfig(_Section):
+    """Where the prompts come from: a file, or a dataset of the Hugging Face hub."""
+
+    path: NonEmptyStr | None
+    format: Literal["jsonl", "csv", "parquet", "txt"] | None
+    dataset: NonEmptyStr | None
+    subset: NonEmptyStr | None
+    split: NonEmptyStr | None
+    revision: NonEmptyStr | None
+    text_field: NonEmptyStr
+    messages_field: NonEmptyStr
+    id_field: NonEmptyStr
+    limit: PositiveInt | None
+    system: NonEmptyStr | None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.path is None) == (self.dataset is None):
+            raise ValueError("set exactly one of path (a file) and dataset (a hub id)")
+        return self
+
+
+MAX_REQUESTS_IN_FLIGHT = 1024
+"""Requests in flight beyond which batch.size=auto does not look."""
+
+
+class BatchConfig(_Section):
+    """How prompts reach the model. `mode` null is what the provider does best interactively.
+
+    `size` auto finds the largest number of requests in flight that a service takes (concurrent mode only).
+    """
+
+    mode: BatchMode | None
+    size: PositiveInt | Literal["auto"]
+    order: Literal["length", "given"]
+    warmup: NonNegativeInt
+
+    @property
+    def count(self) -> int:
+        """`size` as a number; for auto, the most that is ever tried."""
+        return MAX_REQUESTS_IN_FLIGHT if self.size == "auto" else self.size
+
+
+class LimitsConfig(_Section):
+    """How requests are paced, and where a run stops. null is no limit."""
+
+    max_attempts: PositiveInt
+    timeout_s: PositiveFloat
+    requests_per_minute: PositiveFloat | None
+    tokens_per_minute: PositiveFloat | None
+    max_cost_usd: PositiveFloat | None
+    max_failures: NonNegativeInt | Annotated[float, Field(gt=0, lt=1)] | None
+
+
+_STORES = ("sqlite:///", "http://", "https://", "postgresql", "mysql", "mssql", "databricks")
+
+
+class TrackingConfig(_Section):
+    """Where MLflow keeps the runs, and how many outcomes become traces. `uri` null tells MLflow nothing."""
+
+    uri: NonEmptyStr | None
+    traces: Literal["sample", "all", "off"]
+
+    @model_validator(mode="after")
+    def _no_secret(self) -> Self:
+        if self.uri is not None and has_password(self.uri):
+            raise ValueError(
+                "the uri has a password in it, and would be written to disk: give it without, and set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (for a database: its own, such as PGPASSWORD)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_store_that_mlflow_has(self) -> Self:
+        if self.uri is not None and not self.uri.startswith(_STORES):
+            raise ValueError(
+                f"uri={self.uri!r} is no MLflow store: use sqlite:///FILE or http://HOST:PORT, or tracking=off for none"
+            )
+        return self
+
+
+class ProviderConfig(BaseModel):
+    """Who serves: `_target_` names the class under runner.providers, the rest are its constructor's arguments."""
+
+    model_config = STRICT | ConfigDict(extra="allow")
+    target: Annotated[str, StringConstraints(pattern=r"^runner\.providers\.\w+\.\w+$")] = Field(alias="_target_")
+
+    @property
+    def name(self) -> str:
+        """Return the provider's name, which is its module's."""
+        return self.target.split(".")[2]
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The constructor's arguments."""
+        return self.__pydantic_extra__ or {}
+
+
+class RunConfig(_Section):
+    """One run, whole. `repeat` only numbers runs that are the same: it moves nothing."""
+
+    name: NonEmptyStr
+    seed: NonNegativeInt
+    repeat: PositiveInt
+    provider: ProviderConfig
+    model: ModelConfig
+    generation: GenerationConfig
+    prompts: PromptsConfig
+    batch: BatchConfig
+    limits: LimitsConfig
+    tracking: TrackingConfig
+
+    def params(self, *, seed: int | None = None) -> GenerationParams:
+        """Return what a provider is handed, with the run's seed unless another is given."""
+        return GenerationParams(**self.generation.model_dump(), seed=self.seed if seed is None else seed)
+
+    @property
+    def warmup_prompts(self) -> int:
+        """How many prompts are generated unmeasured before a run."""
+        return self.batch.warmup * (1 if self.batch.size == "auto" else self.batch.size)
+
+    def with_mode(self, mode: BatchMode) -> "RunConfig":
+        """Return this configuration with the batch mode stated."""
+        return self.model_copy(update={"batch": self.batch.model_copy(update={"mode": mode})})
+
+    @property
+    def label(self) -> str:
+        """A name that tells runs apart in a list: provider, model, mode and size."""
+        model = self.model.id.rpartition("/")[2]
+        return " ".join(dict.fromkeys((self.provider.name, model, str(self.batch.mode), str(self.batch.size))))
+
+    def differences(self, other: "RunConfig") -> list[str]:
+        """Say which keys have another value there, a text each."""
+        here, there = self.flat(), other.flat()
+        names = dict.fromkeys((*here, *there))
+        return [
+            f"{name}={here.get(name)!r}, and now {there.get(name)!r}"
+            for name in names
+            if here.get(name) != there.get(name)
+        ]
+
+    def flat(self) -> dict[str, Any]:
+        """Return every leaf under its dotted name, which is also its Hydra override."""
+        return dict(leaves(self.model_dump(by_alias=True)))
+
+
+def leaves(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every value that is no section, under its dotted name."""
+    for name, value in section.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

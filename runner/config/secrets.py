@@ -1,0 +1,72 @@
+"""Secrets: what looks like one, refused where it would be written, removed from what is written. Holds none."""
+
+import re
+from collections.abc import Collection, Sequence
+
+from runner.errors import ConfigError
+
+_NAME = re.compile(r"[A-Za-z_]\w{0,59}", re.ASCII)
+_LIKE_A_KEY = re.compile(r"sk.*|(?=.*[a-z])(?=.*[0-9]).{20,}")
+"""Keys of which every character may stand in a variable's name: sk_..., or long with small letters and digits."""
+_MIN_REDACTED = 4
+"""Of a shorter key, redact_errors it would make a riddle of every message."""
+_SECRET = re.compile(
+    r"^[+~]*(?P<key>[\w.@/:]*?(?<![a-z])(api_?key|key|token|secret|password|credentials?))=", re.IGNORECASE
+)
+_VARIABLE = re.compile(r"^[+~]*(?P<key>[\w.@/:]*_env)=(?P<value>.*)", re.DOTALL)
+_ADDRESS = re.compile(r"^[+~]*(?P<key>provider\.\w+)=(?P<value>.*://.*)", re.DOTALL)
+_STORE = re.compile(r"^[+~]*(?P<key>tracking\.uri)=(?P<value>.*)", re.DOTALL)
+
+
+def is_variable_name(text: str) -> bool:
+    """Return whether a text is the name of an environment variable, and not the secret itself in its place."""
+    return bool(_NAME.fullmatch(text)) and not _LIKE_A_KEY.fullmatch(text)
+
+
+def has_user(address: str) -> bool:
+    """Return whether an address may hold a user name, and with it a password."""
+    return "@" in address
+
+
+def has_password(address: str) -> bool:
+    """Return whether an address holds a password; a database's may hold a user name alone."""
+    return re.search(r"://[^/?#]*:[^/?#]*@", address) is not None
+
+
+def redact(text: str, secrets: Collection[str]) -> str:
+    """Return the text without these secrets, the longest first."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= _MIN_REDACTED:
+            text = text.replace(secret, "***")
+    return text
+
+
+def refuse_secrets(arguments: Sequence[str]) -> None:
+    """Refuse a secret among the overrides, before Hydra writes the overrides to disk.
+
+    Raises:
+        ConfigError: an override gives a key, token, secret or password, has one where the name of the variable that
+            holds it belongs, or within an address. Its value is not repeated.
+    """
+    for argument in arguments:
+        if match := _SECRET.match(argument):
+            raise ConfigError(
+                f"{match['key']}=... on the command line would be written to disk: put the secret into an environment "
+                "variable; where a provider takes one, KEY_env holds the variable's name"
+            )
+        if (match := _VARIABLE.match(argument)) and not all(map(_names_a_variable, match["value"].split(","))):
+            raise ConfigError(
+                f"{match['key']}=... is not the name of an environment variable: give the name of the one that holds "
+                "the key, not the key"
+            )
+        for address, has_secret in ((_ADDRESS, has_user), (_STORE, has_password)):
+            if (match := address.match(argument)) and has_secret(match["value"]):
+                raise ConfigError(
+                    f"{match['key']}=... has a user name or password in it, and would be written to disk: give the "
+                    "address without"
+                )
+
+
+def _names_a_variable(value: str) -> bool:
+    bare = value.strip("'\" ")
+    return bare in ("", "null") or is_variable_name(bare)

@@ -1,0 +1,1 @@
+"""How a request leaves: attempts, pauses, limits, budget, concurrency."""

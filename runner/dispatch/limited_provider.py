@@ -1,0 +1,193 @@
+"""A provider whose requests keep to the account's limits: attempts, pauses, requests and tokens a minute, budget.
+
+It has the same calls as a provider, so that a batch mode does not know which of the two it calls.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+import tenacity
+
+from runner.config.schema import GenerationParams, LimitsConfig
+from runner.dispatch.call import Call
+from runner.dispatch.gate import RequestGate
+from runner.dispatch.retry import RetryPolicy, failed_attempt, jittered_wait_s, log_retry, should_retry
+from runner.dispatch.stop import Stopped, StopRequest
+from runner.errors import AccessError, ServiceError
+from runner.providers.errors import RETRY, CallError
+from runner.providers.protocols import ConcurrentProvider, ListProvider, Provider
+from runner.types import Generated, Prompt
+
+log = logging.getLogger(__name__)
+
+_MAX_FAILED_ALONE = 3
+"""So many prompts in a row that failed alone too: the prompts are not the reason, and lists are split no further."""
+
+Send = Callable[[], Awaitable[Sequence[Generated]]]
+
+
+class LimitedProvider:
+    """A provider whose requests are limited: static batches of a service that takes lists, and concurrent requests.
+
+    Args:
+        provider: one that has `generate` or `generate_list`.
+        model_id: which model a failure names.
+        limits: attempts and timeout.
+        gate: decides when an attempt may leave.
+        stop: asks to stop sending; a fatal error is requested here.
+        max_throttled_s: how long a call may be throttled.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        model_id: str,
+        limits: LimitsConfig,
+        gate: RequestGate,
+        stop: StopRequest,
+        *,
+        max_throttled_s: float,
+    ) -> None:
+        self._provider = provider
+        self._model_id = model_id
+        self._timeout_s = limits.timeout_s
+        self._retry = RetryPolicy(limits, max_throttled_s)
+        self._gate, self._stop = gate, stop
+        self._answered_at: float | None = None
+        self._failed_alone = 0
+        self._runner: asyncio.Runner | None = None
+        self._connections = AsyncExitStack()
+
+    def __enter__(self) -> Self:
+        self._provider.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._close_runner()
+        finally:
+            self._provider.__exit__(kind, error, trace)
+
+    async def __aenter__(self) -> Self:
+        if isinstance(self._provider, AbstractAsyncContextManager):
+            await self._connections.enter_async_context(self._provider)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._connections.aclose()
+
+    async def generate(self, prompt: Prompt, params: GenerationParams) -> Generated:
+        """Return the prompt's answers, or its error once no attempt is left.
+
+        Raises:
+            Stopped: nothing more is to be sent; the stop request has the reason.
+        """
+        provider = self._provider
+        assert isinstance(provider, ConcurrentProvider)  # noqa: S101 - run.prepare refuses any other
+
+        async def send() -> Sequence[Generated]:
+            return [await provider.generate(prompt, params)]
+
+        return (await self._call(Call((prompt,), params), send))[0]
+
+    def generate_batch(self, prompts: Sequence[Prompt], params: GenerationParams) -> Sequence[Generated]:
+        """Return the results of one list request, in the prompts' order; fewer if the run was stopped meanwhile.
+
+        A list that fails as a whole is sent again in halves, so that one poisonous prompt fails alone.
+
+        Raises:
+            Stopped: as for `generate`.
+        """
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+            self._runner.run(self.__aenter__())
+        return self._runner.run(self._call_list(Call(prompts, params)))
+
+    def _close_runner(self) -> None:
+        if self._runner is not None:
+            self._runner.run(self._connections.aclose())
+            self._runner.close()
+            self._runner = None
+
+    async def _call_list(self, call: Call) -> Sequence[Generated]:
+        provider = self._provider
+        assert isinstance(provider, ListProvider)  # noqa: S101 - run.prepare refuses any other
+        results = await self._call(call, lambda: provider.generate_list(call.prompts, call.params))
+        if any(result.error is None for result in results):
+            self._failed_alone = 0
+        elif len(call.prompts) == 1:
+            self._failed_alone += 1
+        if self._failed_alone >= _MAX_FAILED_ALONE or not call.may_be_split:
+            return results
+        log.debug("%d prompts in one request failed: asking again in halves", len(call.prompts))
+        return await self._call_halves(call)
+
+    async def _call_halves(self, call: Call) -> Sequence[Generated]:
+        """Return the results of both halves; if the run is stopped, of what was answered: it is paid for."""
+        results: list[Generated] = []
+        for half in call.halves():
+            try:
+                results += await self._call_list(half)
+            except Stopped:
+                if not results:
+                    raise
+                break
+        return results
+
+    async def _call(self, call: Call, send: Send) -> Sequence[Generated]:
+        attempts = tenacity.AsyncRetrying(
+            stop=self._retry.should_give_up,
+            retry=tenacity.retry_if_exception(should_retry),
+            wait=self._wait_s,
+            before_sleep=log_retry,
+            sleep=self._gate.sleep,
+            reraise=True,
+        )
+        try:
+            results: Sequence[Generated] = await attempts(self._attempt, call, send)
+        except CallError as error:
+            if message := self._retry.fatal_message(call, error, answered_at=self._answered_at):
+                self._stop.request(AccessError(message) if self._answered_at is None else ServiceError(message))
+                raise Stopped from None
+            return call.failed(error, self._model_id)
+        return [call.completed(result) for result in results]
+
+    async def _attempt(self, call: Call, send: Send) -> Sequence[Generated]:
+        permit = await self._gate.acquire(call)
+        call.start_attempt()
+        results: Sequence[Generated] = ()
+        lost = False
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                results = await send()
+        except TimeoutError:
+            lost = True
+            raise CallError("Timeout", f"no answer within limits.timeout_s={self._timeout_s}", RETRY) from None
+        except CallError as error:
+            lost = not error.policy.not_billed
+            if error.policy.throttled:
+                call.count_throttled()
+                self._gate.throttled(permit)
+            raise
+        finally:
+            self._gate.release(permit, results, lost=lost)
+        self._answered_at = time.perf_counter()
+        return results
+
+    def _wait_s(self, state: tenacity.RetryCallState) -> float:
+        """Return how long this call waits: what the service asked for, else a jittered time; a throttled one pauses all."""
+        _, error = failed_attempt(state)
+        jitter_s = jittered_wait_s(state.attempt_number)
+        retry_after_s = None if error.retry_after_s is None else max(0.0, error.retry_after_s)
+        if error.policy.throttled:
+            self._gate.pause(jitter_s if retry_after_s is None else retry_after_s, error.type)
+        return jitter_s if retry_after_s is None else retry_after_s + min(jitter_s, 0.1 * retry_after_s)

@@ -1,0 +1,3 @@
+"""`provider=azure`."""
+
+from runner.providers.azure.provider import AzureProvider as AzureProvider

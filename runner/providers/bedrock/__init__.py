@@ -1,0 +1,3 @@
+"""`provider=bedrock`."""
+
+from runner.providers.bedrock.provider import BedrockProvider as BedrockProvider

@@ -1,0 +1,146 @@
+"""What the errors of Bedrock and boto3 mean: which may pass, which concern one prompt, and which every further request.
+
+Codes are those of AWS's "Troubleshooting Amazon Bedrock API Error Codes".
+"""
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from runner.providers.errors import REFUSED, RETRY, THROTTLED, UNREACHABLE, CallError, ErrorPolicy, retry_after_s
+from runner.text import first_line
+
+GENERATING = "bedrock:InvokeModel and bedrock:InvokeModelWithResponseStream, and the account access to the model"
+LISTING = "bedrock:ListFoundationModels and bedrock:ListInferenceProfiles"
+"""The rights that a call needs."""
+
+
+@contextlib.contextmanager
+def call_errors(where: str, *, rights: str) -> Iterator[None]:
+    """Turn whatever boto3 raises into a CallError.
+
+    Args:
+        where: names model and region, for errors that are about them.
+        rights: what the caller must be allowed, for those that say it is not.
+    """
+    import urllib3
+    from botocore import eventstream, exceptions, parsers
+
+    unreadable = (eventstream.ParserError, parsers.ResponseParserError, json.JSONDecodeError)
+    try:
+        yield
+    except exceptions.ClientError as error:  # also what came inside a stream
+        raise _refusal(error.response, where, rights) from error
+    except (exceptions.BotoCoreError, urllib3.exceptions.HTTPError) as error:
+        raise _transport_error(error) from error
+    except unreadable as error:
+        raise CallError("UnreadableAnswer", first_line(error), RETRY) from error
+
+
+def _transport_error(error: Exception) -> CallError:
+    """Say whether the service could be reached; botocore leaves errors within a stream to urllib3."""
+    import urllib3
+    from botocore import exceptions as sdk
+
+    type_, message = type(error).__name__, first_line(error)
+    if isinstance(error, sdk.SSLError):
+        return CallError(type_, f"{message}: check provider.endpoint_url and AWS_CA_BUNDLE", _UNSENT_FATAL)
+    if isinstance(error, sdk.ConnectionError):
+        return CallError(UNREACHABLE, f"{message}: check provider.region and the network", _UNSENT_RETRY)
+    if isinstance(error, sdk.HTTPClientError | urllib3.exceptions.HTTPError):
+        return CallError(type_, message, RETRY)
+    unusable = (
+        sdk.NoCredentialsError,
+        sdk.PartialCredentialsError,
+        sdk.CredentialRetrievalError,
+        sdk.TokenRetrievalError,
+        sdk.SSOError,
+        sdk.NoRegionError,
+        sdk.InvalidEndpointConfigurationError,
+    )
+    return CallError(type_, message, _UNSENT_FATAL if isinstance(error, unusable) else _UNSENT)
+
+
+_UNSENT = ErrorPolicy(not_billed=True)
+_UNSENT_FATAL = ErrorPolicy(fatal=True, not_billed=True)
+_UNSENT_RETRY = ErrorPolicy(retryable=True, not_billed=True)
+_CREDENTIALS = ErrorPolicy(
+    fatal=True,
+    quotes_service=False,
+    advice="AWS does not accept the credentials: check AWS_PROFILE or provider.profile, AWS_ACCESS_KEY_ID, "
+    "AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or AWS_BEARER_TOKEN_BEDROCK, and this machine's clock",
+)
+_EXPIRED = ErrorPolicy(
+    fatal=True,
+    quotes_service=False,
+    advice="the AWS session has expired: sign in again (aws sso login) or renew the token",
+)
+_NO_ACCESS = ErrorPolicy(
+    fatal=True,
+    advice="the AWS user or role (AWS_PROFILE or provider.profile) needs {rights}",
+)
+_NO_MODEL = ErrorPolicy(
+    fatal=True,
+    advice="set model.id to one that provider.region has; many models are reached through an inference profile only "
+    "(model.id=us.MODEL, eu.MODEL, apac.MODEL, global.MODEL)",
+)
+_QUOTA = ErrorPolicy(fatal=True, advice="ask for a higher quota (AWS Service Quotas), or use another region or model")
+
+_BY_CODE: Mapping[str, ErrorPolicy] = {
+    "Throttling": THROTTLED,
+    "TooManyRequests": THROTTLED,
+    "ServiceUnavailable": RETRY,
+    "ModelNotReady": RETRY,
+    "ModelTimeout": RETRY,
+    "ModelStreamError": RETRY,
+    "InternalServer": RETRY,
+    "ServiceQuotaExceeded": _QUOTA,
+    "AccessDenied": _NO_ACCESS,
+    "UnrecognizedClient": _CREDENTIALS,
+    "InvalidSignature": _CREDENTIALS,
+    "ExpiredToken": _EXPIRED,
+    "ResourceNotFound": _NO_MODEL,
+}
+_BY_STATUS: Mapping[int, ErrorPolicy] = {
+    401: _CREDENTIALS,
+    403: _CREDENTIALS,
+    404: _NO_MODEL,
+    408: RETRY,
+    429: THROTTLED,
+}
+_DAILY = re.compile(r"\bper day\b|\bdaily\b", re.IGNORECASE)
+"""How a throttled call says that waiting helps tomorrow only."""
+_WRONG_MODEL = re.compile(r"model identifier is invalid|on-demand throughput", re.IGNORECASE)
+
+
+def _refusal(response: Mapping[str, Any], where: str, rights: str) -> CallError:
+    """Return what a refusal means.
+
+    Args:
+        response: botocore's `ClientError.response`; an error inside a stream has no status and no headers.
+        where, rights: as in `call_errors`.
+    """
+    code, message = response["Error"].get("Code", ""), response["Error"].get("Message", "").partition("\n")[0]
+    metadata = response.get("ResponseMetadata", {})
+    type_ = (code[:1].upper() + code[1:]) or "Refused"
+    policy = _policy(type_, message, metadata.get("HTTPStatusCode", 0))
+    said = [message] if message and policy.quotes_service else []
+    advised = [*said, f"{where}: {policy.advice.format(rights=rights)}"] if policy.advice else said
+    return CallError(
+        type_,
+        ": ".join(advised) or "the service said no more",
+        replace(policy, not_billed="HTTPStatusCode" in metadata),
+        retry_after_s=retry_after_s(metadata.get("HTTPHeaders", {})),
+    )
+
+
+def _policy(type_: str, message: str, status: int) -> ErrorPolicy:
+    if type_ == "ValidationException":
+        return _NO_MODEL if _WRONG_MODEL.search(message) else REFUSED
+    if _DAILY.search(message) and type_.startswith(("Throttling", "TooManyRequests")):
+        return _QUOTA
+    by_status = RETRY if status >= 500 else _BY_STATUS.get(status, REFUSED)
+    return _BY_CODE.get(type_.removesuffix("Exception"), by_status)

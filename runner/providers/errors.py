@@ -1,0 +1,91 @@
+"""Why a call to a service has no answer, and what that means for it and for the next ones."""
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from runner.config.secrets import redact
+
+UNREACHABLE = "ConnectionError"
+"""The type of a CallError where nothing answered at the service's address."""
+UNSENDABLE = "UnsendablePrompt"
+"""The type of an error where the prompt's text cannot be sent or tokenized."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorPolicy:
+    """What an error means for this request and for others.
+
+    Attributes:
+        retryable: sending the request again may help.
+        throttled: the service asked for fewer requests, from everyone.
+        fatal: no other request will be answered either, until a person changes something; `advice` says what.
+        not_billed: it is certain that nothing was generated: the service was not reached, or answered with an error.
+            The answer of any other call may have been generated, and be billed.
+        refuses_lists: the service takes no list of prompts in one request, whatever the prompts.
+        advice: what a person can do.
+        quotes_service: whether the service's own words may be repeated; some hold parts of a signature.
+    """
+
+    retryable: bool = False
+    throttled: bool = False
+    fatal: bool = False
+    not_billed: bool = False
+    refuses_lists: bool = False
+    advice: str = ""
+    quotes_service: bool = True
+
+
+REFUSED = ErrorPolicy()
+RETRY = ErrorPolicy(retryable=True)
+THROTTLED = ErrorPolicy(retryable=True, throttled=True)
+FATAL = ErrorPolicy(fatal=True)
+
+
+class CallError(Exception):
+    """A call to a service has no answer.
+
+    Args:
+        type: the SDK's or the service's name for the error.
+        message: what the service said; never a secret.
+        policy: what it means.
+        retry_after_s: how long the service asked to wait.
+    """
+
+    def __init__(
+        self, type: str, message: str, policy: ErrorPolicy = REFUSED, *, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(f"{type}: {message}")
+        self.type, self.message, self.policy, self.retry_after_s = type, message, policy, retry_after_s
+
+
+@contextmanager
+def redact_errors(secrets: Collection[str]) -> Iterator[None]:
+    """Remove secrets from every CallError: its message goes to disk, and some services repeat a request's headers."""
+    try:
+        yield
+    except CallError as error:
+        type_, message = redact(error.type, secrets), redact(error.message, secrets)
+        raise CallError(type_, message, error.policy, retry_after_s=error.retry_after_s) from None
+
+
+def invalid_utf8(error: UnicodeEncodeError) -> str:
+    """Say why a prompt cannot be sent to a service or tokenized."""
+    surrogate = f"U+{ord(error.object[error.start]):04X}"
+    return f"the prompt has a lone surrogate ({surrogate}), which cannot be written as UTF-8: correct its text"
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Return how long a service asked to wait: in milliseconds (the finer header), in seconds, or until a date."""
+    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        with suppress(KeyError, ValueError):
+            wait_s = float(headers[name]) * unit_s
+            if math.isfinite(wait_s) and wait_s >= 0:
+                return wait_s
+    with suppress(KeyError, ValueError, TypeError):
+        until = parsedate_to_datetime(headers["retry-after"])
+        return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    return None

@@ -1,0 +1,3 @@
+"""`provider=openai`."""
+
+from runner.providers.openai.provider import OpenAIProvider as OpenAIProvider

@@ -1,0 +1,3 @@
+"""`provider=transformers`."""
+
+from runner.providers.transformers.provider import TransformersProvider as TransformersProvider

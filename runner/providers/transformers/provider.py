@@ -1,0 +1,301 @@
+"""Hugging Face Transformers, in this process: one left-padded `generate()` per batch."""
+
+import gc
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import StringConstraints, validate_call
+
+from runner.config.schema import STRICT, BatchMode, GenerationParams, ModelConfig, NonEmptyStr
+from runner.errors import ConfigError, MissingPackageError, ModelError, OutOfMemoryError
+from runner.providers.errors import UNSENDABLE, invalid_utf8
+from runner.providers.protocols import ModelInfo
+from runner.providers.transformers import embedded
+from runner.providers.transformers.causal_lm import CausalLM, DecodedRow, PromptEncoder
+from runner.types import Answer, ErrorInfo, Generated, Prompt, Stopwatch, Usage
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+Device = Annotated[str, StringConstraints(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+
+
+class TransformersProvider:
+    """A causal language model on this machine.
+
+    Args:
+        model: `id` is a folder, a hub id, or an embedded model (`embedded/NAME`).
+        device: auto takes CUDA, else MPS, else the CPU.
+        dtype: auto takes the checkpoint's own, but on a CPU without bfloat16 instructions float32.
+        attn_implementation: as in `from_pretrained` (sdpa, eager, flash_attention_2); null lets transformers choose.
+        compile: compile the forward pass with torch.compile; the first batches are then slow: use batch.warmup.
+        chat_template: apply the tokenizer's chat template where it has one; false sends the plain text (base models).
+        trust_remote_code: run Python code that comes with the model. It can do anything that you can.
+    """
+
+    name: ClassVar[str] = "transformers"
+    default_mode: ClassVar[BatchMode] = "static"
+    is_local: ClassVar[bool] = True
+    price_catalog: ClassVar[str | None] = None
+    supported_params = frozenset({"temperature", "top_p", "top_k", "stop_sequences", "n"})
+
+    @validate_call(config=STRICT)
+    def __init__(
+        self,
+        *,
+        model: ModelConfig,
+        device: Device,
+        dtype: Dtype,
+        attn_implementation: NonEmptyStr | None,
+        compile: bool,
+        chat_template: bool,
+        trust_remote_code: bool,
+    ) -> None:
+        self._config = model
+        self._device_name, self._dtype_name = device, dtype
+        self._attention = attn_implementation
+        self._compile = compile
+        self._chat_template = chat_template
+        self._trust_remote_code = trust_remote_code
+        self._tokenizer: PromptEncoder | None = None
+        self._loaded: CausalLM | None = None
+
+    def validate(self, params: GenerationParams) -> None:
+        """Refuse several choices of a greedy answer: they would all be the same text."""
+        if params.n > 1 and params.temperature == 0:
+            raise ConfigError(
+                f"generation.n={params.n} with temperature=0: greedy gives the same text {params.n} times: "
+                "set generation.temperature above 0 or generation.n=1"
+            )
+
+    def __enter__(self) -> Self:
+        _import_libraries()
+        if self._trust_remote_code:
+            log.warning("trust_remote_code is on: Python code from the model %r is run", self._config.id)
+        with _model_errors(self._config.id):
+            self._loaded = self._load()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loaded = self._tokenizer = None
+        gc.collect()
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return device, dtype, attention, threads and how prompts are written."""
+        import torch
+
+        model = self._here.model
+        facts = {
+            "gen_ai.provider.name": "transformers",
+            "gen_ai.operation.name": "chat" if self._encoder.uses_template else "text_completion",
+            "sends_seed": True,
+            "device": str(model.device),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "attn_implementation": model.config._attn_implementation,
+            "chat_template": self._encoder.uses_template,
+            "model_revision": getattr(model.config, "_commit_hash", None),
+            "parameters": model.num_parameters(),
+            "threads": torch.get_num_threads(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        }
+        if model.device.type == "cuda":
+            facts["gpu"] = torch.cuda.get_device_name(model.device)
+            facts["cuda"] = torch.version.cuda
+        return facts
+
+    def list_models(self) -> Sequence[ModelInfo]:
+        """Return the embedded models and what the Hugging Face cache holds. Loads no model."""
+        _import_libraries()
+        from huggingface_hub import CacheNotFound, scan_cache_dir
+
+        here = [
+            ModelInfo(id=name, kind="embedded", detail=found.requirement) for name, found in embedded.MODELS.items()
+        ]
+        try:
+            cached = scan_cache_dir().repos
+        except CacheNotFound:
+            cached = frozenset()
+        return here + [
+            ModelInfo(id=repo.repo_id, kind="cached", detail=f"{repo.size_on_disk / 2**20:,.0f} MiB")
+            for repo in sorted(cached, key=lambda repo: repo.repo_id)
+            if repo.repo_type == "model"
+        ]
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        """Return the tokens of the prompt as the model sees it, its template's included."""
+        return len(self._encoder.encode(prompt))
+
+    def tokenize(self, texts: Sequence[str]) -> Sequence[Sequence[int]]:
+        """Return the token ids of each text, no special ones added. A lone surrogate, which has no UTF-8, is U+FFFD."""
+        if not texts:
+            return []
+        readable = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
+        rows: list[list[int]] = self._encoder.tokenizer(readable, add_special_tokens=False)["input_ids"]
+        return rows
+
+    def generate_batch(self, prompts: Sequence[Prompt], params: GenerationParams) -> Sequence[Generated]:
+        """Generate once for all prompts. One that is too long for the model, or no tokens to it, fails alone.
+
+        Raises:
+            OutOfMemoryError: the batch does not fit on the device.
+        """
+        from transformers import set_seed
+
+        watch = Stopwatch()
+        encoded = [self._encoder.encode(prompt) for prompt in prompts]
+        fitting = [0 < len(ids) <= self._here.context_length - params.max_tokens for ids in encoded]
+        set_seed(params.seed)
+        with _memory_errors(len(prompts), max(map(len, encoded)), params, self._here.model.device.type):
+            rows = self._here.generate([ids for ids, fits in zip(encoded, fitting, strict=True) if fits], params, watch)
+        answers = iter([self._here.answer(row, params) for row in rows])
+        timing = watch.stop()
+        return [
+            Generated(
+                model=self._config.id,
+                timing=timing,
+                answers=tuple(_answer(len(ids), next(answers)) for _ in range(params.n if fits else 0)),
+                error=None if fits else self._refusal(prompt, len(ids), params),
+            )
+            for prompt, ids, fits in zip(prompts, encoded, fitting, strict=True)
+        ]
+
+    @property
+    def _here(self) -> CausalLM:
+        if self._loaded is None:
+            raise RuntimeError("the model is loaded inside `with provider:` only")
+        return self._loaded
+
+    @property
+    def _encoder(self) -> PromptEncoder:
+        """The tokenizer, loaded on first use: counting tokens needs no model."""
+        if self._tokenizer is None:
+            _import_libraries()
+            from transformers import AutoTokenizer
+
+            with _model_errors(self._config.id):
+                tokenizer = AutoTokenizer.from_pretrained(**self._source, padding_side="left")
+            if tokenizer.pad_token is None:
+                tokenizer.pad_token = tokenizer.eos_token
+            self._tokenizer = PromptEncoder(tokenizer, use_template=self._chat_template)
+        return self._tokenizer
+
+    @property
+    def _source(self) -> dict[str, Any]:
+        revision = {} if self._config.revision is None else {"revision": self._config.revision}
+        folder = embedded.resolve(self._config.id)
+        return {"pretrained_model_name_or_path": folder, "trust_remote_code": self._trust_remote_code, **revision}
+
+    def _load(self) -> CausalLM:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        device = torch.device(_choose_device(self._device_name))
+        model = AutoModelForCausalLM.from_pretrained(
+            **self._source, dtype=self._dtype_name, attn_implementation=self._attention
+        )
+        if self._dtype_name == "auto":
+            model = model.to(_choose_dtype(model.dtype, device))
+        model = model.to(device).eval()
+        if self._compile:
+            model.forward = torch.compile(model.forward, dynamic=True)
+        return CausalLM(model, self._encoder.tokenizer)
+
+    def _refusal(self, prompt: Prompt, input_tokens: int, params: GenerationParams) -> ErrorInfo:
+        return self._too_long(input_tokens, params) if input_tokens else _no_tokens(prompt)
+
+    def _too_long(self, input_tokens: int, params: GenerationParams) -> ErrorInfo:
+        message = (
+            f"{input_tokens} input tokens and generation.max_tokens={params.max_tokens} are more than the "
+            f"{self._here.context_length} that model {self._config.id!r} can attend to"
+        )
+        return ErrorInfo(type="ContextLengthExceeded", message=message, retryable=False)
+
+
+def _answer(input_tokens: int, row: DecodedRow) -> Answer:
+    usage = Usage(input_tokens=input_tokens, output_tokens=row.tokens)
+    return Answer(text=row.text, finish_reason=row.finish_reason, usage=usage)
+
+
+def _no_tokens(prompt: Prompt) -> ErrorInfo:
+    try:
+        prompt.text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return ErrorInfo(type=UNSENDABLE, message=invalid_utf8(error), retryable=False)
+    return ErrorInfo(type=UNSENDABLE, message="the model has no token for any of the prompt", retryable=False)
+
+
+def _import_libraries() -> None:
+    try:
+        import accelerate  # noqa: F401
+        import torch  # noqa: F401
+        import transformers
+    except ModuleNotFoundError as error:
+        raise MissingPackageError.for_extra(
+            "provider=transformers", package=str(error.name), extra="transformers"
+        ) from None
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_default_handler()
+    transformers.utils.logging.enable_propagation()
+
+
+def _choose_device(name: str) -> str:
+    import torch
+
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return next(kind for kind, here in available.items() if here)
+    if not available[name.partition(":")[0]]:
+        there = ", ".join(kind for kind, here in available.items() if here)
+        raise ConfigError(f"provider.device={name!r}: this machine (or this build of torch) has: {there}")
+    return name
+
+
+def _choose_dtype(checkpoint: "torch.dtype", device: "torch.device") -> "torch.dtype":
+    import torch
+
+    if device.type != "cpu" or checkpoint == torch.float32:
+        return checkpoint
+    fast = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return torch.bfloat16 if fast and checkpoint == torch.bfloat16 else torch.float32
+
+
+@contextmanager
+def _model_errors(model_id: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        first_line = str(error).strip().partition("\n")[0]
+        raise ModelError(
+            f"model.id={model_id!r} cannot be loaded: {first_line}. Without the hub, use a model folder "
+            "(model.id=FOLDER), one that is in the Hugging Face cache, or the embedded one "
+            "(model=transformers/default)"
+        ) from error
+
+
+@contextmanager
+def _memory_errors(prompts: int, input_tokens: int, params: GenerationParams, device: str) -> Iterator[None]:
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "memory" not in str(error).lower():
+            raise
+        rows = f"{prompts} prompts x n={params.n}" if params.n > 1 else f"{prompts} prompts"
+        raise OutOfMemoryError(
+            f"out of memory on {device}: one batch of {rows}, {input_tokens} input tokens wide, with "
+            f"generation.max_tokens={params.max_tokens}: try batch.size={max(1, prompts // 2)}, a smaller "
+            "generation.max_tokens, or provider.dtype=bfloat16"
+        ) from error

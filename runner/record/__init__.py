@@ -1,0 +1,1 @@
+"""A run's folder, whole, for everyone who reads or writes it."""

@@ -1,0 +1,180 @@
+"""A run's folder: every file in it but prompts and outcomes is read and written here."""
+
+import json
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from runner.config.schema import RunConfig
+from runner.errors import JournalError, RecordError, RunInUseError
+from runner.record.atomic import atomic_write
+from runner.record.manifest import MlflowRunRef, RunManifest, Segment, Summary, summary_of_failure
+from runner.record.outcomes import OutcomesFile
+from runner.record.prompts import PackedPrompts
+
+CONFIG, ENVIRONMENT, SUMMARY, MANIFEST = "config.yaml", "environment.json", "summary.json", "run.json"
+SEGMENTS, MLFLOW_RUN, LOG = "segments.json", "tracking.json", "runner.log"
+PROMPTS, OUTCOMES, LOCK = "prompts.jsonl", "outcomes.jsonl", "run.lock"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The folder of one run.
+
+    Args:
+        path: the folder.
+        start: where the command was given; messages show paths from there.
+    """
+
+    path: Path
+    start: Path = field(default_factory=Path.cwd)
+
+    @property
+    def shown(self) -> str:
+        """The path as one would type it where the command was given."""
+        return relative_to_start(self.path, self.start)
+
+    @property
+    def outcomes(self) -> OutcomesFile:
+        """The outcomes, for reading."""
+        return OutcomesFile(self.path / OUTCOMES)
+
+    @property
+    def resume_command(self) -> str:
+        """The command that resumes the run, to be pasted."""
+        return f"python -m runner.resume {shlex.quote(relative_to_start(self.path.absolute(), self.start))}"
+
+    def write_manifest(self, manifest: RunManifest) -> None:
+        """Write what the run begins with."""
+        self._write_json(MANIFEST, asdict(manifest))
+
+    def read_manifest(self) -> RunManifest:
+        """Return what the run began with.
+
+        Raises:
+            RecordError: there is no such run, or its file cannot be read.
+        """
+        path = self.path / MANIFEST
+        if not path.exists():
+            raise RecordError(
+                f"{str(self.path)!r} is not the folder of a run: it has no {MANIFEST}. Give a folder below "
+                "outputs/runs, or a job's folder of a sweep; a run that was refused before it began has nothing to "
+                "resume"
+            )
+        try:
+            return RunManifest(**json.loads(path.read_bytes()))
+        except (OSError, ValueError, TypeError) as error:
+            raise _unreadable(path, error) from None
+
+    def write_config(self, config: RunConfig) -> None:
+        """Write the whole resolved configuration, batch mode included."""
+        values = config.model_dump(mode="json", by_alias=True)
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        atomic_write(self.path / CONFIG, text.encode("utf-8"))
+
+    def read_config(self) -> dict[str, Any]:
+        """Return the recorded configuration; empty if the run was refused before it was settled.
+
+        Raises:
+            RecordError: its file cannot be read.
+        """
+        path = self.path / CONFIG
+        if not path.exists():
+            return {}
+        try:
+            return {**yaml.safe_load(path.read_bytes())}
+        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+            raise _unreadable(path, error) from None
+
+    def write_environment(self, environment: Mapping[str, Any]) -> None:
+        """Write what may affect results besides the configuration."""
+        self._write_json(ENVIRONMENT, environment)
+
+    def read_environment(self) -> dict[str, Any]:
+        """Return what `write_environment` wrote; empty if the run did not get that far."""
+        return self._read_derived(ENVIRONMENT, dict[str, Any]) or {}
+
+    def keep_environment(self, segment: int) -> None:
+        """Keep the environment of an earlier segment beside the present one."""
+        path = self.path / ENVIRONMENT
+        atomic_write(path.with_stem(f"{path.stem}.{segment}"), path.read_bytes())
+
+    def write_prompts(self, prompts: PackedPrompts) -> None:
+        """Keep a run's prompts with its outcomes."""
+        atomic_write(self.path / PROMPTS, prompts.lines)
+
+    def read_prompts(self) -> PackedPrompts:
+        """Return the run's prompts."""
+        return PackedPrompts.read(self.path / PROMPTS)
+
+    def write_segments(self, segments: Sequence[Segment]) -> None:
+        """Write what each process measured of its own part of the run."""
+        self._write_json(SEGMENTS, {"segments": [asdict(segment) for segment in segments]})
+
+    def read_segments(self) -> list[Segment]:
+        """Return what `write_segments` wrote; a process that was killed wrote nothing."""
+
+        def parse(segments: Sequence[Mapping[str, Any]]) -> list[Segment]:
+            return [Segment(**segment) for segment in segments]
+
+        return self._read_derived(SEGMENTS, parse) or []
+
+    def write_summary(self, summary: Summary) -> None:
+        """Write how the run ended."""
+        self._write_json(SUMMARY, asdict(summary))
+
+    def read_summary(self) -> Summary | None:
+        """Return how the run ended; None while it has not."""
+        return self._read_derived(SUMMARY, Summary)
+
+    def remove_summary(self) -> None:
+        """Remove the summary: the run goes on, and has no end yet."""
+        (self.path / SUMMARY).unlink(missing_ok=True)
+
+    def write_mlflow_run(self, reference: MlflowRunRef) -> None:
+        """Write which MLflow run this folder is."""
+        self._write_json(MLFLOW_RUN, asdict(reference))
+
+    def read_mlflow_run(self) -> MlflowRunRef | None:
+        """Return which MLflow run this folder is; None if MLflow has no run of it."""
+        return self._read_derived(MLFLOW_RUN, MlflowRunRef)
+
+    @contextmanager
+    def recording_failure(self) -> Iterator[None]:
+        """Leave a summary that says why, if the block raises and left none, and the folder is the run's own."""
+        try:
+            yield
+        except RunInUseError:
+            raise
+        except BaseException as error:
+            if not (self.path / SUMMARY).exists():
+                with suppress(JournalError):  # the disk may be what failed: the error itself says so
+                    self.write_summary(summary_of_failure(error))
+            raise
+
+    def _write_json(self, name: str, value: Any) -> None:
+        atomic_write(self.path / name, (json.dumps(value, indent=2) + "\n").encode("utf-8"))
+
+    def _read_derived(self, name: str, kind: Callable[..., T]) -> T | None:
+        """Return what a file holds that can be made again; a damaged one (a machine that died) counts as absent."""
+        try:
+            return kind(**json.loads((self.path / name).read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+
+def relative_to_start(path: Path, start: Path) -> str:
+    """Return the path as one would type it in `start`."""
+    return str(path.relative_to(start)) if path.is_relative_to(start) else str(path)
+
+
+def _unreadable(path: Path, error: Exception) -> RecordError:
+    reason = " ".join(str(error).split()) if path.stat().st_size else "it is empty"
+    return RecordError(f"{path} cannot be read: {reason}. It says what was asked for: restore it, or start a new run")

@@ -1,0 +1,136 @@
+"""Reads outcomes.jsonl: one line per outcome, appended as it happens.
+
+A last line without its end was being written when the process died: it is no outcome. A process that resumes a run
+writes the next segment. Where a prompt has outcomes in several segments, its last segment's count: what was tried again
+is superseded, and stays in the file as history.
+"""
+
+import os
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from runner.errors import JournalError
+from runner.record.codec import decode_line, from_record
+from runner.types import Outcome
+
+_BLOCK = 1 << 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Ids of completed and of failed prompts."""
+
+    completed: Set[str]
+    failed: Set[str]
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomesFile:
+    """The outcomes of one run, for reading. A file that does not exist has none."""
+
+    path: Path
+
+    def read(self) -> Iterator[Outcome]:
+        """Yield the outcomes that count, in the order in which they happened.
+
+        Raises:
+            JournalError: a line is not an outcome (named by its number).
+        """
+        return (outcome for outcome, is_superseded in self.read_marked() if not is_superseded)
+
+    def read_all(self) -> Iterator[Outcome]:
+        """Yield every outcome in order, superseded ones too: they were paid for.
+
+        Raises:
+            JournalError: as for `read`.
+        """
+        return (outcome for outcome, _ in self._read_all())
+
+    def read_marked(self) -> Iterator[tuple[Outcome, bool]]:
+        """Yield every outcome in order, and whether a later segment superseded it.
+
+        Raises:
+            JournalError: as for `read`.
+        """
+        last_segments = self._last_segments()
+        for outcome, segment in self._read_all():
+            yield outcome, last_segments.get(outcome.prompt_id, 0) > segment
+
+    def read_progress(self, *, choices: int) -> Progress:
+        """Return what a run has so far. A prompt is completed when `choices` answers of one segment are there."""
+        completed, failed, partial = set[str](), set[str](), dict[tuple[str, int], int]()
+        for _, record in _read_records(self.path):
+            prompt_id = record["prompt_id"]
+            if record["error"] is not None:
+                failed.add(prompt_id)
+                continue
+            answers = partial.pop((prompt_id, record["segment"]), 0) + 1
+            if answers < choices:
+                partial[prompt_id, record["segment"]] = answers
+            else:
+                completed.add(prompt_id)
+                failed.discard(prompt_id)
+        return Progress(completed=completed, failed=failed)
+
+    def _read_all(self) -> Iterator[tuple[Outcome, int]]:
+        for number, record in _read_records(self.path):
+            try:
+                outcome = from_record(record)
+            except (ValueError, KeyError, TypeError) as error:
+                raise _not_an_outcome(self.path, number, error) from None
+            yield outcome, outcome.segment
+
+    def _last_segments(self) -> dict[str, int]:
+        """Return the last segment of each prompt that has outcomes after segment 0."""
+        if not self.path.exists() or last_segment(self.path) == 0:
+            return {}
+        return {record["prompt_id"]: record["segment"] for _, record in _read_records(self.path) if record["segment"]}
+
+
+def last_segment(path: Path) -> int:
+    """Return the segment of the file's last whole line; 0 where it has none."""
+    with path.open("rb") as file:
+        end = end_of_last_line(file)
+        start = end_of_last_line(file, before=end - 1) if end else 0
+        file.seek(start)
+        line = file.read(end - start)
+    try:
+        return int(decode_line(line)["segment"]) if line else 0
+    except (ValueError, KeyError, TypeError):  # reading the whole file names the line
+        return 0
+
+
+def end_of_last_line(file: BinaryIO, *, before: int | None = None) -> int:
+    """Return the position after the last newline (before position `before`); what follows it is torn."""
+    position = file.seek(0, os.SEEK_END) if before is None else before
+    while position > 0:
+        start = max(0, position - _BLOCK)
+        file.seek(start)
+        newline = file.read(position - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        position = start
+    return 0
+
+
+def _read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield number and fields of every whole line."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                record = decode_line(line)
+            except ValueError as error:
+                raise _not_an_outcome(path, number, error) from None
+            if not isinstance(record, dict) or "segment" not in record:
+                raise _not_an_outcome(path, number, TypeError("no JSON object with a segment"))
+            yield number, record
+
+
+def _not_an_outcome(path: Path, number: int, error: Exception) -> JournalError:
+    return JournalError(f"{path}, line {number}: not an outcome ({error}): was the file edited?")

@@ -1,0 +1,139 @@
+"""Writes outcomes.jsonl: appends each call's outcomes as they happen.
+
+A line is with the operating system when `append` returns, and on the disk within a second: what a killed process wrote
+is kept, and of what a dead machine wrote at most the last second is lost.
+"""
+
+import os
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from runner.errors import JournalError, RunInUseError
+from runner.record.codec import encode_line, to_record
+from runner.record.folder import LOCK, RunFolder
+from runner.record.lock import run_lock
+from runner.record.outcomes import end_of_last_line, last_segment
+from runner.types import Outcome
+
+_SYNC_EVERY_S = 1.0
+
+
+class OutcomeWriter:
+    """The outcomes of one run, open for appending, by one process at a time.
+
+    Args:
+        folder: the run's.
+        resume: append to a run that has outcomes; without it, a folder that has outcomes is refused.
+
+    Attributes:
+        segment: the number of this process's outcomes; 0 for a new run.
+    """
+
+    def __init__(self, folder: RunFolder, *, resume: bool = False) -> None:
+        self._folder, self._path, self._resume = folder, folder.outcomes.path, resume
+        self.segment = 0
+        self._file: BinaryIO | None = None
+        self._sync_error: OSError | None = None
+        self._has_unsynced = threading.Event()
+        self._sync_lock = threading.Lock()
+        self._closed = threading.Event()
+        self._sync_thread = threading.Thread(target=self._sync_periodically, name="outcomes", daemon=True)
+        self._lock = ExitStack()
+
+    def __enter__(self) -> Self:
+        try:
+            self._lock.enter_context(run_lock(self._folder.path / LOCK))
+            self._file = self._reopen() if self._resume else self._path.open("xb", buffering=0)
+        except FileExistsError:
+            self._lock.close()
+            raise RunInUseError(f"{self._path} exists already: one directory is for one run, choose another") from None
+        except OSError as error:
+            self._lock.close()
+            raise JournalError(f"{self._path} cannot be written: {error.strerror}") from None
+        self._sync_thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._close()
+        except JournalError:
+            if error is None:  # else that is the one to report
+                raise
+        finally:
+            self._lock.close()
+
+    def append(self, outcomes: Sequence[Outcome]) -> None:
+        """Write the outcomes of one call through to the operating system, in one piece.
+
+        Raises:
+            JournalError: they cannot be kept (disk full, say).
+        """
+        if self._file is None:
+            raise JournalError(f"{self._path} is not open")
+        self._raise_sync_error()
+        lines = b"".join(encode_line(to_record(outcome)) for outcome in outcomes)
+        try:
+            written = self._file.write(lines)
+        except OSError as error:
+            raise self._cannot_keep(f"cannot be written: {error.strerror}.") from None
+        if written != len(lines):
+            raise self._cannot_keep(f"took {written} of {len(lines)} bytes: is the disk full?")
+        self._has_unsynced.set()
+
+    def sync(self) -> None:
+        """Flush everything that was appended to the disk.
+
+        Raises:
+            JournalError: the disk does not have it, or did not take it before.
+        """
+        self._sync()
+        self._raise_sync_error()
+
+    def _reopen(self) -> BinaryIO:
+        file = self._path.open("a+b", buffering=0)
+        end = end_of_last_line(file)
+        file.truncate(end)
+        self.segment = last_segment(self._path) + 1 if end else 0
+        return file
+
+    def _close(self) -> None:
+        self._closed.set()
+        self._sync_thread.join()
+        if self._file is None:
+            return
+        file = self._file
+        try:
+            with file:
+                self._sync()
+        except OSError as error:  # a network file system may report a full disk only on closing
+            self._sync_error = self._sync_error or error
+        finally:
+            self._file = None
+        self._raise_sync_error()
+
+    def _sync_periodically(self) -> None:
+        while not self._closed.wait(_SYNC_EVERY_S):
+            self._sync()
+
+    def _sync(self) -> None:
+        with self._sync_lock:
+            if self._file is not None and self._has_unsynced.is_set():
+                self._has_unsynced.clear()
+                try:
+                    os.fsync(self._file.fileno())
+                except OSError as error:  # reported by the next append or at the end: this may be another thread
+                    self._sync_error = error
+
+    def _raise_sync_error(self) -> None:
+        if self._sync_error is not None:
+            raise self._cannot_keep(f"could not be kept on disk: {self._sync_error.strerror}.")
+
+    def _cannot_keep(self, reason: str) -> JournalError:
+        return JournalError(
+            f"{self._path} {reason} Nothing more is sent. When there is room, resume: {self._folder.resume_command}"
+        )

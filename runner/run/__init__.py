@@ -1,0 +1,1 @@
+"""What happens between "the run may begin" and "the run has ended"."""

@@ -1,0 +1,148 @@
+"""Executes a prepared run: load the model, warm up, generate, then close the record. Shared by new and resumed runs."""
+
+import logging
+import time
+from collections.abc import Mapping, Set
+from contextlib import closing
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+from runner import environment
+from runner.batching.base import PendingPrompts
+from runner.dispatch.stop import Stopped
+from runner.errors import RunnerError
+from runner.record.manifest import environment_changes
+from runner.record.writer import OutcomeWriter
+from runner.run.failure_limit import FailureLimit
+from runner.run.finish import Measured, close_record
+from runner.run.prepare import PreparedRun
+from runner.run.result import RunObserver, RunResult
+from runner.run.signals import GracePeriodExpired, stop_on_signals
+from runner.tracking.publisher import RunPublisher
+
+log = logging.getLogger(__name__)
+
+_WARMUP_TOKENS = 4
+
+
+def execute(run: PreparedRun, writer: OutcomeWriter, completed: Set[str], observer: RunObserver) -> RunResult:
+    """Generate what is not completed, and close the record.
+
+    Args:
+        run: what to generate, on what.
+        writer: open; outcomes are appended to it.
+        completed: ids of prompts that are not to be generated.
+        observer: follows the run.
+
+    Raises:
+        RunnerError: the run could not be finished, or no prompt was completed; its record is closed all the same.
+    """
+    log.info("%s: %d prompts, into %s", run.config.label, len(run.prompts) - len(completed), run.folder.shown)
+    pending = PendingPrompts(
+        prompts=run.prompts, completed=completed, segment=writer.segment, should_stop=lambda: run.calls.stop.is_set
+    )
+    with (
+        RunPublisher(run.folder, run.config.tracking.uri, run.waits) as publisher,
+        run.folder.recording_failure(),
+    ):
+        measured = _measure(run, pending, writer, observer) if len(completed) < len(run.prompts) else None
+        result, error = close_record(run, writer, measured)
+        observer.finished(result)
+        result = _publish(result, publisher)
+    if result.status == "FAILED" and error:
+        raise error
+    return result
+
+
+def _measure(run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, observer: RunObserver) -> Measured:
+    """Generate, and return what only this process can measure."""
+    start = time.perf_counter()
+    with run.calls.caller:
+        load_s = time.perf_counter() - start
+        machine = environment.describe()
+        _describe(run, machine, writer.segment)
+        _warm_up(run, pending)
+        run.folder.remove_summary()  # not before: a run that cannot begin leaves the record as it was
+        memory = environment.PeakMemory()
+        duration_s = _generate(run, pending, writer, observer)
+        measured = Measured(load_s=load_s, duration_s=duration_s, peak_memory_mb=memory.read_mb())
+        _write_environment(run, machine)  # again: by now the provider knows what answered
+    return measured
+
+
+def _describe(run: PreparedRun, machine: Mapping[str, Any], segment: int) -> None:
+    """Write where this process runs, and warn if an earlier one of the run ran elsewhere."""
+    if changes := environment_changes(run.folder.read_environment(), machine):
+        listed = "\n".join(f"  {change}" for change in changes)
+        log.warning("the environment has changed since the run began, which may affect results:\n%s", listed)
+        run.folder.keep_environment(segment - 1)
+    run.folder.write_environment(_described(run, machine))
+
+
+def _write_environment(run: PreparedRun, machine: Mapping[str, Any]) -> None:
+    try:
+        run.folder.write_environment(_described(run, machine))
+    except RunnerError as error:  # a full disk, say; the summary still has what there is
+        run.calls.stop.request(error)
+
+
+def _described(run: PreparedRun, machine: Mapping[str, Any]) -> Mapping[str, Any]:
+    price = {"price": run.calls.price.source} if run.calls.price else {}
+    return {**machine, "provider": {**run.calls.provider.describe(), **price}}
+
+
+def _warm_up(run: PreparedRun, pending: PendingPrompts) -> None:
+    """Generate a few tokens for the first batches, unmeasured and not kept. Never on a service: it would be paid."""
+    config = run.config
+    if run.calls.provider.is_local and config.warmup_prompts:
+        few = config.params().model_copy(update={"max_tokens": min(_WARMUP_TOKENS, config.generation.max_tokens)})
+        first = [prompt for _, prompt in islice(pending.numbered(), config.warmup_prompts)]
+        for _ in run.calls.mode.generate(run.calls.provider, PendingPrompts(prompts=first), few, config.batch):
+            continue
+
+
+def _generate(run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, observer: RunObserver) -> float:
+    """Generate all that is pending, writing every outcome as it comes; the stop request says why it ended early, if so.
+
+    Returns the seconds of the measured loop.
+    """
+    stop, config = run.calls.stop, run.config
+    failures = FailureLimit(config, run.folder.outcomes, pending.completed, stop)
+    pending = replace(pending, on_outcomes=failures.count)
+    start = end = time.perf_counter()
+    try:
+        with (
+            observer.generating(len(run.prompts), completed=len(pending.completed)) as on_outcomes,
+            stop_on_signals(stop, grace_s=run.waits.grace_s),
+        ):
+            start = time.perf_counter()
+            try:
+                calls = run.calls.mode.generate(run.calls.caller, pending, config.params(), config.batch)
+                with closing(calls):
+                    for outcomes in calls:
+                        writer.append(outcomes)
+                        on_outcomes(outcomes)
+            finally:
+                end = time.perf_counter()
+    except Stopped:
+        pass  # the stop request has the reason
+    except RunnerError as error:
+        stop.request(error)
+    except KeyboardInterrupt:
+        stop.interrupt()
+    except GracePeriodExpired:
+        log.warning("requests still in flight after %.0f s were cancelled", run.waits.grace_s)
+    return end - start
+
+
+def _publish(result: RunResult, publisher: RunPublisher) -> RunResult:
+    """Have the record published to MLflow. An interrupt ends the waiting; the run has ended already."""
+    try:
+        if reference := publisher.wait_until_open():
+            result = replace(result, summary=replace(result.summary, mlflow_run_id=reference.run_id))
+            result.folder.write_summary(result.summary)
+        publisher.finish()
+    except KeyboardInterrupt:
+        log.warning("not waiting for MLflow: the worker that publishes goes on by itself")
+    return replace(result, mlflow_run=result.folder.read_mlflow_run(), is_published=publisher.is_published)

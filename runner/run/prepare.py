@@ -1,0 +1,139 @@
+"""Checks everything that can be wrong with a request, and builds what a run needs. Loads and sends nothing."""
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from runner.batching.base import Mode
+from runner.batching.modes import MODES, modes_of
+from runner.config.schema import RunConfig
+from runner.config.waits import Waits
+from runner.dispatch.adaptive_concurrency import AdaptiveConcurrency
+from runner.dispatch.budget import Budget
+from runner.dispatch.gate import RequestGate
+from runner.dispatch.limited_provider import LimitedProvider
+from runner.dispatch.open_files import connections_for
+from runner.dispatch.stop import StopRequest
+from runner.errors import ConfigError
+from runner.pricing import Price, price_of
+from runner.providers.factory import build
+from runner.providers.protocols import ListProvider, Provider
+from runner.record.folder import RunFolder
+from runner.record.prompts import PackedPrompts
+from runner.tracking.uri import check_store
+
+_FIRST_CONCURRENCY = 4
+"""Requests in flight from which batch.size=auto starts."""
+
+
+class Caller(Protocol):
+    """What a mode calls, open inside a `with`: a provider, or one whose requests are limited."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calls:
+    """How a configuration's mode reaches its provider.
+
+    Attributes:
+        provider: who serves.
+        mode: how prompts reach the provider.
+        caller: what the mode calls.
+        price: what tokens cost, if that is known.
+        budget: what may still be spent; without a limit it has room for everything.
+        concurrency: finds how many requests may be in flight; None where `batch.size` says it.
+        stop: asks to stop sending.
+    """
+
+    provider: Provider
+    mode: Mode[Any]
+    caller: Caller
+    price: Price | None
+    budget: Budget
+    concurrency: AdaptiveConcurrency | None
+    stop: StopRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedRun:
+    """A run that can begin: everything that can be wrong with its request was checked."""
+
+    config: RunConfig
+    prompts: PackedPrompts
+    calls: Calls
+    folder: RunFolder
+    waits: Waits
+
+
+def prepare(config: RunConfig, prompts: PackedPrompts, folder: RunFolder, waits: Waits) -> PreparedRun:
+    """Check a request and build what its run needs.
+
+    Raises:
+        ConfigError: the provider cannot honour the configuration, a limit has no meaning, or the store cannot be
+            written.
+    """
+    calls = prepare_calls(config, waits)
+    check_store(config.tracking.uri)
+    return PreparedRun(
+        config=config.with_mode(calls.mode.name), prompts=prompts, calls=calls, folder=folder, waits=waits
+    )
+
+
+def prepare_calls(config: RunConfig, waits: Waits) -> Calls:
+    """Build the provider and what limits its requests.
+
+    Raises:
+        ConfigError: as for `prepare`, the store aside.
+    """
+    provider = build(config)
+    mode = _mode(config, provider)
+    stop, price = StopRequest(), price_of(config.model, provider.price_catalog)
+    sends_requests = mode.sends_requests_of(type(provider))
+    if not sends_requests:
+        _refuse_request_limits(config, mode)
+    budget = Budget(config.limits.max_cost_usd, price)
+    concurrency = _concurrency(config, mode, provider)
+    caller: Caller = provider
+    if sends_requests:
+        caller = LimitedProvider(
+            provider, config.model.id, config.limits, RequestGate(config.limits, budget, concurrency, stop), stop,
+            max_throttled_s=waits.throttled_s,
+        )  # fmt: skip
+    return Calls(
+        provider=provider, mode=mode, caller=caller, price=price, budget=budget, concurrency=concurrency, stop=stop
+    )
+
+
+def _mode(config: RunConfig, provider: Provider) -> Mode[Any]:
+    """Return the mode, the configuration's or the provider's own; refuse a pair that cannot work."""
+    name, supported = config.batch.mode or provider.default_mode, modes_of(type(provider))
+    if name not in supported:
+        raise ConfigError(
+            f"batch.mode={name!r} is not something provider {provider.name!r} can do; it has: {', '.join(supported)}"
+        )
+    mode = MODES[name]
+    if mode.request_protocol is ListProvider and isinstance(provider, ListProvider):
+        provider.validate_lists()
+    if config.batch.size == "auto" and not mode.size_is_requests:
+        raise ConfigError(f"batch.size='auto' is for batch.mode=concurrent only, not {name!r}: set a whole number")
+    return mode
+
+
+def _refuse_request_limits(config: RunConfig, mode: Mode[Any]) -> None:
+    for name in ("requests_per_minute", "tokens_per_minute", "max_cost_usd"):
+        if (value := getattr(config.limits, name)) is not None:
+            raise ConfigError(
+                f"limits.{name}={value}: mode {mode.name!r} of provider {config.provider.name!r} sends no "
+                "requests: leave it unset"
+            )
+
+
+def _concurrency(config: RunConfig, mode: Mode[Any], provider: Provider) -> AdaptiveConcurrency | None:
+    max_requests = config.batch.count
+    if mode.size_is_requests and not provider.is_local:
+        max_requests = connections_for(config.batch)
+    return AdaptiveConcurrency(_FIRST_CONCURRENCY, max_requests) if config.batch.size == "auto" else None

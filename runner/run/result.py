@@ -1,0 +1,75 @@
+"""What a run returns, and what it tells an observer on the way."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from runner.record.folder import RunFolder
+from runner.record.manifest import MlflowRunRef, Status, Summary
+from runner.types import Outcome
+
+OnOutcomes = Callable[[Sequence[Outcome]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        summary: what summary.json has.
+        folder: the run's record.
+        prompts: how many prompts the set has.
+        samples: the first few outcomes.
+        mlflow_run: which MLflow run the record was published to; None without tracking, or if the store was away.
+        is_published: whether MLflow has everything that it is to have.
+    """
+
+    summary: Summary
+    folder: RunFolder
+    prompts: int
+    samples: Sequence[Outcome]
+    mlflow_run: MlflowRunRef | None = None
+    is_published: bool = True
+
+    @property
+    def status(self) -> Status:
+        """FINISHED, FAILED or KILLED, as MLflow has it."""
+        return self.summary.status
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """By their contract names; a metric that does not exist for this run is absent."""
+        return self.summary.metrics
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every prompt has its answer, 130 if interrupted, else 1."""
+        return self.summary.exit_code
+
+
+class RunObserver(Protocol):
+    """Follows a run: a terminal, a notebook, a test."""
+
+    def generating(self, total: int, *, completed: int) -> AbstractContextManager[OnOutcomes]:
+        """Enter before the first prompt is sent; the value is called with each call's outcomes.
+
+        Args:
+            total: prompts in the set.
+            completed: of them, those that were completed before.
+        """
+
+    def finished(self, result: RunResult) -> None:
+        """Take what came out, before MLflow is waited for."""
+
+
+class SilentObserver:
+    """Observes nothing."""
+
+    @contextmanager
+    def generating(self, total: int, *, completed: int) -> Iterator[OnOutcomes]:
+        """Ignore all outcomes."""
+        yield lambda _outcomes: None
+
+    def finished(self, result: RunResult) -> None:
+        """Ignore the result."""

@@ -1,0 +1,36 @@
+"""Small operations on text that many modules need. Imports nothing of ours."""
+
+import textwrap
+import unicodedata
+
+_MARKDOWN = "\\`*_{}[]<>()#+!|~$"
+
+
+def first_line(error: object) -> str:
+    """Return the first line of an error's message; the name of its type where it has none."""
+    return (str(error).strip() or type(error).__name__).partition("\n")[0].rstrip()
+
+
+def one_line(text: str) -> str:
+    """Return the text with every run of white space as one blank."""
+    return " ".join(text.split())
+
+
+def shorten(text: str, width: int) -> str:
+    """Return at most `width` characters; a cut text ends with an ellipsis."""
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def excerpt(text: str, width: int = 500) -> str:
+    """Return the text as one line of at most `width` characters, cut between words: half a key would slip through."""
+    return textwrap.shorten(text, width, placeholder=" ...")
+
+
+def escape_markdown(text: str) -> str:
+    """Return one line that Markdown renders as the text itself: no markup, no table cell, no tag."""
+    return "".join(f"\\{char}" if char in _MARKDOWN else char for char in one_line(text))
+
+
+def strip_control(text: str) -> str:
+    """Return the text with control characters replaced: no terminal escape gets through."""
+    return "".join(char if char in "\n\t" or unicodedata.category(char)[0] != "C" else "�" for char in text)

@@ -1,0 +1,149 @@
+"""A run's side of its tracking: starts the worker that publishes to MLflow, and follows it. Imports no mlflow."""
+
+import logging
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from runner.config.waits import Waits
+from runner.record.folder import RunFolder
+from runner.record.manifest import MlflowRunRef
+from runner.tracking.protocol import ENDED, FINISH, Report, State
+from runner.tracking.uri import is_server
+
+log = logging.getLogger(__name__)
+
+_UNEXPLAINED_S = 1.0
+"""How long waiting needs no explanation."""
+_EXIT_S = 5.0
+
+
+class RunPublisher:
+    """Publishes a run to MLflow in a process of its own. With `uri` None there is nothing to publish.
+
+    The worker publishes the run's end from its folder even if this process is gone by then; a run that has not closed
+    its record is KILLED in MLflow. `python -m runner.resume` publishes the rest.
+
+    Args:
+        folder: the run's.
+        uri: of the MLflow store.
+        waits: how long a slow store is waited for.
+    """
+
+    def __init__(self, folder: RunFolder, uri: str | None, waits: Waits) -> None:
+        self._folder, self._uri, self._waits = folder, uri, waits
+        self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+        self._report = Report(state=State.STARTING)
+        self._reported_at = time.monotonic()
+        self._changed = threading.Condition()
+        self._explained = False
+
+    def __enter__(self) -> Self:
+        if self._uri is not None:
+            self._process = process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "runner.tracking.worker",
+                    str(self._folder.path),
+                    str(self._waits.store_retry_s),
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                encoding="utf-8",
+                start_new_session=True,  # Ctrl-C is for the run, which then decides what to publish
+            )
+            self._reader = threading.Thread(target=self._read_reports, args=(process,), name="tracking", daemon=True)
+            self._reader.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is None or self._process.stdin is None:
+            return
+        if isinstance(error, Exception):
+            self.finish()
+        with suppress(OSError):
+            self._process.stdin.close()
+        self._reap()
+
+    @property
+    def is_published(self) -> bool:
+        """Whether MLflow has everything that it is to have."""
+        return self._process is None or self._report.state == State.DONE
+
+    def wait_until_open(self) -> MlflowRunRef | None:
+        """Return the MLflow run, waiting for it unless the store is unreachable."""
+        if self._process is None:
+            return None
+        self._wait_for((State.OPEN, State.PUBLISHING, *ENDED))
+        return self._folder.read_mlflow_run()
+
+    def finish(self) -> None:
+        """Have the record published, and wait as long as there is progress. `is_published` says how it went."""
+        if self._process is None or self._process.stdin is None or self._report.state in ENDED:
+            return
+        try:
+            self._process.stdin.write(f"{FINISH}\n")
+            self._process.stdin.flush()
+        except OSError:  # the worker is gone; its last report says why
+            return
+        self._wait_for(ENDED)
+
+    def _reap(self) -> None:
+        """End the worker if it has nothing left to do; one that still publishes to a slow store goes on by itself."""
+        if self._process is not None and self._reader is not None and self._report.state in ENDED:
+            if self._report.state == State.UNREACHABLE:
+                self._process.kill()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_EXIT_S)
+            self._reader.join(_EXIT_S)
+
+    def _wait_for(self, states: Collection[State]) -> None:
+        with self._changed:
+            start = self._reported_at = time.monotonic()
+            while self._report.state not in states:
+                now = time.monotonic()
+                if now - start >= _UNEXPLAINED_S:
+                    self._explain()
+                left_s = self._reported_at + self._max_silence_s - now
+                if left_s <= 0:
+                    return
+                self._changed.wait(left_s if self._explained else min(left_s, _UNEXPLAINED_S))
+
+    @property
+    def _max_silence_s(self) -> float:
+        unanswered = self._report.state == State.CONNECTING and is_server(str(self._uri))
+        return self._waits.connect_s if unanswered else self._waits.publish_s
+
+    def _explain(self) -> None:
+        if not self._explained:
+            self._explained = True
+            log.info("publishing to MLflow at %s (Ctrl-C leaves it to %s)", self._uri, self._folder.resume_command)
+
+    def _read_reports(self, process: "subprocess.Popen[str]") -> None:
+        assert process.stdout is not None  # noqa: S101 - a pipe
+        for line in process.stdout:
+            report = Report.from_line(line)
+            if report.message and report.state != self._report.state:
+                log.warning("%s. The run folder keeps the record", report.message)
+            if report.traceback:
+                log.debug("%s", report.traceback)
+            self._note(report)
+        process.stdout.close()
+        if self._report.state not in ENDED:
+            self._note(Report(state=State.CRASHED, message="the tracking worker ended early"))
+
+    def _note(self, report: Report) -> None:
+        with self._changed:
+            self._report, self._reported_at = report, time.monotonic()
+            self._changed.notify_all()

@@ -1,0 +1,128 @@
+"""A wrong request ends in exit code 2 and one message that names the key, the value and the remedy."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from runner.config.secrets import refuse_secrets
+from runner.errors import ConfigError
+from tests.conftest import Compose, Runner
+
+WRONG = {
+    # command line: what the message must contain
+    "batch.sise=4": ["'batch.sise'", "'batch.size'", "'4'"],
+    "+batch.sise=4": ["'batch.sise'", "'batch.size'", "4"],
+    "+foo=1": ["'foo'", "generation", "1"],
+    "+provider.latency=3": ["'provider.latency'", "'provider.latency_s'", "3"],
+    "+provider.model=x": ["'provider.model'", "model.id"],
+    "batch.size=many": ["batch.size='many'", "integer"],
+    "batch.size=0": ["batch.size=0", "greater than 0"],
+    "batch.size=2.5": ["batch.size=2.5", "integer"],
+    "batch.size=true": ["batch.size=True", "integer"],
+    "batch.size=1,4": ["'batch.size=1,4'", "--multirun"],
+    "batch.order=random": ["batch.order='random'", "'length' or 'given'"],
+    "batch.mode=quick": ["batch.mode='quick'", "'static'"],
+    "batch.mode=job": ["batch.mode='job'", "'echo'", "concurrent"],
+    "provider=transformers batch.mode=concurrent": ["batch.mode='concurrent'", "'transformers'", "it has: static"],
+    "provider=opnai": ["provider='opnai'", "openai, transformers"],
+    "provider=transformers model=transformers/nope": ["'nope'", "default, gpt2"],
+    "provider._target_=os.getcwd": ["provider._target_='os.getcwd'"],
+    "provider._target_=runner.providers.echo.Nope": ["runner.providers.echo.Nope", "no such provider"],
+    "provider.latency_s=-1": ["provider.latency_s=-1", "greater than or equal to 0"],
+    "provider.latency_s=slow": ["provider.latency_s='slow'", "number"],
+    "provider=transformers provider.dtype=int3": ["provider.dtype='int3'", "'bfloat16'"],
+    "generation.temperature=-1": ["generation.temperature=-1", "greater than or equal to 0"],
+    "generation.temperature=0.7": ["generation.temperature=0.7", "'echo'", "0.0"],
+    "generation.top_p=0.5": ["top_p", "temperature=0"],
+    "generation.stop_sequences=END": ["generation.stop_sequences='END'", "[A,B]"],
+    "provider=transformers generation.n=2": ["generation.n=2", "temperature above 0"],
+    "provider=transformers limits.requests_per_minute=5": ["limits.requests_per_minute=5", "'transformers'"],
+    "provider=transformers batch.size=auto": ["batch.size='auto'", "batch.mode=concurrent"],
+    "limits.max_attempts=0": ["limits.max_attempts=0", "greater than 0"],
+    "seed=-1": ["seed=-1"],
+    "~seed": ["seed is missing", "seed=VALUE"],
+    "model.id=[a": ["model.id=[a", "quote"],
+    "+repeat=2": ["'repeat'", "without the +", "'2'"],
+    "bach.size=2": ["'bach'", "did you mean 'batch'", "'2'"],
+    "batch.size.x=3": ["'batch.size.x'", "'3'"],
+    "-m --cfg job": ["--multirun, --cfg"],
+    "batch=4": ["GROUP=OPTION"],
+    "prompts=file": ["prompts.path=VALUE"],
+    "prompts=file prompts.path=absent.jsonl": ["prompts.path='absent.jsonl'", "no such file"],
+    "prompts=file prompts.path=x.jsonl prompts.dataset=y": ["path", "dataset"],
+    "+provider.api_key=planted-secret": ["provider.api_key", "environment variable"],
+    **{
+        f"provider=openai {override}": [override.partition("=")[0].strip("+"), says]
+        for override, says in {
+            "provider.api_key_env=sk-proj-planted-secret": "name of an environment variable",
+            "+provider.api_key_env=sk_planted_secret": "name of an environment variable",
+            "provider.api_key_env='sk-planted-secret'": "name of an environment variable",
+            "provider.api_key_env=OPENAI_API_KEY,sk-planted-secret": "name of an environment variable",
+            "provider.api_key_env=aB3dE6planted_secretdE9": "name of an environment variable",
+            "provider.base_url=https://user:planted-secret@host/v1": "without",
+            "provider.base_url='https://planted-secret@host/v1'": "without",
+        }.items()
+    },
+    "provider=azure provider.azure_endpoint=https://user:planted-secret@host": ["provider.azure_endpoint", "without"],
+    "provider=bedrock provider.endpoint_url=https://user:planted-secret@host": ["provider.endpoint_url", "without"],
+    "provider=openai batch.mode=static": ["batch.mode='static'", "set provider.endpoint=completions"],
+    "tracking.uri=http://me:hush@host": ["tracking.uri", "would be written to disk"],
+    "tracking.uri=nonsense://x": ["uri='nonsense://x'", "sqlite"],
+}
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str, str]]:
+    """The exit code, stdout and stderr of each wrong request; two at a time, for each is a process."""
+    folder = tmp_path_factory.mktemp("wrong")
+
+    def ask(line: str) -> tuple[int, str, str]:
+        first = [] if line.startswith("provider=") else ["provider=echo"]
+        command = [sys.executable, "-m", "runner", *first, *line.split()]
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=False, env=os.environ | {"HOME": str(folder)}
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        found = dict(zip(WRONG, pool.map(ask, WRONG), strict=True))
+    found["everything written"] = (
+        0,
+        "\n".join(p.read_text() for p in folder.rglob("*") if p.suffix in (".yaml", ".log", ".json")),
+        "",
+    )
+    return found
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_a_wrong_request_is_refused_in_one_message(line: str, answers: dict[str, tuple[int, str, str]]):
+    code, stdout, stderr = answers[line]
+    assert code == 2, stderr
+    assert stdout == ""
+    assert stderr.startswith("error: ")
+    assert stderr.count("\n") == 1, "one message, no traceback"
+    for part in WRONG[line]:
+        assert part in stderr
+
+
+def test_a_secret_on_the_command_line_is_written_nowhere(answers: dict[str, tuple[int, str, str]]):
+    for planted in ("planted-secret", "planted_secret"):
+        assert planted not in answers["everything written"][1]
+        assert not [line for line, (_, _, stderr) in answers.items() if planted in stderr]
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "my_key_2", "_K", "null", "A,B", "'MY_KEY'"])
+def test_a_variables_name_is_not_taken_for_a_secret(name: str):
+    refuse_secrets([f"provider.api_key_env={name}", "provider.base_url=http://127.0.0.1:8000/v1", "model.id=a@b"])
+
+
+def test_max_tokens_is_not_taken_for_a_secret(run_command: Runner):
+    assert run_command("provider=echo", "generation.max_tokens=3", "prompts=memo").returncode == 0
+
+
+def test_all_wrong_values_are_named_at_once(config: Compose):
+    with pytest.raises(ConfigError, match=r"(?s)generation\.max_tokens=-1.*\n.*batch\.size=0"):
+        config("batch.size=0", "generation.max_tokens=-1")

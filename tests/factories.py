@@ -1,0 +1,73 @@
+"""Prompts and outcomes for tests, and what a mode makes of prompts."""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+from runner.batching.base import PendingPrompts
+from runner.batching.modes import MODES
+from runner.config.schema import BatchConfig, GenerationParams, RunConfig
+from runner.config.waits import Waits
+from runner.dispatch.stop import Stopped
+from runner.run.prepare import Calls, prepare_calls
+from runner.types import Completion, ErrorInfo, Failure, Message, Outcome, Prompt, Timing, Usage
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def outcomes_of(
+    caller: object, prompts: Sequence[Prompt], params: GenerationParams, batch: BatchConfig
+) -> list[Outcome]:
+    """Have a mode generate all prompts, and return their outcomes."""
+    assert batch.mode is not None
+    calls = MODES[batch.mode].generate(caller, PendingPrompts(prompts=prompts), params, batch)
+    return [outcome for call in calls for outcome in call]
+
+
+def generate(
+    config: RunConfig,
+    prompts: Sequence[Prompt],
+    *,
+    waits: Waits = Waits(),
+    before: Callable[[Calls], object] = lambda _: None,
+) -> list[Outcome]:
+    """Generate as a run does, without a record; raise why it was stopped, if it was.
+
+    `before` is handed what limits the requests, before the first is sent.
+    """
+    calls = prepare_calls(config, waits)
+    before(calls)
+    pending = PendingPrompts(prompts=prompts, should_stop=lambda: calls.stop.is_set)
+    outcomes: list[Outcome] = []
+    with calls.caller, suppress(Stopped):
+        for call in calls.mode.generate(calls.caller, pending, config.params(), config.batch):
+            outcomes.extend(call)
+    if calls.stop.reason is not None:
+        raise calls.stop.reason
+    return outcomes
+
+
+def timing(start_s: float = 0.0, latency_s: float = 1.0, first_s: float | None = 0.5) -> Timing:
+    return Timing(started_at=START + timedelta(seconds=start_s), latency_s=latency_s, time_to_first_token_s=first_s)
+
+
+def completion(prompt_id: str, tokens_in: int = 1, tokens_out: int = 1, *, batch: int = 0, choice: int = 0, text: str = "",
+               attempts: int = 1, when: Timing | None = None) -> Completion:  # fmt: skip
+    return Completion(
+        prompt_id=prompt_id, text=text, finish_reason="stop", model="m", batch=batch, choice=choice, attempts=attempts,
+        usage=Usage(input_tokens=tokens_in, output_tokens=tokens_out), timing=when or timing(),
+    )  # fmt: skip
+
+
+def failure(prompt_id: str, *, batch: int = 0, message: str = "no", when: Timing | None = None) -> Failure:
+    error = ErrorInfo(type="Refused", message=message, retryable=False)
+    return Failure(prompt_id=prompt_id, error=error, timing=when or timing(), model="m", batch=batch)
+
+
+def prompts(*texts: str) -> list[Prompt]:
+    return [Prompt(id=f"p{i}", messages=(Message(role="user", content=text),)) for i, text in enumerate(texts)]
+
+
+def counted(outcomes: Iterable[Outcome]) -> list[tuple[Outcome, bool]]:
+    """Mark outcomes as not superseded."""
+    return [(outcome, False) for outcome in outcomes]

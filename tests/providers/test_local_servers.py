@@ -1,0 +1,93 @@
+"""provider=openai against servers that others wrote: a real model behind `transformers serve`, and LLMock's limits."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.providers.transformers import embedded
+
+FEW = ("prompts.limit=6", "generation.max_tokens=16", "batch.size=1", "tracking.traces=off")
+
+
+@contextmanager
+def serving(command: list[str], health: str) -> Iterator[str]:
+    """Run a server until it answers at `health`, and end it after use; yield its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    with subprocess.Popen(
+        [*command, "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            for _ in range(300):
+                try:
+                    urllib.request.urlopen(url + health, timeout=1).close()  # noqa: S310 - an address of ours
+                    break
+                except OSError:
+                    assert process.poll() is None, process.stderr and process.stderr.read().decode()[-2000:]
+                    time.sleep(0.3)
+            yield url
+        finally:
+            process.terminate()
+
+
+def run(folder: Path, store: str, *overrides: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "runner", *overrides, f"tracking.uri={store}"]
+    environment = os.environ | {"OPENAI_API_KEY": "none"}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+def outcomes(folder: Path) -> dict[str, dict[str, Any]]:
+    lines = (folder / "outcomes.jsonl").read_text(encoding="utf-8").splitlines()
+    return {outcome["prompt_id"]: outcome for outcome in map(json.loads, lines)}
+
+
+@pytest.mark.real_model
+def test_a_served_model_says_what_it_says_in_process(tmp_path: Path, store: str):
+    folder = embedded.resolve("embedded/SmolLM2-135M-Instruct")
+    transformers = str(Path(sys.executable).parent / "transformers")
+    command = [transformers, "serve", folder, "--host", "127.0.0.1", "--dtype", "float32", "--device", "cpu"]
+    with serving(command, "/health") as url:
+        hosted = ("provider=transformers-serve", f"provider.base_url={url}/v1", f"model.id={folder}")
+        served = run(tmp_path, store, *hosted, *FEW, "hydra.run.dir=served", "limits.timeout_s=120")
+    assert served.returncode == 0, served.stderr
+    local = run(tmp_path, store, "provider.dtype=float32", *FEW, "hydra.run.dir=local")
+    assert local.returncode == 0, local.stderr
+    there, here = outcomes(tmp_path / "served"), outcomes(tmp_path / "local")
+    assert there.keys() == here.keys()
+    for prompt_id, outcome in there.items():
+        assert outcome["text"] == here[prompt_id]["text"], prompt_id
+        assert outcome["input_tokens"] == here[prompt_id]["input_tokens"], prompt_id
+        assert outcome["time_to_first_token_s"] > 0
+
+
+def test_limits_of_a_service_are_lived_with(tmp_path: Path, store: str):
+    llmock = str(Path(sys.executable).parent / "llmock")
+    with serving([llmock, "serve", "--host", "127.0.0.1", "--rpm", "30"], "/health") as url:
+        hosted = (
+            "provider=openai",
+            f"provider.base_url={url}/v1",
+            "model.id=gpt-4o-mini",
+            "prompts.limit=34",
+            "batch.size=8",
+        )
+        done = run(tmp_path, store, *hosted, "limits.max_attempts=20", "hydra.run.dir=out")
+    assert done.returncode == 0, done.stderr
+    found = outcomes(tmp_path / "out")
+    assert len(found) == 34
+    assert max(outcome["attempts"] for outcome in found.values()) > 1, "the limit was met"
+    log = (tmp_path / "out" / "runner.log").read_text()
+    assert "429" in log, "every retry's reason is on record"

@@ -1,0 +1,469 @@
+"""`app.resume` and `python -m runner.resume`: what is left is generated, what is there stays, and nothing else goes on."""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from mlflow import MlflowClient
+
+from runner import app
+from runner.errors import RecordError, RunnerError
+from runner.record.folder import LOCK, OUTCOMES, SEGMENTS, SUMMARY, RunFolder
+from runner.record.writer import OutcomeWriter
+from runner.types import Completion, ErrorInfo, Failure, Outcome
+from tests.conftest import Compose
+from tests.servers.openai_server import OpenAIServer
+
+MODES = [(mode, n) for mode in ("concurrent", "continuous", "static") for n in (1, 2)]
+Texts = set[tuple[str, int, str]]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Finished echo runs of ten prompts, by mode and answers a prompt; each example goes on with a copy."""
+
+    folder: Path
+
+    def copy(self, mode: str, n: int, journal: bytes) -> Path:
+        copied = self.folder / f"{mode}-{n}-copy"
+        shutil.rmtree(copied, ignore_errors=True)
+        shutil.copytree(self.folder / f"{mode}-{n}", copied)
+        (copied / OUTCOMES).write_bytes(journal)
+        (copied / SUMMARY).unlink()  # as a process that was killed leaves it
+        return copied
+
+    def journal(self, mode: str, n: int) -> bytes:
+        return (self.folder / f"{mode}-{n}" / OUTCOMES).read_bytes()
+
+    def outcomes(self, mode: str, n: int) -> list[Outcome]:
+        return list(RunFolder(self.folder / f"{mode}-{n}").outcomes.read())
+
+
+@pytest.fixture(scope="module")
+def finished(config: Compose, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "p.txt").write_text("".join(f"prompt {'number ' * (number % 4)}{number}\n" for number in range(10)))
+    for mode, n in MODES:
+        settings = (f"batch.mode={mode}", f"generation.n={n}", "batch.size=3", "batch.warmup=0")
+        source = ("prompts=file", f"prompts.path={folder / 'p.txt'}")
+        app.run(config("provider=echo", *settings, *source), folder / f"{mode}-{n}")
+    return Finished(folder)
+
+
+def texts(outcomes: Iterable[Outcome]) -> Texts:
+    found = [(o.prompt_id, o.choice, o.text) for o in outcomes if isinstance(o, Completion)]
+    assert len({(prompt_id, choice) for prompt_id, choice, _ in found}) == len(found), "one answer a prompt and choice"
+    return set(found)
+
+
+def failed(outcome: Outcome) -> Failure:
+    error = ErrorInfo(type="Sometimes", message="not this time", retryable=True)
+    return Failure(prompt_id=outcome.prompt_id, timing=outcome.timing, model="m", batch=outcome.batch, error=error)
+
+
+@settings(max_examples=40)
+@given(case=st.sampled_from(MODES), share=st.floats(0, 1), torn=st.booleans())
+@example(case=("concurrent", 2), share=0.0, torn=False)
+@example(case=("static", 2), share=1.0, torn=False)
+def test_any_prefix_of_a_journal_resumes_to_the_same_final_set(
+    finished: Finished, case: tuple[str, int], share: float, torn: bool
+):
+    whole = finished.journal(*case)
+    cut = round(share * len(whole))
+    prefix = whole[:cut] if torn else whole[: whole.rfind(b"\n", 0, cut) + 1] if cut < len(whole) else whole
+    run = finished.copy(*case, prefix)
+    summary = app.resume(run)
+    assert texts(RunFolder(run).outcomes.read()) == texts(finished.outcomes(*case))
+    assert (summary.status, summary.metrics["completed_prompts"]) == ("FINISHED", 10)
+    kept = prefix[: prefix.rfind(b"\n") + 1]
+    written = (run / OUTCOMES).read_bytes()
+    assert written.startswith(kept), "what was whole is as it was"
+    records = [json.loads(line) for line in written.splitlines()]
+    assert {record["segment"] for record in records[kept.count(b"\n") :]} <= {1 if kept else 0}
+    again = (run / OUTCOMES).stat()
+    app.resume(run)
+    assert (run / OUTCOMES).stat().st_size == again.st_size, "nothing is left to generate"
+
+
+@settings(max_examples=25)
+@given(
+    case=st.sampled_from(MODES), fates=st.lists(st.sampled_from(["done", "failed", "absent"]), min_size=10, max_size=10)
+)
+def test_failures_are_tried_again_and_superseded_or_kept_as_they_are(
+    finished: Finished, case: tuple[str, int], fates: list[str]
+):
+    fate_of = dict(zip(sorted({outcome.prompt_id for outcome in finished.outcomes(*case)}), fates, strict=True))
+    run = finished.copy(*case, b"")
+    with OutcomeWriter(run, resume=True) as journal:
+        for prompt_id, outcomes in itertools.groupby(finished.outcomes(*case), key=lambda outcome: outcome.prompt_id):
+            answers = list(outcomes)
+            if fate_of[prompt_id] != "absent":
+                journal.append(answers if fate_of[prompt_id] == "done" else [failed(answers[0])])
+    failures = fates.count("failed")
+    if failures < 10:
+        kept = app.resume(run, keep_failures=True)
+        assert {o.prompt_id for o in RunFolder(run).outcomes.read() if isinstance(o, Failure)} == {
+            prompt_id for prompt_id, fate in fate_of.items() if fate == "failed"
+        }
+        assert (kept.metrics["failed_prompts"], kept.metrics["completed_prompts"]) == (failures, 10 - failures)
+        assert kept.exit_code == (1 if failures else 0)
+    summary = app.resume(run)
+    assert (summary.metrics["failed_prompts"], summary.exit_code) == (0, 0)
+    assert texts(RunFolder(run).outcomes.read()) == texts(finished.outcomes(*case))
+    assert not [o for o in RunFolder(run).outcomes.read() if isinstance(o, Failure)]
+    assert (run / OUTCOMES).read_bytes().count(b"not this time") == failures, "history stays in the file"
+
+
+def test_what_failed_and_was_tried_again_took_its_time(config: Compose, tmp_path: Path):
+    refuse = {"status": 503, "body": {}}
+    with OpenAIServer(
+        first_token_s=0.1, fault=lambda number, _: {"hang": 1.0} | refuse if number < 12 else None
+    ) as server:
+        where = (f"provider.base_url={server.url}/v1", "provider.api_key_env=null", "limits.max_attempts=1")
+        first = app.run(config("provider=openai", "prompts.limit=16", "batch.size=4", *where), tmp_path)
+        assert first.metrics["failed_prompts"] == 12
+        (tmp_path / SUMMARY).unlink()
+        second = app.resume(tmp_path)
+        again = app.resume(tmp_path)
+    assert second.metrics["completed_prompts"] == 16
+    assert second.metrics["duration_s"] > first.metrics["duration_s"] > 3
+    assert second.metrics["prompts_per_s"] == pytest.approx(16 / second.metrics["duration_s"])
+    assert second.metrics["overhead_s"] <= second.metrics["duration_s"]
+    assert again.metrics == second.metrics
+    (tmp_path / SEGMENTS).unlink()  # as if each process had been killed
+    (tmp_path / SUMMARY).unlink()
+    assert app.resume(tmp_path).metrics["duration_s"] == pytest.approx(second.metrics["duration_s"], rel=0.2)
+
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def resume_command(tmp_path: Path) -> Command:
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "runner.resume", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+
+    return run
+
+
+@pytest.fixture
+def half(config: Compose, tmp_path: Path) -> Path:
+    """A run of ten prompts from a file, of which five are done."""
+    (tmp_path / "p.txt").write_text("".join(f"text {number}\n" for number in range(10)))
+    app.run(config("provider=echo", "prompts=file", f"prompts.path={tmp_path / 'p.txt'}"), tmp_path / "run")
+    journal = tmp_path / "run" / OUTCOMES
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:5]))
+    return tmp_path / "run"
+
+
+def test_a_changed_prompt_file_is_refused_with_the_difference(half: Path, resume_command: Command):
+    prompts = half.parent / "p.txt"
+    prompts.write_text(prompts.read_text().replace("text 3\n", "other 3\n") + "one more\n")
+    before = {path.name: path.read_bytes() for path in half.iterdir()}
+    done = resume_command("run")
+    assert done.returncode == 2
+    assert "prompt '3' was 'text 3' and is 'other 3'" in done.stderr
+    assert "prompt '10' is new: 'one more'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert {name: (half / name).read_bytes() for name in before} == before, "the record is as it was"
+
+
+def test_a_changed_config_is_refused_with_the_difference(half: Path, resume_command: Command):
+    text = (half / "config.yaml").read_text()
+    (half / "config.yaml").write_text(text.replace("max_tokens: 64", "max_tokens: 65"))
+    done = resume_command("run")
+    assert done.returncode == 2
+    assert "generation.max_tokens=64, and now 65" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_changed_prompts_in_the_record_itself_are_refused(half: Path):
+    (half / "prompts.jsonl").write_bytes((half / "prompts.jsonl").read_bytes().replace(b"text 3", b"text 4"))
+    with pytest.raises(RecordError, match=r"other prompts.*prompts\.jsonl"):
+        app.resume(half)
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"status": "FIN', b"[]"], ids=["empty", "torn", "other"])
+def test_files_that_can_be_made_again_may_be_damaged(half: Path, damage: bytes):
+    """As a machine leaves them that died: named, and without what was in them."""
+    for name in ("summary.json", "tracking.json", "environment.json", "segments.json"):
+        (half / name).write_bytes(damage)
+    assert app.resume(half).metrics["completed_prompts"] == 10
+    assert RunFolder(half).read_summary() is not None
+
+
+@pytest.mark.parametrize("name", ["run.json", "config.yaml"])
+@pytest.mark.parametrize("damage", [b"", b'{"key": "ab', b"[]"], ids=["empty", "torn", "other"])
+def test_a_damaged_file_that_says_what_was_asked_for_is_one_message(
+    name: str, damage: bytes, half: Path, resume_command: Command
+):
+    (half / name).write_bytes(damage)
+    done = resume_command("run")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {half / name} cannot be read: "), done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_without_its_prompt_file_a_run_goes_on_from_its_own_copy(half: Path, caplog: pytest.LogCaptureFixture):
+    (half.parent / "p.txt").unlink()
+    assert app.resume(half).metrics["completed_prompts"] == 10
+    assert "going on with the run's own copy" in caplog.text
+
+
+def test_a_folder_that_is_no_run_is_one_message(resume_command: Command, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "no/such/folder"):
+        done = resume_command(name)
+        assert done.returncode == 2
+        assert name in done.stderr
+        assert done.stderr.startswith("error: ")
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_folder_in_use_is_refused_and_says_by_whom(half: Path, resume_command: Command):
+    with OutcomeWriter(half, resume=True) as journal:
+        done = resume_command("run")
+        host = os.uname().nodename
+        assert done.returncode == 2
+        assert f"is being written by process {os.getpid()} on host {host}" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert journal.segment == 1
+    assert app.resume(half).metrics["completed_prompts"] == 10
+
+
+@pytest.fixture
+def service(config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
+    """A service that a run in `run` was interrupted on: 12 of its 24 prompts are done."""
+    monkeypatch.setenv("OPENAI_API_KEY", "planted")
+    with OpenAIServer() as server:
+        where = ("provider=openai", f"provider.base_url={server.url}/v1", "batch.size=4", "prompts.limit=24")
+        app.run(config(*where), tmp_path / "run")
+        journal = tmp_path / "run" / OUTCOMES
+        journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:12]))
+        summary = json.loads((tmp_path / "run" / SUMMARY).read_text())
+        summary |= {"status": "KILLED", "metrics": {"completed_prompts": 12, "failed_prompts": 0}}
+        (tmp_path / "run" / SUMMARY).write_text(json.dumps(summary))
+        yield server
+
+
+def test_a_resume_that_cannot_begin_leaves_the_record_as_it_was(
+    service: OpenAIServer, resume_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    before = {name: (tmp_path / "run" / name).read_bytes() for name in (SUMMARY, OUTCOMES)}
+    done = resume_command("run")
+    assert done.returncode == 2
+    assert "OPENAI_API_KEY" in done.stderr
+    assert {name: (tmp_path / "run" / name).read_bytes() for name in before} == before
+
+
+def test_a_resume_that_the_service_refuses_tells_what_there_is(
+    service: OpenAIServer, resume_command: Command, tmp_path: Path
+):
+    service.fault = lambda *_: {"status": 401, "body": {"error": {"message": "Incorrect API key provided"}}}
+    done = resume_command("run")
+    assert done.returncode == 1, "something was answered, and is paid for"
+    assert "Incorrect API key" in done.stderr
+    assert "to generate what is missing: python -m runner.resume run\n" in done.stderr
+    summary = RunFolder(tmp_path / "run").read_summary()
+    assert summary is not None
+    assert (summary.status, summary.metrics["completed_prompts"]) == ("FAILED", 12)
+
+
+def test_a_refusal_while_others_are_answered_is_no_wrong_request(
+    config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("OPENAI_API_KEY", "planted")
+    refusal = {"status": 403, "body": {"error": {"message": "not for you"}}}
+    with OpenAIServer(first_token_s=0.5, fault=lambda number, _: refusal if number == 0 else None) as server:
+        where = (f"provider.base_url={server.url}/v1", "batch.size=3")
+        with pytest.raises(RunnerError, match="not for you") as caught:
+            app.run(config("provider=openai", *where), tmp_path)
+    assert caught.value.exit_code == 1
+    summary = RunFolder(tmp_path).read_summary()
+    assert summary is not None
+    assert summary.metrics["completed_prompts"] == len(server.asked) - 1 > 0
+
+
+def test_a_share_of_failures_is_judged_over_the_whole_record(config: Compose, tmp_path: Path):
+    poison = {"status": 400, "body": {"error": {"message": "not that one"}}}
+    texts = [*(f"text {number}" for number in range(117)), *(f"poison {number}" for number in range(3))]
+    (tmp_path / "p.txt").write_text("\n".join(texts))
+    with OpenAIServer(fault=lambda _, body: poison if "poison" in body["messages"][-1]["content"] else None) as server:
+        source = ("prompts=file", f"prompts.path={tmp_path / 'p.txt'}", "limits.max_failures=0.1", "batch.size=4")
+        where = (f"provider.base_url={server.url}/v1", "provider.api_key_env=null")
+        assert app.run(config("provider=openai", *source, *where), tmp_path / "run").status == "FINISHED"
+        for _ in range(2):
+            again = app.resume(tmp_path / "run")
+            assert (again.status, again.metrics["failed_prompts"]) == ("FINISHED", 3)
+
+
+def test_another_environment_is_said_and_both_are_kept(
+    half: Path, resume_command: Command, caplog: pytest.LogCaptureFixture
+):
+    assert "another environment" not in resume_command("run").stderr
+    journal, path = half / OUTCOMES, half / "environment.json"
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:8]))
+    before = json.loads(path.read_text())
+    before["packages"]["numpy"], before["git"] = "0.1", {"commit": "f00", "dirty": False}
+    path.write_text(json.dumps(before))
+    said = resume_command("run").stderr
+    assert "another environment" in said
+    assert "packages.numpy: 0.1 before, " in said
+    assert "git.commit: f00 before, " in said
+    assert "python: " not in said
+    assert json.loads((half / "environment.1.json").read_text()) == before
+    assert json.loads(path.read_text())["packages"]["numpy"] != "0.1"
+
+
+def test_the_printed_command_can_be_pasted(config: Compose, tmp_path: Path):
+    """Where it was given, which is not where the run began; and whatever the folder is called."""
+    for name in ("began", "elsewhere"):
+        (tmp_path / name).mkdir()
+    overrides = ["provider=echo", "provider.fail_on=Write", "tracking=off"]
+    begun = [sys.executable, "-m", "runner", *overrides, "hydra.run.dir='it is; mine'"]
+    done = subprocess.run(begun, cwd=tmp_path / "began", capture_output=True, text=True, check=False)
+    assert "python -m runner.resume 'it is; mine'\n" in done.stderr
+    run = tmp_path / "began" / "it is; mine"
+    for where in ("elsewhere", "began"):
+        resumed = [sys.executable, "-m", "runner.resume", str(run)]
+        done = subprocess.run(resumed, cwd=tmp_path / where, capture_output=True, text=True, check=False)
+        (line,) = [line for line in done.stderr.splitlines() if "python -m runner.resume" in line]
+        pasted = line.partition(": ")[2].partition(": ")[2].replace("python", sys.executable, 1)
+        done = subprocess.run(pasted, shell=True, cwd=tmp_path / where, capture_output=True, text=True, check=False)  # noqa: S602
+        assert "prompts are done" in done.stderr, (pasted, done.stderr)
+
+
+@pytest.mark.parametrize("left", ["by a killed process", "before it had a name in it"])
+def test_a_lock_that_was_left_behind_is_taken_over(left: str, half: Path):
+    if left == "by a killed process":
+        code = (
+            "import os, signal, sys; from pathlib import Path; from runner.journal import OutcomeWriter\n"
+            "with OutcomeWriter(Path(sys.argv[1]), resume=True): os.kill(os.getpid(), signal.SIGKILL)\n"
+        )
+        killed = subprocess.run([sys.executable, "-c", code, str(half)], cwd=Path(__file__).parents[1], check=False)
+        assert killed.returncode == -signal.SIGKILL
+    else:
+        (half / LOCK).touch()
+    assert (half / LOCK).exists()
+    assert app.resume(half).metrics["completed_prompts"] == 10
+    assert not (half / LOCK).exists()
+
+
+class Running:
+    """`python -m runner` against a server, until it is told to stop."""
+
+    def __init__(
+        self, folder: Path, server: OpenAIServer, *arguments: str,
+        stdout: int = subprocess.DEVNULL, stderr: int = subprocess.PIPE, ignored: Sequence[signal.Signals] = (),
+    ) -> None:  # fmt: skip
+        def signals_as_in_a_terminal() -> None:  # a background shell has SIGINT ignored
+            for number in (signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
+
+        self.server = server
+        address = f"provider.base_url={server.url}/v1"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "runner", *arguments, "provider=openai", address, "batch.size=4"],
+            cwd=folder, env=os.environ | {"OPENAI_API_KEY": "planted"}, text=True,
+            stdout=stdout, stderr=stderr, preexec_fn=signals_as_in_a_terminal,
+        )  # fmt: skip
+        self.said = ""
+
+    def until_asked(self, count: int) -> None:
+        while len(self.server.asked) < count:
+            assert self.process.poll() is None, self.process.communicate()[1]
+            time.sleep(0.005)
+
+    def until_it_says(self, text: str) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.said += line
+            if text in line:
+                return
+        raise AssertionError(self.said)
+
+    def end(self) -> int:
+        _, rest = self.process.communicate(timeout=25)
+        self.said += rest
+        assert "Traceback" not in self.said
+        return self.process.returncode
+
+
+@pytest.mark.parametrize(
+    ("sweep", "signalled", "track"),
+    [(False, signal.SIGINT, False), (True, signal.SIGINT, True), (False, signal.SIGTERM, False)],
+)
+def test_an_interrupt_sends_nothing_more_keeps_what_is_in_flight_and_can_be_resumed(
+    sweep: bool, signalled: signal.Signals, track: bool, tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("OPENAI_API_KEY", "planted")
+    name = f"interrupted-{sweep}-{signalled.name}"
+    arguments = [f"name={name}", f"tracking.uri={store}" if track else "tracking=off", "prompts.limit=24"]
+    arguments = ["-m", *arguments, "seed=1,2", "hydra.sweep.dir=r"] if sweep else [*arguments, "hydra.run.dir=r/0"]
+    run = tmp_path / "r" / "0"
+    with OpenAIServer(first_token_s=1.0) as server:
+        running = Running(tmp_path, server, *arguments)
+        running.until_asked(8)  # four have their answer, four are in flight
+        running.process.send_signal(signalled)
+        running.until_it_says("stopping: waiting up to")
+        assert running.end() == 130, running.said
+        assert len(server.asked) == 8, "nothing more was sent"
+        assert "python -m runner.resume r/0" in running.said
+        summary = RunFolder(run).read_summary()
+        assert summary is not None
+        assert (summary.status, summary.error and summary.error["type"]) == ("KILLED", "Interrupted")
+        assert summary.metrics["completed_prompts"] == 8, "what was in flight is kept"
+        assert summary.metrics["duration_s"] > 1
+        assert not (tmp_path / "r" / "1").exists(), "an interrupt ends the sweep, not only the job"
+        if track:
+            assert statuses(store, name) == ["KILLED"] * (2 if sweep else 1)
+        server.first_token_s = 0.0
+        resumed = app.resume(run)
+        assert len(server.asked) == 24
+    assert (resumed.status, resumed.metrics["completed_prompts"]) == ("FINISHED", 24)
+    assert resumed.mlflow_run_id == summary.mlflow_run_id
+    if track:
+        assert sorted(statuses(store, name)) == ["FINISHED", *(["KILLED"] if sweep else [])]
+
+
+def statuses(store: str, name: str) -> list[str]:
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    return [run.info.status for run in client.search_runs([experiment.experiment_id])]
+
+
+def test_a_second_interrupt_ends_at_once_with_the_journal_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "planted")
+    with OpenAIServer(fault=lambda number, _: {"hang": 600} if number >= 8 else None) as server:
+        running = Running(tmp_path, server, "tracking=off", "prompts.limit=24", "hydra.run.dir=r")
+        running.until_asked(12)
+        running.process.send_signal(signal.SIGINT)
+        running.until_it_says("stopping: waiting up to")
+        time.sleep(1.0)  # nearer signals are one wish
+        running.process.send_signal(signal.SIGINT)
+        assert running.end() == 130, running.said  # in less than the time that what is in flight is given
+        assert (tmp_path / "r" / OUTCOMES).read_bytes().endswith(b"\n")
+        assert len(list(RunFolder(tmp_path / "r").outcomes.read())) == 8
+        summary = RunFolder(tmp_path / "r").read_summary()
+        assert summary is not None
+        assert (summary.status, summary.metrics["completed_prompts"]) == ("KILLED", 8)
+        assert "python -m runner.resume r\n" in running.said
+        assert not (tmp_path / "r" / LOCK).exists()
+        server.fault = lambda *_: None
+        asked = len(server.asked)
+        assert app.resume(tmp_path / "r").metrics["completed_prompts"] == 24
+        assert len(server.asked) - asked == 16
