@@ -1,0 +1,137 @@
+"""How busy the machine was with other work while a run was measured: counters of the operating system, read twice."""
+
+import os
+import resource
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_CPU_STAT = Path("/sys/fs/cgroup/cpu.stat")
+_CPU_PRESSURE = Path("/proc/pressure/cpu")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineLoad:
+    """What the machine did during a run. A counter that the system does not keep is None.
+
+    Attributes:
+        usable_cpus: the CPUs that this process may use: its affinity, or less by its control group's quota.
+        cpu_s: CPU seconds of this process, all threads.
+        other_cpu_share: the share of the usable CPUs' time that other processes took, 0 to 1.
+        steal_share: the share that the hypervisor gave to other machines, 0 to 1.
+        involuntary_switches: how often a thread of this process was taken off a CPU that it still wanted.
+        throttled_s: how long the control group's quota held this process back.
+        pressure_share: the share of the time in which some task waited for a CPU (Linux pressure stall information).
+        swapped_mb: MiB that the machine swapped in or out.
+    """
+
+    usable_cpus: float
+    cpu_s: float
+    other_cpu_share: float | None
+    steal_share: float | None
+    involuntary_switches: int
+    throttled_s: float | None
+    pressure_share: float | None
+    swapped_mb: float
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics of the contract; one that does not exist on this system is absent."""
+        named = {"cpu_s": self.cpu_s, "other_cpu_share": self.other_cpu_share, "steal_share": self.steal_share}
+        return {name: value for name, value in named.items() if value is not None}
+
+    def to_dict(self) -> dict[str, float | int | None]:
+        """Return all of it, for environment.json."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineCounters:
+    """The counters at one moment; the difference of two moments is a MachineLoad."""
+
+    wall_s: float
+    process_s: float
+    cpus: frozenset[int]
+    busy_s: float
+    steal_s: float | None
+    involuntary_switches: int
+    throttled_us: int | None
+    pressure_us: int | None
+    swapped_bytes: int
+
+    @classmethod
+    def read(cls) -> Self:
+        """Read them now; takes under a millisecond."""
+        cpus = _affinity()
+        times = [cpu for number, cpu in enumerate(psutil.cpu_times(percpu=True)) if number in cpus]
+        swap = psutil.swap_memory()
+        return cls(
+            wall_s=time.perf_counter(),
+            process_s=time.process_time(),
+            cpus=cpus,
+            busy_s=sum(sum(getattr(cpu, name, 0.0) for name in _BUSY) for cpu in times),
+            steal_s=sum(cpu.steal for cpu in times) if times and hasattr(times[0], "steal") else None,
+            involuntary_switches=resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw,
+            throttled_us=_field(_CPU_STAT, "throttled_usec"),
+            pressure_us=_field(_CPU_PRESSURE, "total"),
+            swapped_bytes=swap.sin + swap.sout,
+        )
+
+    def until(self, later: "MachineCounters") -> MachineLoad:
+        """Return what happened between these counters and later ones."""
+        wall_s = max(later.wall_s - self.wall_s, 1e-9)
+        cpu_s = later.process_s - self.process_s
+        capacity_s = wall_s * len(self.cpus)
+        same_cpus = self.cpus == later.cpus  # a changed affinity makes the sums of different CPUs
+        other_s = max(0.0, later.busy_s - self.busy_s - cpu_s)
+        steal_s = None if self.steal_s is None or later.steal_s is None else later.steal_s - self.steal_s
+        return MachineLoad(
+            usable_cpus=_usable_cpus(self.cpus),
+            cpu_s=cpu_s,
+            other_cpu_share=min(1.0, other_s / capacity_s) if same_cpus else None,
+            steal_share=steal_s / capacity_s if same_cpus and steal_s is not None else None,
+            involuntary_switches=later.involuntary_switches - self.involuntary_switches,
+            throttled_s=_seconds(self.throttled_us, later.throttled_us),
+            pressure_share=_share(_seconds(self.pressure_us, later.pressure_us), wall_s),
+            swapped_mb=(later.swapped_bytes - self.swapped_bytes) / 2**20,
+        )
+
+
+_BUSY = ("user", "nice", "system", "irq", "softirq")
+"""Fields of /proc/stat in which a CPU works; `user` includes the time of guests."""
+
+
+def _affinity() -> frozenset[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(os.cpu_count() or 1))
+
+
+def _usable_cpus(cpus: frozenset[int]) -> float:
+    """Return the CPUs of the affinity, or fewer where a control group has a quota (cgroup v2, cpu.max)."""
+    try:
+        quota, period = _CPU_QUOTA.read_text(encoding="ascii").split()
+        return min(float(len(cpus)), int(quota) / int(period))
+    except (OSError, ValueError):  # no such file, or no quota: "max"
+        return float(len(cpus))
+
+
+def _field(path: Path, name: str) -> int | None:
+    """Return a counter from a file of `name value` or `name=value` words; the first line that has it counts."""
+    try:
+        words = path.read_text(encoding="ascii").replace("=", " ").split()
+        return int(words[words.index(name) + 1])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _seconds(before_us: int | None, after_us: int | None) -> float | None:
+    return None if before_us is None or after_us is None else (after_us - before_us) / 1e6
+
+
+def _share(seconds: float | None, wall_s: float) -> float | None:
+    return None if seconds is None else min(1.0, seconds / wall_s)
