@@ -68,6 +68,11 @@ def prompts(*texts: str) -> list[Prompt]:
     return [Prompt(id=f"p{i}", messages=(Message(role="user", content=text),)) for i, text in enumerate(texts)]
 
 
+def completions(outcomes: Iterable[Outcome]) -> dict[tuple[str, int], Completion]:
+    """Return the completions by prompt id and choice."""
+    return {(outcome.prompt_id, outcome.choice): outcome for outcome in outcomes if isinstance(outcome, Completion)}
+
+
 def counted(outcomes: Iterable[Outcome]) -> list[tuple[Outcome, bool]]:
     """Mark outcomes as not superseded."""
     return [(outcome, False) for outcome in outcomes]

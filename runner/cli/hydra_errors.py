@@ -10,6 +10,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import MissingMandatoryValue
 
 from runner.config.messages import known_keys, unknown_key
+from runner.config.renamed import RENAMED, renamed_key
 from runner.config.schema import CONF_DIR
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -66,6 +67,8 @@ def _wrong_key(key: str, *, appended: bool) -> str:
     """Say what is wrong with a key that Hydra cannot override, append or delete: its first part that is not known."""
     value = next((given.partition("=")[2] for given in sys.argv if given.lstrip("+~").startswith(f"{key}=")), None)
     was = "" if value is None else f" (its value was {value!r})"
+    if key in RENAMED:
+        return f"{key!r}{was}: {renamed_key(key)}"
     parts = key.split(".")
     for depth, name in enumerate(parts):
         section = ".".join(parts[:depth])

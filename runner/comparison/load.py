@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from runner.config.renamed import with_current_keys
 from runner.config.schema import leaves
 from runner.errors import UsageError
 from runner.record import folder
@@ -169,7 +170,7 @@ def _config(folder: Path) -> Mapping[str, Any]:
     composed = folder / ".hydra" / "config.yaml"
     if (folder / CONFIG).exists() or not composed.exists():
         return RunFolder(folder).read_config()
-    return yaml.safe_load(composed.read_text(encoding="utf-8")) or {}
+    return with_current_keys(yaml.safe_load(composed.read_text(encoding="utf-8")) or {})
 
 
 def _facts(folder: Path) -> Iterator[tuple[str, Any]]:

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from runner.config.messages import explain
+from runner.config.renamed import refuse_renamed
 from runner.config.schema import RunConfig
 from runner.errors import ConfigError
 
@@ -16,6 +17,7 @@ def parse(raw: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: one line per wrong key, each naming key, value and remedy.
     """
+    refuse_renamed(raw)
     try:
         return RunConfig.model_validate(raw)
     except ValidationError as error:

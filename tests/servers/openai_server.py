@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+KEY = "planted-key-3f9c"
+"""The key that tests put into the environment."""
 MODELS = {
     "object": "list",
     "data": [
@@ -157,6 +159,12 @@ class OpenAIServer:
                 if asked.first_token_s is None:
                     asked.first_token_s = time.perf_counter() - asked.arrived
             yield event
+
+
+def sse(*events: dict[str, Any]) -> dict[str, Any]:
+    """Return the fault that answers with these server-sent events."""
+    raw = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+    return {"raw": raw, "headers": {"content-type": "text/event-stream"}}
 
 
 async def _write_slowly(writer: asyncio.StreamWriter, data: bytes, every_s: float) -> bool:
