@@ -20,7 +20,9 @@ def with_current_keys(recorded: Mapping[str, Any], section: str = "") -> dict[st
     current: dict[str, Any] = {}
     for name, value in dict(recorded).items():
         key = RENAMED.get(f"{section}{name}", f"{section}{name}")
-        current[key.removeprefix(section)] = with_current_keys(value, f"{key}.") if isinstance(value, Mapping) else value
+        current[key.removeprefix(section)] = (
+            with_current_keys(value, f"{key}.") if isinstance(value, Mapping) else value
+        )
     return current
 
 

@@ -6,8 +6,10 @@ import pytest
 
 from runner import app
 from runner.config.schema import RunConfig
+from runner.config.waits import Waits
 from runner.errors import ConfigError
 from runner.providers.factory import build
+from runner.run.prepare import prepare_calls
 from runner.types import Completion
 from tests.conftest import Compose
 from tests.factories import generate, prompts
@@ -51,7 +53,7 @@ def test_azure_takes_no_address_from_openais_variable(config: Compose, monkeypat
 
 def test_azure_refuses_what_its_endpoints_have_no_field_for(config: Compose):
     with pytest.raises(ConfigError, match=r"batch\.mode='static'.*provider\.endpoint=completions"):
-        build(config("provider=azure", "batch.mode=static"))
+        prepare_calls(config("provider=azure", "batch.mode=static"), Waits())
     with pytest.raises(ConfigError, match=r"model\.revision='1'.*'azure'"):
         build(config("provider=azure", "model.revision='1'"))
 

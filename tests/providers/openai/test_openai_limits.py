@@ -121,12 +121,9 @@ def test_auto_finds_what_the_service_takes_and_reports_its_path(hosted: Compose,
     server = OpenAIServer(first_token_s=0.05)
     server.fault = lambda *_: {"status": 429, "headers": {"retry-after-ms": "20"}} if server.open > 12 else None
     with server:
-        summary = app.run(
-            hosted(server, "batch.size=auto", *_many(tmp_path, 300)),
-            tmp_path / "out",
-        )
-    assert summary.metrics["completed_prompts"] == 300
-    path = [requests for _, requests in summary.series["batch/requests_in_flight"]]
+        result = app.run(hosted(server, "batch.size=auto", *_many(tmp_path, 300)), tmp_path / "out")
+    assert result.metrics["completed_prompts"] == 300
+    path = [requests for _, requests in result.summary.series["batch/requests_in_flight"]]
     assert path[0] == 4
     assert 12 < max(path) <= 32, "it looked beyond, and came back"
     settled = path[len(path) // 2 :]

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from runner import app
+from runner.config.waits import Waits
 from runner.errors import ConfigError
 from runner.providers.factory import build
+from runner.run.prepare import prepare_calls
 from tests.conftest import Compose
 from tests.factories import completions, generate, prompts
 from tests.servers.openai_server import OpenAIServer
@@ -57,7 +59,7 @@ def test_what_cannot_be_honoured_is_refused_before_anything_is_sent(
 
 def test_auto_is_for_concurrent_requests_only(config: Compose):
     with pytest.raises(ConfigError, match=r"batch\.size='auto'.*'static'"):
-        build(config("provider=transformers", "batch.size=auto"))
+        prepare_calls(config("provider=transformers", "batch.size=auto"), Waits())
 
 
 def test_the_address_in_the_environment_is_on_record_and_has_no_price(
