@@ -15,7 +15,7 @@ from tests.conftest import Compose
 from tests.factories import completions, generate, prompts
 from tests.servers.openai_server import KEY, OpenAIServer, sse
 
-PASSING: list[dict[str, Any]] = [
+RETRYABLE: list[dict[str, Any]] = [
     {"status": 500, "body": {"error": {"message": "oops"}}},
     {"status": 503, "raw": b"<html>busy</html>", "headers": {"content-type": "text/html"}},
     {"status": 429, "headers": {"retry-after-ms": "20"}},
@@ -27,9 +27,11 @@ PASSING: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize(
-    ("fault", "stream"), [*itertools.product(PASSING, (True, False)), ({"cut": 1}, True), ({"cut": 0}, True)], ids=str
+    ("fault", "stream"), [*itertools.product(RETRYABLE, (True, False)), ({"cut": 1}, True), ({"cut": 0}, True)], ids=str
 )
-def test_what_may_pass_is_tried_again_and_the_latency_has_it_all(fault: dict[str, Any], stream: bool, hosted: Compose):
+def test_what_is_retryable_is_sent_again_and_the_latency_has_both_attempts(
+    fault: dict[str, Any], stream: bool, hosted: Compose
+):
     with OpenAIServer(fault=lambda number, _: fault if number == 0 else None) as server:
         (outcome,) = generate(hosted(server, f"provider.stream={stream}"), prompts("a b c"))
     assert isinstance(outcome, Completion), outcome
@@ -49,7 +51,7 @@ def test_no_attempt_left_is_a_failure_that_counts_them(hosted: Compose):
     assert len(server.asked) == 4
 
 
-def test_a_refused_prompt_is_a_failure_and_not_asked_again(hosted: Compose):
+def test_a_refused_prompt_is_a_failure_and_not_sent_again(hosted: Compose):
     with OpenAIServer(
         fault=lambda number, _: {"status": 400, "body": {"error": {"message": "too long"}}} if number == 0 else None
     ) as server:
@@ -101,13 +103,20 @@ def test_a_used_up_quota_stops_the_run_and_keeps_what_was_done(hosted: Compose, 
 
 
 def failed_response(code: str) -> dict[str, Any]:
-    response = {"id": "r", "object": "response", "status": "failed", "output": [], "usage": None, "model": "m"}
-    error = {"code": code, "message": "said in the stream"}
+    response: dict[str, Any] = {
+        "id": "r",
+        "object": "response",
+        "status": "failed",
+        "output": [],
+        "usage": None,
+        "model": "m",
+    }
+    error = {"code": code, "message": "sent in the stream"}
     return {"type": "response.failed", "response": {**response, "error": error}, "sequence_number": 1}
 
 
 STREAMED = [
-    # endpoint, what the stream says, whether it is sent again, whether it stops the run
+    # endpoint, what the stream has, whether it is sent again, whether it stops the run
     ("chat", {"error": {"message": "x", "code": "server_error"}}, True, False),
     ("chat", {"error": {"message": "x", "type": "overloaded_error"}}, True, False),
     ("chat", {"error": {"message": "x"}}, True, False),
@@ -150,7 +159,7 @@ def test_an_error_inside_a_stream_counts_against_the_budget(hosted: Compose):
         generate(hosted(server, *settings), prompts("a b c", "d e f"))
 
 
-OWN_WORDS: list[tuple[Any, str]] = [
+MESSAGES: list[tuple[Any, str]] = [
     ({"detail": "prompt: expected a string"}, "prompt: expected a string"),
     ({"detail": [{"loc": ["body", "n"], "msg": "no"}]}, '[{"loc": ["body", "n"], "msg": "no"}]'),
     ({"error": "inputs must have less than 4 tokens"}, "inputs must have less than 4 tokens"),
@@ -160,17 +169,17 @@ OWN_WORDS: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("body", "words"), OWN_WORDS, ids=["detail", "details", "text", "message", "plain", "long"])
-def test_a_servers_own_words_are_kept_whatever_their_shape(body: Any, words: str, hosted: Compose):
+@pytest.mark.parametrize(("body", "message"), MESSAGES, ids=["detail", "details", "text", "message", "plain", "long"])
+def test_a_servers_message_is_kept_whatever_its_shape(body: Any, message: str, hosted: Compose):
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     with OpenAIServer(fault=lambda *_: {"status": 422, "raw": raw}) as server:
         (failed,) = generate(hosted(server), prompts("a"))
     assert isinstance(failed, Failure)
-    assert failed.error.message.startswith(f"422: {words}")
+    assert failed.error.message.startswith(f"422: {message}")
     assert len(failed.error.message) <= 510
 
 
-def test_a_server_that_says_not_to_ask_again_is_not_asked_again(hosted: Compose):
+def test_a_request_that_the_server_says_not_to_retry_is_not_sent_again(hosted: Compose):
     with OpenAIServer(fault=lambda *_: {"status": 503, "headers": {"x-should-retry": "false"}}) as server:
         (failed,) = generate(hosted(server), prompts("a"))
     assert isinstance(failed, Failure)

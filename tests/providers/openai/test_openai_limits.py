@@ -28,26 +28,26 @@ def test_a_throttled_half_completes_and_nothing_is_sent_during_the_pause(hosted:
         return {"status": 429, "headers": {"Retry-After": "1"}, "body": {"error": {"message": "slow down"}}}
 
     with OpenAIServer(fault=half, first_token_s=0.02) as server:
-        found = completions(generate(hosted(server), prompts(*map(str, range(12)))))
-    assert len(found) == 12
-    assert sum(done.attempts for done in found.values()) == len(server.asked)
-    assert max(done.attempts for done in found.values()) > 1
+        by_choice = completions(generate(hosted(server), prompts(*map(str, range(12)))))
+    assert len(by_choice) == 12
+    assert sum(done.attempts for done in by_choice.values()) == len(server.asked)
+    assert max(done.attempts for done in by_choice.values()) > 1
     on_their_way_s = 0.1  # a request that left before the answer arrived cannot be called back
     for at in announced:
         assert not [asked for asked in server.asked if at + on_their_way_s < asked.arrived < at + 1.0]
 
 
 @pytest.mark.parametrize("odd", ["nan", "inf", "-5", "soon"])
-def test_a_wait_that_makes_no_sense_is_not_obeyed(odd: str, hosted: Compose):
+def test_a_retry_after_that_makes_no_sense_is_ignored(odd: str, hosted: Compose):
     with OpenAIServer(
         fault=lambda number, _: {"status": 429, "headers": {"Retry-After": odd}} if not number else None
-    ) as s:
-        (outcome,) = generate(hosted(s), prompts("a"))
+    ) as server:
+        (outcome,) = generate(hosted(server), prompts("a"))
     assert isinstance(outcome, Completion)
     assert outcome.timing.latency_s < 5
 
 
-def test_a_wait_until_a_date_is_waited(hosted: Compose):
+def test_a_retry_after_with_a_date_is_waited_for(hosted: Compose):
     def later(number: int, _: dict[str, Any]) -> dict[str, Any] | None:
         until = formatdate(time.time() + 3, usegmt=True)
         return None if number else {"status": 429, "headers": {"Retry-After": until}}

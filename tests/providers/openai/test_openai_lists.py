@@ -16,13 +16,13 @@ from tests.servers.openai_server import OpenAIServer
 def test_a_static_batch_is_one_request_with_a_list_of_prompts(hosted: Compose):
     with OpenAIServer() as server:
         config = hosted(server, "provider.endpoint=completions", "batch.mode=static", "batch.size=3", "generation.n=2")
-        found = completions(generate(config, prompts("a", "b b", "c c c", "d d d d")))
+        by_choice = completions(generate(config, prompts("a", "b b", "c c c", "d d d d")))
     assert sorted(len(asked.body["prompt"]) for asked in server.asked) == [1, 3]
-    assert {(key, done.text) for key, done in found.items()} == {
+    assert {(key, done.text) for key, done in by_choice.items()} == {
         ((f"p{i}", choice), text) for i, text in enumerate(("a", "b b", "c c c", "d d d d")) for choice in (0, 1)
     }
-    assert sum(done.usage.output_tokens for done in found.values()) == 20
-    assert len({done.timing for done in found.values()}) == 2, "a batch's latency is its prompts'"
+    assert sum(done.usage.output_tokens for done in by_choice.values()) == 20
+    assert len({done.timing for done in by_choice.values()}) == 2, "a batch's latency is its prompts'"
 
 
 def test_a_static_run_over_http_is_recorded_and_its_connections_are_closed(hosted: Compose, tmp_path: Path):
@@ -50,7 +50,7 @@ def test_a_server_that_refuses_lists_gives_failures_that_say_so(hosted: Compose)
         assert "batch.mode=concurrent" in outcome.error.message
 
 
-def test_a_poisonous_prompt_in_a_list_is_no_word_against_lists(hosted: Compose):
+def test_a_poisonous_prompt_in_a_list_does_not_count_against_lists(hosted: Compose):
     def refuse(_: int, body: dict[str, Any]) -> dict[str, Any] | None:
         return {"status": 400, "body": {"error": {"message": "too long"}}} if "bad" in body["prompt"] else None
 
@@ -63,18 +63,18 @@ def test_a_poisonous_prompt_in_a_list_is_no_word_against_lists(hosted: Compose):
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize(
-    ("overrides", "says"),
+    ("overrides", "message"),
     [
         (["generation.n=2"], r"sent 1 of 2 answers: generation\.n is not honoured by this server"),
         (["provider.endpoint=completions", "batch.mode=static"], r"sent 1 of 3 answers.*batch\.mode=concurrent"),
     ],
     ids=["n", "list"],
 )
-def test_a_server_that_sends_fewer_answers_than_asked_for_is_not_asked_again(
-    overrides: list[str], says: str, stream: bool, hosted: Compose
+def test_a_server_that_sends_fewer_answers_than_requested_stops_the_run(
+    overrides: list[str], message: str, stream: bool, hosted: Compose
 ):
     with OpenAIServer(fault=lambda *_: {"answers": 1}) as server:
         config = hosted(server, f"provider.stream={stream}", "batch.size=3", *overrides)
-        with pytest.raises(AccessError, match=says):
+        with pytest.raises(AccessError, match=message):
             generate(config, prompts("a", "b", "c"))
         assert len(server.asked) <= 3, "each was sent once at most"

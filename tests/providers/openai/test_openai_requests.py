@@ -22,8 +22,8 @@ ENDPOINTS = ("chat", "responses", "completions")
 def test_every_endpoint_gives_text_tokens_end_and_times(endpoint: str, stream: bool, hosted: Compose):
     with OpenAIServer(first_token_s=0.05) as server:
         config = hosted(server, f"provider.endpoint={endpoint}", f"provider.stream={stream}", "generation.max_tokens=3")
-        found = completions(generate(config, prompts("one two", "one two three four")))
-    short, cut = found["p0", 0], found["p1", 0]
+        by_choice = completions(generate(config, prompts("one two", "one two three four")))
+    short, cut = by_choice["p0", 0], by_choice["p1", 0]
     assert (short.text, short.finish_reason, cut.text, cut.finish_reason) == (
         "one two",
         "stop",
@@ -31,13 +31,13 @@ def test_every_endpoint_gives_text_tokens_end_and_times(endpoint: str, stream: b
         "length",
     )
     assert (short.usage.input_tokens, short.usage.output_tokens, cut.usage.input_tokens) == (2, 2, 4)
-    assert short.model == "gpt-5.4-mini-2026", "what answered, not what was asked for"
+    assert short.model == "gpt-5.4-mini-2026", "the model that answered, as the service names it"
     assert (short.timing.time_to_first_token_s is not None) == stream
     assert {asked.path for asked in server.asked} == {f"/v1/{'chat/completions' if endpoint == 'chat' else endpoint}"}
     assert all(asked.headers["authorization"] == f"Bearer {KEY}" for asked in server.asked)
 
 
-def test_what_was_configured_is_what_leaves(hosted: Compose):
+def test_what_is_configured_is_what_is_sent(hosted: Compose):
     knobs = (
         "generation=sampled",
         "generation.stop_sequences=[END]",
@@ -77,16 +77,16 @@ def test_what_was_configured_is_what_leaves(hosted: Compose):
 
 def test_several_answers_share_the_usage_of_their_request(hosted: Compose):
     with OpenAIServer() as server:
-        found = completions(generate(hosted(server, "generation.n=3"), prompts("a b c d")))
-    assert [found["p0", choice].text for choice in range(3)] == ["a b c d"] * 3
-    assert [found["p0", choice].usage.output_tokens for choice in range(3)] == [4, 4, 4]
+        by_choice = completions(generate(hosted(server, "generation.n=3"), prompts("a b c d")))
+    assert [by_choice["p0", choice].text for choice in range(3)] == ["a b c d"] * 3
+    assert [by_choice["p0", choice].usage.output_tokens for choice in range(3)] == [4, 4, 4]
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "thinks"), [("chat", "reasoning_content"), ("chat", "reasoning"), ("responses", "reasoning")]
+    ("endpoint", "reasoning_field"), [("chat", "reasoning_content"), ("chat", "reasoning"), ("responses", "reasoning")]
 )
-def test_the_first_token_is_the_first_thought(endpoint: str, thinks: str, hosted: Compose):
-    with OpenAIServer(token_s=0.3, fault=lambda *_: {"thinks": thinks}) as server:
+def test_the_first_token_is_the_first_piece_of_reasoning(endpoint: str, reasoning_field: str, hosted: Compose):
+    with OpenAIServer(token_s=0.3, fault=lambda *_: {"reasoning": reasoning_field}) as server:
         (done,) = completions(generate(hosted(server, f"provider.endpoint={endpoint}"), prompts("a b"))).values()
     assert done.text == "a b"
     assert done.timing.time_to_first_token_s is not None
@@ -143,8 +143,12 @@ def test_what_a_provider_is_called_is_on_record(config: Compose):
     }
     for provider, facts in expected.items():
         with build(config(*f"provider={provider}".split())) as opened:
-            said = opened.describe()
-        assert (said["gen_ai.provider.name"], said["gen_ai.operation.name"], said["sends_seed"]) == facts
+            description = opened.describe()
+        assert (
+            description["gen_ai.provider.name"],
+            description["gen_ai.operation.name"],
+            description["sends_seed"],
+        ) == facts
 
 
 def test_256_requests_are_in_flight_at_once(hosted: Compose):
