@@ -1,4 +1,4 @@
-"""Sends requests to one endpoint through the client that it is handed: all that OpenAI's and Azure's provider share.
+"""Sends requests to one endpoint through a given client: all that the providers of OpenAI and Azure share.
 
 The SDK's own retries are off: `dispatch` retries.
 """
