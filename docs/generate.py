@@ -4,6 +4,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
@@ -291,7 +292,7 @@ _BOUNDS = {
 
 
 def _metrics() -> str:
-    needed = ", ".join(f"p{rank} from {count}" for rank, count in metrics.SAMPLES_NEEDED.items() if count > 1)
+    needed = ", ".join(f"p{rank} from {_min_samples(rank)}" for rank in (90, 95, 99))
     return "\n".join(
         [
             f"{HEAD}# Metrics\n",
@@ -326,6 +327,18 @@ def _metrics() -> str:
             ),
         ]
     )
+
+
+def _min_samples(rank: int) -> int:
+    """Return how many prompts a percentile of the latency needs."""
+    timing = Timing(started_at=datetime(2026, 1, 1, tzinfo=UTC), latency_s=1.0)
+    usage = Usage(input_tokens=1, output_tokens=1)
+    done = Completion(prompt_id="0", text="", finish_reason="stop", usage=usage, timing=timing, model="m")
+    for count in range(1, 1001):
+        outcomes = [(replace(done, prompt_id=str(number), batch=number), False) for number in range(count)]
+        if f"latency_p{rank}_s" in metrics.summarize(outcomes, padded=False, measured_s={}):
+            return count
+    raise ValueError(f"p{rank} of 1000 samples is absent")
 
 
 def _unit(name: str) -> str:

@@ -47,7 +47,7 @@ _UNITS = {
 }
 _STEP = 16
 """Outcomes in a step where the batch size is found by the run itself."""
-SAMPLES_NEEDED = {50: 1, 90: 10, 95: 20, 99: 100}
+_SAMPLES_NEEDED = {50: 1, 90: 10, 95: 20, 99: 100}
 """A percentile is stated from this many samples on: fewer would only repeat the largest."""
 
 
@@ -231,7 +231,7 @@ def _percentiles(name: str, samples: "array[float]", ranks: tuple[int, ...]) -> 
     return {
         f"{name}_p{rank}_s": float(np.percentile(samples, rank))
         for rank in ranks
-        if len(samples) >= SAMPLES_NEEDED[rank]
+        if len(samples) >= _SAMPLES_NEEDED[rank]
     }
 
 
