@@ -1,5 +1,6 @@
 """Writes docs/reference/ from the code and conf/: `python docs/generate.py`; --check says which page is stale."""
 
+import functools
 import inspect
 import re
 import sys
@@ -120,20 +121,25 @@ def pages() -> dict[str, str]:
     }
 
 
-def stale() -> list[str]:
-    """Return the names of the pages that are not what the code and conf/ say now."""
+def stale(current: Mapping[str, str]) -> list[str]:
+    """Return the names of the pages whose files are not what the code and conf/ say now."""
     return [
         name
-        for name, text in pages().items()
+        for name, text in current.items()
         if not (REFERENCE / name).is_file() or (REFERENCE / name).read_text(encoding="utf-8") != text
     ]
+
+
+@functools.cache
+def _config(*overrides: str) -> RunConfig:
+    return compose_config(overrides)
 
 
 # Configuration
 
 
 def _configuration() -> str:
-    defaults = compose_config([]).flat()
+    defaults = _config().flat()
     rows: dict[str, list[tuple[str, str, str, str]]] = {}
     for key, annotation in _keys(RunConfig):
         section = key.partition(".")[0] if "." in key else ""
@@ -421,7 +427,7 @@ def _documented(kind: type, section: str = "Attributes") -> dict[str, str]:
 
 def _providers() -> str:
     names = sorted(path.stem for path in (CONF_DIR / "provider").glob("*.yaml"))
-    kinds = {name: provider_class(compose_config([f"provider={name}"])) for name in names}
+    kinds = {name: provider_class(_config(f"provider={name}")) for name in names}
     parts = [
         f"{HEAD}# Providers\n",
         "Who serves: `provider=NAME`. Each has a default model and a default batch mode. A knob or a mode that a "
@@ -458,13 +464,13 @@ def _modes_row(name: str, kind: type[Provider]) -> tuple[str, ...]:
 def _params_rows(names: Iterable[str]) -> Iterator[tuple[str, ...]]:
     for name in names:
         for overrides in VARIANTS.get(name, [[]]):
-            supported = build(compose_config([f"provider={name}", *overrides])).supported_params
+            supported = build(_config(f"provider={name}", *overrides)).supported_params
             with_ = ", ".join(f"`{override}`" for override in overrides)
             yield (f"`{name}`", with_, *("yes" if param in supported else "" for param in PARAMS))
 
 
 def _settings(name: str, kind: type[Provider]) -> Iterator[tuple[str, str, str, str]]:
-    config = compose_config([f"provider={name}"])
+    config = _config(f"provider={name}")
     defaults = {f"provider.{key}": value for key, value in config.provider.settings.items()}
     meanings = _inherited(kind)
     for parameter in inspect.signature(kind).parameters.values():
@@ -481,8 +487,8 @@ def _inherited(kind: type) -> dict[str, str]:
 
 
 def _preset(name: str, kind: type[Provider]) -> str:
-    settings = compose_config([f"provider={name}"]).provider.settings
-    usual = compose_config([f"provider={kind.name}"]).provider.settings
+    settings = _config(f"provider={name}").provider.settings
+    usual = _config(f"provider={kind.name}").provider.settings
     changed = [f"`provider.{key}={_override(value)}`" for key, value in settings.items() if value != usual[key]]
     return f"As [{kind.name}](#{kind.name}), with {', '.join(changed)}."
 
@@ -506,7 +512,7 @@ def _cell(text: str) -> str:
 def main() -> None:
     """Write the pages, or with --check exit with 1 if one is stale."""
     if "--check" in sys.argv[1:]:
-        if names := stale():
+        if names := stale(pages()):
             sys.exit(f"stale: {', '.join(names)}: make docs")
         return
     REFERENCE.mkdir(exist_ok=True)

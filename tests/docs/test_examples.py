@@ -26,7 +26,7 @@ def test_the_python_page_prints_what_it_shows(tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_outputs_page_names_every_file_that_a_run_leaves(run_command, tmp_path: Path):
-    done = run_command("provider=echo", "prompts=memo", track=True)
+    done = run_command("provider=echo", "prompts=memo")
     assert done.returncode == 0, done.stderr
     page = (PAGE.parents[1] / "reference" / "outputs.md").read_text(encoding="utf-8")
     left = {path.name for path in next(tmp_path.glob("outputs/runs/*/*")).iterdir()}

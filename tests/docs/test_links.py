@@ -9,7 +9,15 @@ import pytest
 from runner.cli.compose import compose_config
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted(
+    [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "CHANGELOG.md",
+        *(ROOT / "docs").rglob("*.md"),
+        ROOT / "outputs" / "README.md",
+    ]
+)
 CURRENT = [page for page in PAGES if page.name != "CHANGELOG.md"]  # a changelog names what there was
 KEYS = compose_config([]).flat().keys()
 ROOMS = sorted(path.parent.name for path in (ROOT / "runner").glob("*/__init__.py"))
