@@ -12,14 +12,31 @@ from runner.batching.modes import MODES
 from runner.config.schema import BatchConfig
 from runner.types import Completion, Outcome
 
-NAMES = (
-    *("completed_prompts", "failed_prompts", "input_tokens", "output_tokens", "duration_s", "load_s"),
-    *("output_tokens_per_s", "prompts_per_s"),
-    *(f"latency_p{rank}_s" for rank in (50, 90, 95, 99)),
-    *(f"time_to_first_token_p{rank}_s" for rank in (50, 90, 95, 99)),
-    *(f"inter_token_latency_p{rank}_s" for rank in (50, 99)),
-    *("retries", "prompt_padding_ratio", "tail_wait_ratio", "cost_usd", "overhead_s", "peak_memory_mb"),
-)
+_LATENCY = "of completed prompts, from the first attempt to the last token; in a static batch its batch's"
+_TTFT = "of completed prompts, from the first attempt to the first new token; absent where nothing is streamed"
+_ITL = "per completed prompt (`latency_s` - `time_to_first_token_s`) / (most output tokens of its call - 1)"
+
+METRICS: Mapping[str, str] = {
+    "completed_prompts": "prompts with an answer",
+    "failed_prompts": "prompts without an answer whose last attempt ended in an error",
+    "input_tokens": "sum over completed prompts of the prompt's own tokens, never a padded width; once for n answers",
+    "output_tokens": "sum over all answers; the first end-of-sequence token counts and ends an answer",
+    "duration_s": "from the first prompt sent to the last outcome, summed over the processes of a resumed run",
+    "load_s": "loading the model, or opening the client; measured apart from `duration_s`",
+    "output_tokens_per_s": "`output_tokens` / `duration_s`",
+    "prompts_per_s": "`completed_prompts` / `duration_s`",
+    **{f"latency_p{rank}_s": _LATENCY for rank in (50, 90, 95, 99)},
+    **{f"time_to_first_token_p{rank}_s": _TTFT for rank in (50, 90, 95, 99)},
+    **{f"inter_token_latency_p{rank}_s": _ITL for rank in (50, 99)},
+    "retries": "sum over prompts of `attempts` - 1, those that a resumed run tried again included",
+    "prompt_padding_ratio": "1 - input tokens / (widest prompt of the batch x rows), summed over padded batches",
+    "tail_wait_ratio": "1 - output tokens / (longest answer of the batch x rows), summed over padded batches",
+    "cost_usd": "sum over answers of tokens x price, by kind of token; absent where the price is not known",
+    "overhead_s": "`duration_s` less the time in which at least one call was under way",
+    "peak_memory_mb": "largest resident memory of the process while it generated, in MiB",
+}
+"""Every metric of the contract in a reader's order, with its definition; fields and metrics stand in backticks."""
+NAMES = tuple(METRICS)
 
 _UNITS = {
     "_ratio": "{:.1%}",
