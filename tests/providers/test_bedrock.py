@@ -17,7 +17,7 @@ from runner import app
 from runner.batching.base import PendingPrompts
 from runner.config.schema import RunConfig
 from runner.errors import AccessError, ConfigError, ServiceError
-from runner.pricing import price_of
+from runner.pricing import find_price
 from runner.providers.errors import CallError
 from runner.providers.factory import build
 from runner.types import Completion, Failure, Message, Outcome, Prompt
@@ -347,7 +347,7 @@ def test_tokens_from_the_cache_are_input_at_their_own_price(stream: bool, bedroc
     server.faults.append(Cached(30))
     done = ask(bedrock(stream=stream), prompt("word " * 40))
     assert (done.usage.input_tokens, done.usage.cached_input_tokens) == (40, 30)
-    price = price_of(bedrock().model, "aws")
+    price = find_price(bedrock().model, "aws")
     assert price is not None
     assert price.usage_usd(done.usage) == pytest.approx((10 * 0.035 + 30 * 0.00875 + 40 * 0.14) / 1e6)
 
