@@ -37,13 +37,19 @@ def generate(
     """
     calls = prepare_calls(config, waits or Waits())
     before(calls)
+    outcomes = generate_until_stopped(calls, config, prompts)
+    if calls.stop.reason is not None:
+        raise calls.stop.reason
+    return outcomes
+
+
+def generate_until_stopped(calls: Calls, config: RunConfig, prompts: Sequence[Prompt]) -> list[Outcome]:
+    """Generate as a run does, without a record; return the outcomes until the end, or until the run was stopped."""
     pending = PendingPrompts(prompts=prompts, should_stop=lambda: calls.stop.is_set)
     outcomes: list[Outcome] = []
     with calls.caller, suppress(Stopped):
         for call in calls.mode.generate(calls.caller, pending, config.params(), config.batch):
             outcomes.extend(call)
-    if calls.stop.reason is not None:
-        raise calls.stop.reason
     return outcomes
 
 
