@@ -74,7 +74,7 @@ def prompt(text: str, *, id: str = "p", system: str | None = None) -> Prompt:
 def ask(config: RunConfig, one: Prompt) -> Completion:
     with build(config) as provider:
         generated = asyncio.run(provider.generate(one, config.params()))  # type: ignore[attr-defined]
-    (outcome,) = PendingPrompts(prompts=[one]).outcomes([(one, generated)], batch=0)
+    (outcome,) = PendingPrompts(prompts=[one]).finish_call([(one, generated)], batch=0)
     assert isinstance(outcome, Completion)
     return outcome
 
@@ -225,7 +225,7 @@ def test_a_passing_error_may_be_repeated_and_holds_no_one_else_back(
 ):
     server.faults.append(Refusal(status, code, "try later"))
     error = refused(bedrock())
-    assert (error.kind, error.policy.retryable, error.policy.throttled, error.policy.fatal) == (
+    assert (error.type, error.policy.retryable, error.policy.throttled, error.policy.fatal) == (
         code,
         True,
         False,
@@ -398,12 +398,12 @@ def test_a_request_that_is_invalid_is_one_failure(bedrock: Configured, server: B
 
 def test_no_service_at_the_address_is_a_connection_error(bedrock: Configured):
     error = refused(bedrock(endpoint_url="http://127.0.0.1:9"))
-    assert (error.kind, error.policy.retryable, error.policy.fatal) == ("ConnectionError", True, False)
+    assert (error.type, error.policy.retryable, error.policy.fatal) == ("ConnectionError", True, False)
 
 
 def test_https_to_a_plain_server_is_fatal(bedrock: Configured, server: BedrockServer):
     error = refused(bedrock(endpoint_url=server.url.replace("http", "https")))
-    assert (error.kind, error.policy.fatal) == ("SSLError", True)
+    assert (error.type, error.policy.fatal) == ("SSLError", True)
 
 
 def test_without_credentials_and_region_one_message_names_both(bedrock: Configured, monkeypatch: pytest.MonkeyPatch):
