@@ -1,4 +1,4 @@
-"""A loaded causal language model: encodes prompts, generates rows of tokens, decodes each row to its own end.
+"""A loaded causal language model: encodes prompts, generates rows of tokens, decodes each row up to its end.
 
 Source: transformers 5.23 `generation/utils.py` (padding, end-of-sequence fill, inherited generation configs).
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodedRow:
-    """One row, decoded up to its own end. `output_tokens` counts the end-of-sequence token."""
+    """One row, decoded up to its end. `output_tokens` counts the end-of-sequence token."""
 
     text: str
     output_tokens: int
