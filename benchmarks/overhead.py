@@ -38,7 +38,7 @@ def main(*, repeats: int, size: int, max_tokens: int) -> None:
     assert isinstance(provider, StaticProvider)
     bare, ratios = _bare_call(config), []
     with provider, tempfile.TemporaryDirectory() as scratch:
-        batches = list(static.plan(provider, prompts, config.batch))
+        batches = list(static.form_batches(provider, prompts, config.batch))
         bare(batches[0])
         for repeat in range(repeats):
             with _journal(Path(scratch) / str(repeat)) as journal:

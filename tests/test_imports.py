@@ -145,6 +145,21 @@ def test_only_batching_and_the_schema_compare_a_batch_mode_with_a_string(name: s
             assert not constants & names, f"{name}, line {node.lineno}: ask an attribute of the Mode"
 
 
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_only_batching_finds_out_by_a_protocol_which_modes_a_provider_has(name: str):
+    if name.partition(".")[0] == "batching" or name == "dispatch.limited_provider":  # it asserts what it was given
+        return
+    protocols = {"StaticProvider", "ContinuousProvider", "ConcurrentProvider", "ListProvider"}
+    for node in ast.walk(ast.parse(modules()[name].read_text(encoding="utf-8"))):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in {"isinstance", "issubclass"}
+        ):
+            names = {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+            assert not names & protocols, f"{name}, line {node.lineno}: ask an attribute of the Mode"
+
+
 def test_every_module_has_its_line_in_the_architecture():
     text = (ROOT.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
     missing = [name for name in sorted(modules()) if f"`{name}`" not in text]

@@ -6,7 +6,7 @@ from functools import partial
 
 from runner import metrics
 from runner.errors import JournalError, RunnerError, ServiceError, UsageError
-from runner.pricing import Bill
+from runner.pricing import Price
 from runner.record.folder import RunFolder
 from runner.record.manifest import Segment, Series, Summary, status_after
 from runner.record.writer import OutcomeWriter
@@ -33,18 +33,18 @@ class _Digest:
     def __init__(self, run: PreparedRun) -> None:
         self.samples: list[Outcome] = []
         self.first_error: ErrorInfo | None = None
-        bill = Bill(run.calls.price) if run.calls.price else None
+        self._cost_usd = 0.0
         padded = run.calls.mode.pads_rows and run.calls.provider.is_local
-        outcomes = self._watch(run.folder.outcomes.read_marked(), bill)
+        outcomes = self._watch(run.folder.outcomes.read_marked(), run.calls.price)
         counted = metrics.summarize(outcomes, padded=padded, measured_s=_segment_seconds(run.folder))
-        self.metrics: Mapping[str, float] = counted | ({"cost_usd": bill.cost_usd} if bill else {})
+        self.metrics: Mapping[str, float] = counted | ({"cost_usd": self._cost_usd} if run.calls.price else {})
 
-    def _watch(self, outcomes: Iterable[tuple[Outcome, bool]], bill: Bill | None) -> Iterator[tuple[Outcome, bool]]:
+    def _watch(self, outcomes: Iterable[tuple[Outcome, bool]], price: Price | None) -> Iterator[tuple[Outcome, bool]]:
         for outcome, is_superseded in outcomes:
             if not is_superseded:
                 self._keep(outcome)
-                if bill:
-                    bill.add(outcome)
+                if price:
+                    self._cost_usd += price.outcome_usd(outcome)
             yield outcome, is_superseded
 
     def _keep(self, outcome: Outcome) -> None:

@@ -7,7 +7,7 @@ import genai_prices
 import pytest
 
 from runner import app
-from runner.pricing import price_of
+from runner.pricing import find_price
 from runner.providers.factory import build
 from runner.types import Usage
 from tests.conftest import Compose
@@ -115,7 +115,7 @@ def test_a_cache_that_did_nothing_is_not_on_record(hosted: Compose, tmp_path: Pa
 
 def test_a_long_context_and_a_cached_one_cost_what_the_list_says(config: Compose):
     model = config("provider=openai", "model.id=gpt-5.4").model
-    price = price_of(model, "openai")
+    price = find_price(model, "openai")
     assert price is not None
     for usage in (
         Usage(input_tokens=1000, output_tokens=100),
