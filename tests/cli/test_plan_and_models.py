@@ -15,8 +15,10 @@ import pytest
 from runner import app
 from runner.cli import models, plan
 from runner.errors import AccessError, ConfigError
+from runner.providers import protocols
+from runner.providers.bedrock import provider as bedrock
+from runner.providers.openai import provider as openai
 from tests.conftest import Compose
-from tests.providers.test_bedrock import bedrock
 from tests.servers.openai_server import OpenAIServer
 
 
@@ -168,8 +170,8 @@ def test_what_listing_bedrocks_models_needs_is_named(config: Compose, monkeypatc
 @pytest.mark.usefixtures("aws")
 @pytest.mark.parametrize("provider", ["openai", "bedrock"])
 def test_a_list_that_does_not_come_is_not_waited_for(provider: str, config: Compose, monkeypatch: pytest.MonkeyPatch):
+    assert protocols.LIST_TIMEOUT_S == 30
     for module in (openai, bedrock):
-        assert module.LIST_TIMEOUT_S == 30
         monkeypatch.setattr(module, "LIST_TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
