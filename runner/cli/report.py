@@ -1,9 +1,7 @@
-"""What is printed of a run and of a comparison."""
+"""Prints a comparison."""
 
-import logging
 import textwrap
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 from runner.cli import terminal
@@ -11,45 +9,7 @@ from runner.comparison.compare import Comparison
 from runner.comparison.present import tables
 from runner.comparison.present.output import PLOTS, Files
 from runner.comparison.present.tables import Table
-from runner.record.folder import OUTCOMES, relative_to_start
-from runner.run.result import OnOutcomes, RunResult
-from runner.tracking.uri import page_address, ui_command
-
-log = logging.getLogger(__name__)
-
-
-class TerminalObserver:
-    """Shows a run on the terminal."""
-
-    @contextmanager
-    def generating(self, total: int, *, completed: int) -> Iterator[OnOutcomes]:
-        """Show a progress bar, or without a terminal a line in the log now and then."""
-        with terminal.progress(total, completed=completed) as ticker:
-            yield ticker.tick
-
-    def finished(self, result: RunResult) -> None:
-        """Print a few answers, the metrics, and what is missing."""
-        terminal.print_samples(result.samples)
-        terminal.print_metrics("Metrics", result.metrics)
-        terminal.print_line(f"Record        {result.folder.shown}")
-        failed, completed = result.metrics["failed_prompts"], result.metrics["completed_prompts"]
-        if failed:
-            path = relative_to_start(result.folder.path / OUTCOMES, result.folder.start)
-            log.warning("%.0f prompts failed: see the field error in %s", failed, path)
-        if unsent := result.prompts - completed - failed:
-            log.warning("%.0f prompts were not generated", unsent)
-        if failed or unsent:
-            log.warning("to generate what is missing: %s", result.folder.resume_command)
-
-
-def print_mlflow(result: RunResult) -> None:
-    """Print where MLflow shows the run, or how to publish it later."""
-    reference = result.mlflow_run
-    if reference is not None and result.is_published:
-        terminal.print_line(f"Browse        {ui_command(reference.uri, result.folder.start)}")
-        terminal.print_line(f"              {page_address(reference.uri, reference.page)}")
-    if not result.is_published:
-        log.warning("MLflow does not have all of this run; publish it later: %s", result.folder.resume_command)
+from runner.record.folder import relative_to_start
 
 
 def print_comparison(comparison: Comparison, output: Files | None, *, title: str) -> None:

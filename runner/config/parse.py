@@ -1,4 +1,4 @@
-"""From a composed configuration, untyped, to a checked RunConfig."""
+"""Owns the step from an untyped configuration to a checked RunConfig."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,10 +12,13 @@ from runner.errors import ConfigError
 
 
 def parse(raw: Mapping[str, Any]) -> RunConfig:
-    """Check a composed configuration.
+    """Check an untyped configuration, as Hydra composed it or as config.yaml and run.json record it.
+
+    Args:
+        raw: sections as mappings, by the keys of RunConfig; `provider` has `_target_`.
 
     Raises:
-        ConfigError: one line per wrong key, each naming key, value and remedy.
+        ConfigError: a key is unknown, missing, or has a wrong value: one line per key, with value and remedy.
     """
     refuse_renamed(raw)
     try:

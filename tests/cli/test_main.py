@@ -164,10 +164,9 @@ def test_a_sweep_in_which_every_job_is_wrong_is_a_wrong_request(run_command: Run
 def test_jobs_in_other_processes_join_the_same_parent(tmp_path: Path, store: str):
     """Two jobs of one sweep as separate processes, as a launcher would start them."""
     code = (
-        "import sys; from pathlib import Path; from hydra import compose, initialize_config_dir\n"
-        "from runner import app, commandline; from runner.config import CONF_DIR\n"
-        "with initialize_config_dir(str(CONF_DIR), version_base='1.3'):\n"
-        f"    config = commandline.from_hydra(compose('config', ['provider=echo', 'prompts=memo', 'name=joined', 'tracking.uri={store}']))\n"
+        "import sys; from pathlib import Path\n"
+        "from runner import app; from runner.cli.compose import compose_config\n"
+        f"config = compose_config(['provider=echo', 'prompts=memo', 'name=joined', 'tracking.uri={store}'])\n"
         "app.run(config, Path(sys.argv[1]), sweep_dir=Path('s').absolute())\n"
     )
     jobs = [
