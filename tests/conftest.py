@@ -1,11 +1,12 @@
 """Shared parts: configurations composed as Hydra composes them, a tiny model made on the spot, and no network."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Protocol
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -16,11 +17,26 @@ from hypothesis import settings
 
 from runner.cli.compose import from_hydra
 from runner.config.schema import CONF_DIR, RunConfig
+from tests import processes
 
 _LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")  # noqa: S104 - compared, not bound
 
 Compose = Callable[..., RunConfig]
-Runner = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+class Runner(Protocol):
+    """Runs `python -m runner` with these arguments.
+
+    Args:
+        track: publish to the session's store; else tracking=off.
+        cold: start a new interpreter; else the process is forked from one that has the imports.
+        local_model: the fork server has imported torch and transformers, for runs that load a model.
+        environment: variables besides this process's.
+    """
+
+    def __call__(
+        self, *arguments: str, track: bool = False, cold: bool = False, local_model: bool = False, **environment: str
+    ) -> CompletedProcess[str]: ...
 
 
 def _refuse_the_network(event: str, arguments: tuple[object, ...]) -> None:
@@ -46,7 +62,7 @@ def _composed(*overrides: str) -> RunConfig:
 
 @pytest.fixture(scope="session")
 def config() -> Compose:
-    """Compose and check a configuration from overrides; MLflow is not told."""
+    """Compose and check a configuration from overrides; nothing is published to MLflow."""
     return partial(_composed, "tracking=off")
 
 
@@ -60,16 +76,15 @@ def tracked(store: str) -> Compose:
 def run_command(tmp_path: Path, store: str) -> Runner:
     """Run `python -m runner ...` in an empty folder, as a user would, without a terminal."""
 
-    def run(*arguments: str, track: bool = False, **environment: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "runner", *arguments, f"tracking.uri={store}" if track else "tracking=off"]
-        return subprocess.run(
-            command,
+    def run(
+        *arguments: str, track: bool = False, cold: bool = False, local_model: bool = False, **environment: str
+    ) -> CompletedProcess[str]:
+        return processes.run(
+            ["runner", *arguments, f"tracking.uri={store}" if track else "tracking=off"],
             cwd=tmp_path,
             env=os.environ | environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
+            cold=cold,
+            imports=processes.LOCAL_MODELS if local_model else processes.COMMANDS,
         )
 
     return run
