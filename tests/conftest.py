@@ -19,6 +19,11 @@ from runner.cli.compose import from_hydra
 from runner.config.schema import CONF_DIR, RunConfig
 from tests import processes
 
+ROOT = Path(__file__).parent
+SLOW = ("end_to_end", "tracking", "providers/test_real_model.py", "providers/test_local_servers.py")
+"""Folders and files whose tests all are `slow`. In others a test says so itself."""
+LONGEST = ("providers/test_real_model.py", "providers", "tracking", "end_to_end", "comparison")
+"""In this order they start first: what is long must not begin last, when one of two workers has nothing else to do."""
 _LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")  # noqa: S104 - compared, not bound
 
 Compose = Callable[..., RunConfig]
@@ -47,6 +52,25 @@ def _refuse_the_network(event: str, arguments: tuple[object, ...]) -> None:
 settings.register_profile("steady", deadline=None)  # a shared machine's seconds prove nothing
 settings.load_profile("steady")
 sys.addaudithook(_refuse_the_network)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test its group of tests that share a worker, mark what is slow, and put what is long first."""
+    for item in items:
+        path = item.path.relative_to(ROOT).as_posix()
+        if path.startswith(SLOW):
+            item.add_marker("slow")
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group("real_model" if item.get_closest_marker("real_model") else path))
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    path = item.path.relative_to(ROOT).as_posix()
+    if item.get_closest_marker("real_model"):
+        return 0
+    return next((place for place, start in enumerate(LONGEST) if path.startswith(start)), len(LONGEST))
 
 
 @pytest.fixture(scope="session")
