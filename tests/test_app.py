@@ -93,8 +93,9 @@ def test_mlflow_has_params_tags_metrics_steps_dataset_files_and_table(
     assert len(client.get_metric_history(run.info.run_id, "batch/latency_s")) == 7, (
         "a step per batch of 64 prompts by 10"
     )
+    assert run.inputs is not None
     (dataset,) = run.inputs.dataset_inputs
-    assert (dataset.dataset.name, json.loads(dataset.dataset.profile)) == ("demo", {"num_prompts": 64})
+    assert (dataset.dataset.name, json.loads(str(dataset.dataset.profile))) == ("demo", {"num_prompts": 64})
     files = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
     assert files == {
         "config.yaml",

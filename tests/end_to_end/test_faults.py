@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -21,7 +21,7 @@ from tests.servers.openai_server import OpenAIServer
 
 EVENTS, PAGE = {"content-type": "text/event-stream"}, {"content-type": "text/html"}
 BEGUN = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 900\r\n\r\n{"id": '
-Faults = Mapping[str, tuple[dict[str, Any], str]]
+Faults = dict[str, tuple[dict[str, Any], str]]
 """By name: what the server does, and what the failure says."""
 
 FAULTS: Faults = {
