@@ -46,16 +46,7 @@ class RunPublisher:
 
     def __enter__(self) -> Self:
         if self._uri is not None:
-            worker = ("-m", "runner.tracking.worker", str(self._folder.path), str(self._waits.store_retry_s))
-            self._process = subprocess.Popen(
-                [sys.executable, *worker],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                encoding="utf-8",
-                start_new_session=True,  # Ctrl-C is for the run, which then decides what to publish
-            )
+            self._process = start_worker(self._folder, self._waits)
             arguments = (self._process,)
             self._reader = threading.Thread(target=self._read_reports, args=arguments, name="tracking", daemon=True)
             self._reader.start()
@@ -137,3 +128,16 @@ class RunPublisher:
         with self._changed:
             self._report, self._reported_at = report, time.monotonic()
             self._changed.notify_all()
+
+
+def start_worker(folder: RunFolder, waits: Waits) -> "subprocess.Popen[str]":
+    """Start the worker of a folder: commands go to its standard input, reports come from its standard output."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "runner.tracking.worker", str(folder.path), str(waits.store_retry_s)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        encoding="utf-8",
+        start_new_session=True,  # Ctrl-C is for the run, which then decides what to publish
+    )
