@@ -1,23 +1,21 @@
 """A disk that takes no more: one message, no traceback, and the run goes on once there is room."""
 
 import json
-import subprocess
-import sys
+import resource
 from pathlib import Path
 
+from tests import processes
 from tests.conftest import Runner
 
 
 def test_a_full_disk_ends_the_run_and_with_room_it_goes_on(tmp_path: Path):
-    run = [sys.executable, "-m", "runner", "provider=echo", "tracking=off", "hydra.run.dir=r"]
-    script = f"ulimit -f 25; exec {' '.join(run)}"
-    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    arguments = ["runner", "provider=echo", "tracking=off", "hydra.run.dir=r"]
+    done = processes.run(arguments, cwd=tmp_path, limits={resource.RLIMIT_FSIZE: 25 * 1024})
     assert done.returncode == 1
     assert "outcomes.jsonl" in done.stderr
     assert "python -m runner.resume" in done.stderr
     assert "Traceback" not in done.stderr
-    resumed = [sys.executable, "-m", "runner.resume", "r"]
-    done = subprocess.run(resumed, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = processes.run(["runner.resume", "r"], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "r" / "summary.json").read_text())["metrics"]["completed_prompts"] == 64
 

@@ -17,6 +17,7 @@ from mlflow.entities import Run
 from runner import app
 from runner.cli.report import print_mlflow
 from runner.config.waits import Waits
+from tests import processes
 from tests.conftest import Compose
 from tests.servers.mlflow_server import StoredExperiment
 from tests.servers.proxy import Proxy
@@ -79,7 +80,7 @@ def test_the_rest_is_published_later_where_the_store_died_meanwhile(
 def test_a_slow_store_is_waited_for_while_there_is_progress_and_delays_no_prompt(
     server_client: MlflowClient, proxy: Proxy, config: Compose, tmp_path: Path
 ):
-    proxy.delay_s = 0.1
+    proxy.delay_s = 0.06
     waits = Waits(publish_s=4.0)
     overrides = ["name=slow", f"tracking.uri={proxy.url}", "tracking.traces=sample"]
     start = time.monotonic()
@@ -90,11 +91,6 @@ def test_a_slow_store_is_waited_for_while_there_is_progress_and_delays_no_prompt
     assert_published_once(experiment, tmp_path)
     last_outcome_s = (tmp_path / "outcomes.jsonl").stat().st_mtime
     assert last_outcome_s * 1000 < experiment.run.info.start_time, "all was generated before the store had the run"
-
-
-def command(name: str, uri: str, *overrides: str) -> list[str]:
-    run = [sys.executable, "-m", "runner", "provider=echo", f"name={name}", f"tracking.uri={uri}", "hydra.run.dir=r"]
-    return [*run, *overrides]
 
 
 def wait_until_ended(experiment: StoredExperiment) -> Run:
@@ -113,10 +109,8 @@ def test_the_worker_publishes_a_run_alone_that_does_not_wait_for_mlflow(
     """The run prints its answers before MLflow has them, and MLflow changes nothing of what the run prints."""
     proxy.delay_s = 0.15
     experiment = StoredExperiment(client=server_client, name=f"left-{how.name}")
-    with subprocess.Popen(
-        command(experiment.name, proxy.url, "tracking.traces=sample"), cwd=tmp_path, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:  # fmt: skip
+    overrides = [f"name={experiment.name}", f"tracking.uri={proxy.url}", "tracking.traces=sample", "hydra.run.dir=r"]
+    with processes.start(["runner", "provider=echo", *overrides], cwd=tmp_path) as process:
         assert process.stderr is not None
         assert process.stdout is not None
         messages = ""
@@ -134,8 +128,8 @@ def test_the_worker_publishes_a_run_alone_that_does_not_wait_for_mlflow(
         assert "publish it later: python -m runner.resume r\n" in messages
     else:
         assert wait_until_ended(experiment).info.status == "FINISHED"
-    done = subprocess.run([sys.executable, "-m", "runner.resume", "r"], cwd=tmp_path, capture_output=True, check=False)
-    assert done.returncode == 0
+    done = processes.run(["runner.resume", "r"], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert_published_once(experiment, tmp_path / "r")
 
 

@@ -1,12 +1,11 @@
 """The address of a store: what is refused before anything is sent."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import processes
 from tests.conftest import Runner
 
 
@@ -14,9 +13,8 @@ from tests.conftest import Runner
     "uri", ["http://me:planted-word@127.0.0.1:1", "postgresql://me:planted-word@127.0.0.1/x", "ftp://me:planted-word@h"]
 )
 def test_a_password_in_the_stores_address_is_refused_and_not_repeated(uri: str, tmp_path: Path):
-    refused = [sys.executable, "-m", "runner", "provider=echo", "tracking=server", "hydra.run.dir=r2"]
-    environment = os.environ | {"MLFLOW_TRACKING_URI": uri}
-    done = subprocess.run(refused, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    arguments = ["runner", "provider=echo", "tracking=server", "hydra.run.dir=r2"]
+    done = processes.run(arguments, cwd=tmp_path, env=os.environ | {"MLFLOW_TRACKING_URI": uri})
     assert done.returncode == 2
     assert "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in done.stderr
     assert "planted-word" not in done.stdout + done.stderr
