@@ -71,7 +71,7 @@ def read_digest(folder: RunFolder, prompts: PackedPrompts, batch: BatchConfig, t
     Raises:
         JournalError: a line is not an outcome.
     """
-    first_prompts = {prompt.id: (place, prompt) for place, prompt in enumerate(prompts[:_MAX_TABLE_PROMPTS])}
+    first_prompts = {prompt.id: (position, prompt) for position, prompt in enumerate(prompts[:_MAX_TABLE_PROMPTS])}
     tabled: list[Outcome] = []
     retried: dict[str, Outcome] = {}
     sample, steps = Thinned[Outcome](2 * MAX_SAMPLED_TRACES - 1), Thinned[Step](_MAX_STEPS)

@@ -82,9 +82,9 @@ def untraced(
     is_all = config.tracking.traces == "all"
     if is_all:
         outcomes = (outcome for outcome in folder.outcomes.read() if trace_name(outcome) not in traced)
-    places = {prompt.id: place for place, prompt in enumerate(prompts) if is_all or prompt.id in wanted}
+    positions = {prompt.id: position for position, prompt in enumerate(prompts) if is_all or prompt.id in wanted}
     for outcome in outcomes:
-        yield prompts[places[outcome.prompt_id]], outcome
+        yield prompts[positions[outcome.prompt_id]], outcome
 
 
 def _log_trace(run: StoreRun, request: Mapping[str, Any], prompt: Prompt, outcome: Outcome) -> None:

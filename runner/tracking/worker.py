@@ -72,7 +72,7 @@ def _publish(folder: RunFolder, run: StoreRun, command: str, send: Send) -> None
         with store_errors(run.store.uri):
             if folder.read_summary() is None:  # killed, or it could not write one: a full disk, say
                 run.store.client.set_terminated(run.run_id, "FAILED" if command == FINISH else "KILLED")
-                message = f"MLflow does not know how the run ended: {folder.path} has no {SUMMARY}"
+                message = f"how the run ended is not in MLflow: {folder.path} has no {SUMMARY}; resume the run"
                 send(Report(state=State.UNREACHABLE, message=message))
                 return
             publish(run, folder, on_progress=lambda: send(Report(state=State.PUBLISHING)))
