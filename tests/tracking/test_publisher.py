@@ -128,8 +128,7 @@ def test_the_worker_publishes_a_run_alone_that_does_not_wait_for_mlflow(
         assert "publish it later: python -m runner.resume r\n" in messages
     else:
         assert wait_until_ended(experiment).info.status == "FINISHED"
-    done = processes.run(["runner.resume", "r"], cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert app.resume(tmp_path / "r").is_published
     assert_published_once(experiment, tmp_path / "r")
 
 
