@@ -16,19 +16,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from benchmarks.echo_scale import write_prompts
 from runner import app
 from runner.cli import compare, sweep
 from runner.comparison.compare import Comparison, compare_folders
 from runner.comparison.divergence import Divergence, diverge, words
+from runner.comparison.load import ComparedText
 from runner.comparison.present.json import as_data
 from runner.comparison.present.plots import latency, pareto
 from runner.comparison.present.tables import headline, markdown, series, speed_table, text_tables
-from runner.record import folder
 from runner.record.folder import RunFolder
+from runner.record.manifest import Status, Summary
 from runner.record.prompts import PackedPrompts
 from runner.record.writer import OutcomeWriter
-from runner.types import Answer, Message, Outcome, Prompt
+from runner.types import Message, Outcome, Prompt
 from tests.conftest import Compose
 from tests.factories import completion, failure
 
@@ -84,20 +84,20 @@ def write_run(tmp_path: Path, config: Compose) -> Write:
         *overrides: str,
         prompts: Texts | None = None,
         metrics: dict[str, float] | None = None,
-        status: folder.Status = "FINISHED",
+        status: Status = "FINISHED",
     ) -> Path:
         folder = tmp_path / name
         folder.mkdir(parents=True)
         outcomes = answers if not isinstance(answers, dict) else [completion(id_, text=t) for id_, t in answers.items()]
         asked = prompts or {outcome.prompt_id: f"prompt {outcome.prompt_id}" for outcome in outcomes}
         RunFolder(folder).write_config(config("provider=echo", "batch.mode=static", *overrides))
-        write_prompts(
-            folder, PackedPrompts(Prompt(id=i, messages=(Message(role="user", content=t),)) for i, t in asked.items())
+        RunFolder(folder).write_prompts(
+            PackedPrompts(Prompt(id=i, messages=(Message(role="user", content=t),)) for i, t in asked.items())
         )
-        folder.write_summary(
-            folder, folder.Summary(status=status, mlflow_run_id=None, metrics=metrics or {"completed_prompts": 1})
+        RunFolder(folder).write_summary(
+            Summary(status=status, mlflow_run_id=None, metrics=metrics or {"completed_prompts": 1})
         )
-        with OutcomeWriter(folder) as journal:
+        with OutcomeWriter(RunFolder(folder)) as journal:
             for outcome in outcomes:
                 journal.append([outcome])
         return folder
@@ -194,8 +194,8 @@ def test_the_figures_agree_with_an_independent_computation(config: Compose, tmp_
 texts_of_runs = st.dictionaries(st.text(max_size=3), st.text(max_size=20), max_size=6)
 
 
-def answers(texts: Texts) -> dict[tuple[str, int], Answer | None]:
-    return {(prompt_id, 0): Answer(text, "stop", len(text)) for prompt_id, text in texts.items()}
+def answers(texts: Texts) -> dict[tuple[str, int], ComparedText | None]:
+    return {(prompt_id, 0): ComparedText(text, "stop", len(text)) for prompt_id, text in texts.items()}
 
 
 @given(texts_of_runs)
