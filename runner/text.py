@@ -3,7 +3,8 @@
 import textwrap
 import unicodedata
 
-_MARKDOWN = "\\`*_{}[]<>()#+!|~$"
+_MARKDOWN = {char: f"\\{char}" for char in "\\`*_{}[]()#+!|~"} | {char: f"&#{ord(char)};" for char in "<>&$"}
+"""MLflow renders notes with Showdown, which honours no backslash before `<`, `&` and `$`."""
 
 
 def first_line(error: object) -> str:
@@ -28,7 +29,7 @@ def excerpt(text: str, width: int = 500) -> str:
 
 def escape_markdown(text: str) -> str:
     """Return one line that Markdown renders as the text itself: no markup, no table cell, no tag."""
-    return "".join(f"\\{char}" if char in _MARKDOWN else char for char in one_line(text))
+    return "".join(_MARKDOWN.get(char, char) for char in one_line(text))
 
 
 def strip_control(text: str) -> str:

@@ -10,8 +10,10 @@ from runner.cli import terminal
 from runner.cli.report import print_comparison
 from runner.comparison.compare import Comparison, compare_folders
 from runner.comparison.load import sweep_folders
-from runner.comparison.present import tables
+from runner.comparison.present.markdown import markdown_note
 from runner.comparison.present.output import PLOTS, Files, write
+from runner.comparison.present.settings import series
+from runner.comparison.present.tables import speed_table
 from runner.errors import RunnerError, TrackingError
 from runner.record.folder import RunFolder
 from runner.record.manifest import Status, Summary
@@ -59,9 +61,9 @@ def publish(directory: Path, comparison: Comparison, output: Files, *, interrupt
 
 
 def _sweep_report(comparison: Comparison, output: Files) -> SweepReport:
-    table = tables.speed_table(comparison, width=0)
+    table = speed_table(comparison, width=0)
     return SweepReport(
-        note=tables.markdown(comparison),
+        note=markdown_note(comparison),
         table=[dict(zip(table.columns, row, strict=True)) for row in table.rows],
         files=[(output.page, ""), (output.data, ""), *((plot, PLOTS) for plot in output.plots)],
         curves=list(curves(comparison)),
@@ -85,12 +87,12 @@ def curves(comparison: Comparison) -> Iterator[tuple[str, int, float]]:
 
 def _names(comparison: Comparison) -> Mapping[str, str]:
     """Return the name of every run's curve by the run's label: in characters that a metric may have, none for two."""
-    series = tables.series(comparison)
+    values = series(comparison.runs)
     names: dict[str, str] = {}
-    for said in dict.fromkeys(series.values()):
+    for said in dict.fromkeys(values.values()):
         plain = re.sub(r"[^\w. -]", "_", re.sub(r", |=", " ", said.replace("…", "")))
         names[said] = plain if plain not in names.values() else f"{plain} {len(names) + 1}"
-    return {label: names[said] for label, said in series.items()}
+    return {label: names[said] for label, said in values.items()}
 
 
 def _status(directory: Path, *, interrupted: bool) -> Status:
