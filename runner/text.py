@@ -3,7 +3,8 @@
 import textwrap
 import unicodedata
 
-_MARKDOWN = "\\`*_{}[]<>()#+!|~$"
+_MARKDOWN = {char: f"\\{char}" for char in "\\`*_{}[]()#+!|~"} | {char: f"&#{ord(char)};" for char in "<>&$"}
+"""MLflow renders notes with Showdown, which honours no backslash before `<`, `&` and `$`."""
 
 
 def first_line(error: object) -> str:
@@ -31,7 +32,7 @@ def excerpt(text: str, width: int = 500) -> str:
 
 def escape_markdown(text: str) -> str:
     """Return the text as one line without Markdown markup, table cells or HTML tags."""
-    return "".join(f"\\{char}" if char in _MARKDOWN else char for char in one_line(text))
+    return "".join(_MARKDOWN.get(char, char) for char in one_line(text))
 
 
 def strip_control(text: str) -> str:

@@ -11,7 +11,7 @@ import yaml
 from mlflow import MlflowClient
 
 from runner import app
-from runner.cli.report import TerminalObserver
+from runner.cli.observer import TerminalObserver
 from runner.errors import ModelError, PromptSetError, RunInUseError, RunnerError
 from runner.metrics import NAMES
 from runner.prompts import load_prompts

@@ -1,53 +1,42 @@
 """Prints a comparison."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from runner.cli import terminal
 from runner.comparison.compare import Comparison
-from runner.comparison.present import tables
+from runner.comparison.notes import Level
+from runner.comparison.present.headline import headline
 from runner.comparison.present.output import PLOTS, Files
-from runner.comparison.present.tables import Table
+from runner.comparison.present.tables import WIDTH, speed_table, text_tables
 from runner.record.folder import relative_to_start
 
 
 def print_comparison(comparison: Comparison, output: Files | None, *, title: str) -> None:
-    """Print tables, notes and where the files are, no wider than 100 columns; alarms come before everything else."""
-    speed_table, text_tables = tables.speed_table(comparison), tables.text_tables(comparison)
-    for text in _notes(comparison, "alarm"):
-        terminal.print_line(text)
-    terminal.print_table(
-        f"{title} (* best of its column)", speed_table.columns, speed_table.rows, text_columns=speed_table.text_columns
-    )
-    if headline := tables.headline(comparison):
+    """Print alarms, tables, notes and the paths of the files, at most 100 columns wide."""
+    speed, texts = speed_table(comparison), text_tables(comparison)
+    _print_notes(comparison, "alarm", first="ALARM   ")
+    terminal.print_table(f"{title} (* best of its column)", speed.columns, speed.rows, text_columns=speed.text_columns)
+    if sentence := headline(comparison):
         terminal.print_line("")
-        terminal.print_line(textwrap.fill(headline, tables.WIDTH, break_on_hyphens=False))
-    for table in text_tables:
+        terminal.print_line(textwrap.fill(sentence, WIDTH, break_on_hyphens=False))
+    for table in texts:
         terminal.print_line("")
         terminal.print_table(table.title, table.columns, table.rows, text_columns=table.text_columns)
     terminal.print_line("")
-    for text in (*_notes(comparison, "note"), *_left_out([speed_table, *text_tables])):
-        terminal.print_line(text)
+    _print_notes(comparison, "note", first="- ")
+    if columns := dict.fromkeys(name for table in (speed, *texts) for name in table.left_out):
+        terminal.print_line(f"- No room here for {', '.join(columns)}: see the page")
     if output:
         terminal.print_line("")
         for name, path in (("Page", output.page), ("Data", output.data), ("Plots", output.data.parent / PLOTS)):
             terminal.print_line(f"{name:<7} {relative_to_start(path.absolute(), Path.cwd())}")
 
 
-def _notes(comparison: Comparison, level: str) -> Iterator[str]:
-    start = "ALARM   " if level == "alarm" else "- "
+def _print_notes(comparison: Comparison, level: Level, *, first: str) -> None:
     for note in comparison.notes:
         if note.level == level:
-            yield textwrap.fill(
-                note.text,
-                tables.WIDTH,
-                initial_indent=start,
-                subsequent_indent=" " * len(start),
-                break_on_hyphens=False,
+            indent = " " * len(first)
+            terminal.print_line(
+                textwrap.fill(note.text, WIDTH, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False)
             )
-
-
-def _left_out(shown: Sequence[Table]) -> Iterator[str]:
-    if columns := dict.fromkeys(name for table in shown for name in table.left_out):
-        yield f"- No room here for {', '.join(columns)}: see the page"

@@ -10,8 +10,10 @@ from runner.cli import terminal
 from runner.cli.report import print_comparison
 from runner.comparison.compare import Comparison, compare_folders
 from runner.comparison.load import sweep_folders
-from runner.comparison.present import tables
+from runner.comparison.present.markdown import markdown_note
 from runner.comparison.present.output import PLOTS, Files, write
+from runner.comparison.present.settings import series
+from runner.comparison.present.tables import speed_table
 from runner.errors import Interrupted, RunnerError, TrackingError
 from runner.record.folder import RunFolder
 from runner.record.manifest import Status
@@ -64,9 +66,9 @@ def publish(directory: Path, comparison: Comparison, output: Files, *, interrupt
 
 
 def _sweep_report(comparison: Comparison, output: Files) -> SweepReport:
-    table = tables.speed_table(comparison, width=0)
+    table = speed_table(comparison, width=0)
     return SweepReport(
-        note=tables.markdown(comparison),
+        note=markdown_note(comparison),
         table=[dict(zip(table.columns, row, strict=True)) for row in table.rows],
         files=[(output.page, ""), (output.data, ""), *((plot, PLOTS) for plot in output.plots)],
         curves=list(curves(comparison)),
@@ -88,9 +90,9 @@ def curves(comparison: Comparison) -> Iterator[tuple[str, int, float]]:
 
 def _curve_names(comparison: Comparison) -> Mapping[str, str]:
     """Return a curve name by run label: unique, and in characters that MLflow takes in a metric's name."""
-    series = tables.series(comparison)
+    titles = series(comparison.runs)
     names: dict[str, str] = {}
-    for title in dict.fromkeys(series.values()):
+    for title in dict.fromkeys(titles.values()):
         name = re.sub(r"[^\w. -]", "_", re.sub(r", |=", " ", title.replace("…", "")))
         names[title] = name if name not in names.values() else f"{name} {len(names) + 1}"
-    return {label: names[title] for label, title in series.items()}
+    return {label: names[title] for label, title in titles.items()}

@@ -16,19 +16,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from benchmarks.echo_scale import write_prompts
 from runner import app
 from runner.cli import compare, sweep
 from runner.comparison.compare import Comparison, compare_folders
-from runner.comparison.divergence import Divergence, diverge, words
+from runner.comparison.divergence import Divergence, diverge, split_words
+from runner.comparison.load import ComparedText
+from runner.comparison.present.headline import headline
 from runner.comparison.present.json import as_data
+from runner.comparison.present.markdown import markdown_note
 from runner.comparison.present.plots import latency, pareto
-from runner.comparison.present.tables import headline, markdown, series, speed_table, text_tables
-from runner.record import folder
+from runner.comparison.present.settings import series
+from runner.comparison.present.tables import speed_table, text_tables
 from runner.record.folder import RunFolder
+from runner.record.manifest import Status, Summary
 from runner.record.prompts import PackedPrompts
 from runner.record.writer import OutcomeWriter
-from runner.types import Answer, Message, Outcome, Prompt
+from runner.types import Message, Outcome, Prompt
 from tests.conftest import Compose
 from tests.factories import completion, failure
 
@@ -84,20 +87,20 @@ def write_run(tmp_path: Path, config: Compose) -> Write:
         *overrides: str,
         prompts: Texts | None = None,
         metrics: dict[str, float] | None = None,
-        status: folder.Status = "FINISHED",
+        status: Status = "FINISHED",
     ) -> Path:
         folder = tmp_path / name
         folder.mkdir(parents=True)
         outcomes = answers if not isinstance(answers, dict) else [completion(id_, text=t) for id_, t in answers.items()]
         asked = prompts or {outcome.prompt_id: f"prompt {outcome.prompt_id}" for outcome in outcomes}
         RunFolder(folder).write_config(config("provider=echo", "batch.mode=static", *overrides))
-        write_prompts(
-            folder, PackedPrompts(Prompt(id=i, messages=(Message(role="user", content=t),)) for i, t in asked.items())
+        RunFolder(folder).write_prompts(
+            PackedPrompts(Prompt(id=i, messages=(Message(role="user", content=t),)) for i, t in asked.items())
         )
-        folder.write_summary(
-            folder, folder.Summary(status=status, mlflow_run_id=None, metrics=metrics or {"completed_prompts": 1})
+        RunFolder(folder).write_summary(
+            Summary(status=status, mlflow_run_id=None, metrics=metrics or {"completed_prompts": 1})
         )
-        with OutcomeWriter(folder) as journal:
+        with OutcomeWriter(RunFolder(folder)) as journal:
             for outcome in outcomes:
                 journal.append([outcome])
         return folder
@@ -107,8 +110,8 @@ def write_run(tmp_path: Path, config: Compose) -> Write:
 
 def only(comparison: Comparison) -> Divergence:
     (one,) = comparison.compared
-    assert one.texts is not None
-    return one.texts
+    assert one.divergence is not None
+    return one.divergence
 
 
 def alarms(comparison: Comparison) -> str:
@@ -166,7 +169,7 @@ def test_the_figures_agree_with_an_independent_computation(config: Compose, tmp_
     (tmp_path / "4" / "outcomes.jsonl").write_text("".join(json.dumps(record) + "\n" for record in changed))
 
     comparison = compare_folders([tmp_path / "1", tmp_path / "4", tmp_path / "16"])
-    four, sixteen = (one.texts for one in comparison.compared)
+    four, sixteen = (one.divergence for one in comparison.compared)
     assert four is not None
     assert sixteen is not None
     ours = {r["prompt_id"]: r for r in map(json.loads, (tmp_path / "1" / "outcomes.jsonl").read_text().splitlines())}
@@ -194,22 +197,22 @@ def test_the_figures_agree_with_an_independent_computation(config: Compose, tmp_
 texts_of_runs = st.dictionaries(st.text(max_size=3), st.text(max_size=20), max_size=6)
 
 
-def answers(texts: Texts) -> dict[tuple[str, int], Answer | None]:
-    return {(prompt_id, 0): Answer(text, "stop", len(text)) for prompt_id, text in texts.items()}
+def answers(texts: Texts) -> dict[tuple[str, int], ComparedText | None]:
+    return {(prompt_id, 0): ComparedText(text, "stop", len(text)) for prompt_id, text in texts.items()}
 
 
 @given(texts_of_runs)
 def test_a_run_does_not_differ_from_itself(texts: Texts):
-    found = diverge(answers(texts), answers(texts), split=words, unit="word")
-    assert (found.compared, found.differing, found.moved, found.emptied) == (len(texts), 0, 0, 0)
+    found = diverge(answers(texts), answers(texts), tokenize=split_words, unit="word")
+    assert (found.compared, found.differing, found.misattributed, found.emptied) == (len(texts), 0, 0, 0)
     assert found.exact_match_ratio == (1 if texts else None)
     assert (found.characters, found.units, found.similarity, found.examples) == (None, None, None, ())
 
 
 @given(st.text(alphabet="ab \U0001f600\ud800", max_size=12), st.text(alphabet="ab \U0001f600\ud800", max_size=12))
 def test_a_pair_of_texts_parts_where_it_parts_and_is_as_alike_from_either_side(first: str, second: str):
-    there = diverge(answers({"p": first}), answers({"p": second}), split=words, unit="word")
-    back = diverge(answers({"p": second}), answers({"p": first}), split=words, unit="word")
+    there = diverge(answers({"p": first}), answers({"p": second}), tokenize=split_words, unit="word")
+    back = diverge(answers({"p": second}), answers({"p": first}), tokenize=split_words, unit="word")
     if first == second:
         assert there.differing == back.differing == 0
         return
@@ -296,7 +299,7 @@ def test_other_generation_parameters_are_named_and_only_speed_is_compared(write_
     one = write_run("a", sentences(3), "generation.max_tokens=8", "batch.size=1", metrics=rates[0])
     two = write_run("b", sentences(3), "generation.max_tokens=9", metrics=rates[1])
     comparison = compare_folders([one, two])
-    assert comparison.compared[0].texts is None
+    assert comparison.compared[0].divergence is None
     assert "generation.max_tokens 9 (reference: 8)" in said(comparison)
     assert comparison.metrics == {two: {"speedup": 3.0}}
 
@@ -323,7 +326,7 @@ def test_of_other_prompt_sets_the_common_prompts_are_compared(write_run: Write):
     assert "the 2 prompts in common" in said(comparison)
     three = write_run("c", {"0": "x"}, prompts={"0": "nothing alike"})
     comparison = compare_folders([one, three])
-    assert comparison.compared[0].texts is None
+    assert comparison.compared[0].divergence is None
     assert "no prompt in common" in said(comparison)
 
 
@@ -424,17 +427,17 @@ def test_values_that_end_alike_are_told_apart_everywhere(write_run: Write):
         for n, id_ in enumerate(ids)
     ]
     comparison = compare_folders(found)
-    assert len(set(series(comparison).values())) == 2
+    assert len(set(series(comparison.runs).values())) == 2
     assert len({name for name, *_ in sweep.curves(comparison)}) == 2
     assert len({row[1] for row in speed_table(comparison).rows}) == 2
     sizes = ("org/family-of-models-135M-Instruct", "org/family-of-models-1.7B-Instruct")
     found = [write_run(f"s{n}", sentences(2), f"model.id={id_}") for n, id_ in enumerate(sizes)]
-    assert list(series(compare_folders(found)).values()) == ["static, …135M-Instruct", "static, …1.7B-Instruct"]
+    assert list(series(compare_folders(found).runs).values()) == ["static, …135M-Instruct", "static, …1.7B-Instruct"]
 
 
 def test_a_series_says_which_settings_its_values_are(write_run: Write):
     found = [write_run(f"l{n}", sentences(2), f"provider.latency_s={n}", "batch.size=1") for n in (0.001, 1)]
-    assert list(series(compare_folders(found)).values()) == ["static, latency_s=0.001", "static, latency_s=1"]
+    assert list(series(compare_folders(found).runs).values()) == ["static, latency_s=0.001", "static, latency_s=1"]
 
 
 def test_prompt_sets_that_were_swept_are_told_apart_by_one_key(write_run: Write):
@@ -484,7 +487,7 @@ def test_no_column_of_texts_is_left_out_unsaid(write_run: Write, tmp_path: Path,
     shown = " ".join(capsys.readouterr().out.split())
     assert re.search(r"No room here for [^:]*\bsimilar\b", shown)
     assert '<th class="figure">similar</th>' in (tmp_path / "out" / "comparison.html").read_text(encoding="utf-8")
-    assert re.search(r"No room here for [^:]*\bsimilar\b[^:]*: see comparison.html", markdown(comparison))
+    assert re.search(r"No room here for [^:]*\bsimilar\b[^:]*: see comparison.html", markdown_note(comparison))
 
 
 def test_a_row_of_many_repeats_has_a_short_name_and_its_speed(write_run: Write):
@@ -542,7 +545,7 @@ def test_outcomes_attached_to_the_wrong_prompts_raise_the_alarm(write_run: Write
     texts = sentences(20)
     swapped = texts | {"3": texts["4"], "4": texts["3"]}
     comparison = compare_folders([write_run("a", texts, "batch.size=1"), write_run("b", swapped)])
-    assert only(comparison).moved == 2
+    assert only(comparison).misattributed == 2
     assert "outcomes may be attached to the wrong prompts" in alarms(comparison)
     honest = compare_folders([write_run("c", texts, "batch.size=1"), write_run("d", sentences(20, other_from=15))])
     assert not alarms(honest), "texts that part in the middle are what numbers do"
@@ -560,7 +563,7 @@ def test_a_swap_of_two_long_answers_among_many_raises_the_alarm(write_run: Write
     texts, later = sentences(200), sentences(200, other_from=150)
     swapped = later | {"3": texts["4"], "4": texts["3"]}
     comparison = compare_folders([write_run("a", texts, "batch.size=1"), write_run("b", swapped)])
-    assert only(comparison).moved == 2
+    assert only(comparison).misattributed == 2
     assert "outcomes may be attached to the wrong prompts" in alarms(comparison)
 
 
@@ -576,7 +579,7 @@ def test_a_text_that_a_second_prompt_comes_to_have_too_has_not_moved(write_run: 
     neutral, positive = '{"sentiment": "neutral"}', '{"sentiment": "positive"}'
     labels = {str(n): positive for n in range(20)} | {"7": neutral}
     comparison = compare_folders([write_run("a", labels, "batch.size=1"), write_run("b", labels | {"3": neutral})])
-    assert only(comparison).moved == 0, "prompt 7 still has it"
+    assert only(comparison).misattributed == 0, "prompt 7 still has it"
     assert not alarms(comparison)
     one = sentences(20)
     comparison = compare_folders(
@@ -592,7 +595,7 @@ def test_two_models_that_refuse_other_prompts_with_one_sentence_are_no_alarm(wri
     comparison = compare_folders(
         [write_run("a", ours, "model.id=one", "batch.size=1"), write_run("b", theirs, "model.id=two")]
     )
-    assert only(comparison).moved == 2
+    assert only(comparison).misattributed == 2
     assert not alarms(comparison)
 
 
@@ -831,7 +834,7 @@ def test_a_job_that_left_nothing_is_a_row_with_dashes(write_run: Write, tmp_path
     comparison = compare_folders([sweep / "0", sweep / "1"])
     row = dict(zip(speed_table(comparison).columns, speed_table(comparison).rows[1], strict=True))
     assert (row["size"], row["status"], row["tokens/s"], row["speed-up"]) == ("999", "no result", "-", "-")
-    assert "| 999 |" in markdown(comparison)
+    assert "| 999 |" in markdown_note(comparison)
 
 
 def test_the_result_comes_first(write_run: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -848,7 +851,7 @@ def test_the_result_comes_first(write_run: Write, tmp_path: Path, capsys: pytest
 def test_a_note_of_many_runs_keeps_its_alarms_and_says_how_many_rows_it_leaves_out(write_run: Write):
     wrong = sentences(8) | {"0": sentences(8)["1"], "1": sentences(8)["0"]}
     found = [write_run(f"r{n}", wrong if n else sentences(8), f"batch.size={n + 1}") for n in range(60)]
-    note = markdown(compare_folders(found))
+    note = markdown_note(compare_folders(found))
     assert len(note) < 8000, "what MLflow keeps of a tag"
     assert note.startswith("**ALARM** run r1: the text of 2 prompts is exactly another")
     assert len(re.findall(r"\n\d+ more rows: see comparison\.html\n", note)) == 2, "of both tables"

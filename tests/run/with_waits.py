@@ -7,7 +7,7 @@ from pathlib import Path
 from runner import app
 from runner.cli.common import handle_termination_signals, log_into, report_errors
 from runner.cli.compose import compose_config
-from runner.cli.report import TerminalObserver
+from runner.cli.observer import TerminalObserver
 from runner.config.waits import Waits
 
 

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from runner import app
-from runner.cli.report import print_mlflow
+from runner.cli.observer import print_mlflow
 from runner.config.waits import Waits
 from tests import processes
 from tests.conftest import Compose

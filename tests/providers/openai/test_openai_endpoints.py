@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from runner.config.schema import GenerationParams
-from runner.providers.azure import AzureProvider
-from runner.providers.openai import OpenAIProvider
+from runner.providers.azure.provider import AzureProvider
 from runner.providers.openai.endpoints import ENDPOINTS, EndpointName, RequestSettings
+from runner.providers.openai.provider import OpenAIProvider
 from tests.conftest import Compose
 from tests.factories import generate, prompts
 from tests.servers.openai_server import OpenAIServer
