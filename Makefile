@@ -7,7 +7,7 @@ FAULT_TESTS := tests/end_to_end/test_kills.py tests/end_to_end/test_faults.py te
 # Two workers; a file, or an xdist_group, stays with one of them. Long groups come first: tests/conftest.py.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help run test test-fast test-faults check format ui bench lock clean
+.PHONY: help run test test-fast test-faults check format docs ui bench lock clean
 
 help:           ## show this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,14 +25,18 @@ test-fast: .venv/.dev ## run the tests of the inner loop: no model, no tracking 
 test-faults: .venv/.dev ## the fault tests in their long version: one run, killed 200 times
 	RUNNER_KILLS=200 $(PYTEST) $(FAULT_TESTS) $(ARGS)
 
-check: .venv/.dev ## format, lint, types
+check: .venv/.dev ## format, lint, types, and that the reference is not stale
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python docs/generate.py --check
 
 format: .venv/.dev ## write the format and the fixes that ruff knows
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: .venv/.dev ## write docs/reference/ from the code and conf/
+	$(BIN)/python docs/generate.py
 
 ui: .venv/.run ## browse the runs of this folder at http://127.0.0.1:5000
 	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/python -m mlflow ui --port 5000 --backend-store-uri sqlite:///outputs/mlflow.db

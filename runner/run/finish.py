@@ -96,7 +96,7 @@ def _write_segment(run: PreparedRun, number: int, measured: Measured | None) -> 
 
 
 def _series(run: PreparedRun, before: Sequence[Segment]) -> Series:
-    """Return how concurrency changed in this process; steps count on from earlier segments, so that none is there twice."""
+    """Return how concurrency changed in this process; its steps continue those of earlier segments."""
     first = max((step + 1 for segment in before for step, _ in segment.series.get(_IN_FLIGHT, ())), default=0)
     path = run.calls.concurrency.path if run.calls.concurrency else ()
     return {_IN_FLIGHT: [(first + step, float(requests)) for step, requests in path]} if path else {}
