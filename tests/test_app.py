@@ -139,9 +139,9 @@ def test_traces_carry_the_prompt_the_answer_and_genai_attributes(
     result = app.run(asked, tmp_path)
     experiment = client.get_experiment_by_name(f"traces-{traces}")
     assert experiment is not None
-    found = client.search_traces(locations=[experiment.experiment_id], max_results=100)
-    assert len(found) == expected
-    for trace in found:
+    recorded = client.search_traces(locations=[experiment.experiment_id], max_results=100)
+    assert len(recorded) == expected
+    for trace in recorded:
         assert trace.info.trace_metadata["mlflow.sourceRun"] == result.summary.mlflow_run_id
         (span,) = trace.data.spans
         assert span.inputs["messages"][0]["content"]

@@ -1,4 +1,4 @@
-"""`app.resume` and `python -m runner.resume`: what is left is generated, what is there stays, and nothing else goes on."""
+"""`app.resume` and `python -m runner.resume` generate what is missing and keep what is there."""
 
 import itertools
 import json
@@ -235,7 +235,7 @@ def test_a_folder_that_is_no_run_is_one_message(resume_command: Command, tmp_pat
         assert done.stderr.count("\n") == 1
 
 
-def test_a_folder_in_use_is_refused_and_says_by_whom(half: Path, resume_command: Command):
+def test_a_folder_in_use_is_refused_and_its_process_is_named(half: Path, resume_command: Command):
     with OutcomeWriter(RunFolder(half), resume=True) as writer:
         done = resume_command("run")
         host = os.uname().nodename

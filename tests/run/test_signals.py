@@ -46,10 +46,10 @@ def test_a_run_whose_reader_is_gone_goes_on_and_is_closed(gone: str, server: Ope
         running = Running(tmp_path, server, *ARGUMENTS, stdout=subprocess.PIPE)
         ends = [running.process.stdout, running.process.stderr]
     else:
-        ours, theirs = pty.openpty()
-        running = Running(tmp_path, server, *ARGUMENTS, stdout=theirs, stderr=theirs)
-        os.close(theirs)
-        ends = [os.fdopen(ours)]
+        terminal, child_side = pty.openpty()
+        running = Running(tmp_path, server, *ARGUMENTS, stdout=child_side, stderr=child_side)
+        os.close(child_side)
+        ends = [os.fdopen(terminal)]
     running.wait_for_requests(8)
     for end in ends:
         assert end is not None
