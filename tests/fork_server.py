@@ -138,8 +138,8 @@ def _reset_signals(ignored: Sequence[int]) -> None:
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in ignored:
-        signal.signal(number, signal.SIG_IGN)
+    for ignored_number in ignored:
+        signal.signal(ignored_number, signal.SIG_IGN)
 
 
 def _read_at_start(environment: Mapping[str, str]) -> dict[str, str]:

@@ -45,12 +45,15 @@ class Process:
         self.stdin, self.stdout, self.stderr = pipes
         self.returncode: int | None = None
         self._status = status
+        self._readers: list[threading.Thread] = []
         (self.pid,) = CODE.unpack(receive(status, CODE.size))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for reader in self._readers:
+            reader.join()
         for stream in (self.stdin, self.stdout, self.stderr):
             if stream is not None:
                 stream.close()
@@ -87,16 +90,16 @@ class Process:
         def read(number: int, stream: IO[str]) -> None:
             texts[number] = stream.read()
 
-        readers = [
+        self._readers = [
             threading.Thread(target=read, args=(number, stream), daemon=True)
             for number, stream in ((1, self.stdout), (2, self.stderr))
             if stream is not None and not stream.closed
         ]
         if self.stdin is not None:
             self.stdin.close()
-        for reader in readers:
+        for reader in self._readers:
             reader.start()
-        for reader in readers:
+        for reader in self._readers:
             reader.join(None if until is None else max(0.0, until - time.monotonic()))
         self.wait(None if until is None else max(0.0, until - time.monotonic()))
         for stream in (self.stdout, self.stderr):
@@ -193,13 +196,12 @@ def run(
     Raises:
         subprocess.TimeoutExpired: it took longer than `timeout` seconds, and was killed.
     """
-    process = start(arguments, cwd=cwd, env=env, stderr=stderr, limits=limits, cold=cold, imports=imports)
-    try:
-        output, errors = process.communicate(timeout)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-        raise
+    with start(arguments, cwd=cwd, env=env, stderr=stderr, limits=limits, cold=cold, imports=imports) as process:
+        try:
+            output, errors = process.communicate(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
     assert process.returncode is not None
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
