@@ -55,8 +55,8 @@ WRONG = {
     "prompts=file prompts.path=x.jsonl prompts.dataset=y": ["path", "dataset"],
     "+provider.api_key=planted-secret": ["provider.api_key", "environment variable"],
     **{
-        f"provider=openai {override}": [override.partition("=")[0].strip("+"), says]
-        for override, says in {
+        f"provider=openai {override}": [override.partition("=")[0].strip("+"), remedy]
+        for override, remedy in {
             "provider.api_key_env=sk-proj-planted-secret": "name of an environment variable",
             "+provider.api_key_env=sk_planted_secret": "name of an environment variable",
             "provider.api_key_env='sk-planted-secret'": "name of an environment variable",
@@ -79,22 +79,22 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, st
     """The exit code, stdout and stderr of each wrong request; two at a time, for each is a process."""
     folder = tmp_path_factory.mktemp("wrong")
 
-    def ask(line: str) -> tuple[int, str, str]:
-        first = [] if line.startswith("provider=") else ["provider=echo"]
-        command = [sys.executable, "-m", "runner", *first, *line.split()]
+    def run(line: str) -> tuple[int, str, str]:
+        provider = [] if line.startswith("provider=") else ["provider=echo"]
+        command = [sys.executable, "-m", "runner", *provider, *line.split()]
         done = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, check=False, env=os.environ | {"HOME": str(folder)}
         )
         return done.returncode, done.stdout, done.stderr
 
     with ThreadPoolExecutor(max_workers=2) as pool:
-        found = dict(zip(WRONG, pool.map(ask, WRONG), strict=True))
-    found["everything written"] = (
+        answers = dict(zip(WRONG, pool.map(run, WRONG), strict=True))
+    answers["everything written"] = (
         0,
         "\n".join(p.read_text() for p in folder.rglob("*") if p.suffix in (".yaml", ".log", ".json")),
         "",
     )
-    return found
+    return answers
 
 
 @pytest.mark.parametrize("line", WRONG)
