@@ -26,16 +26,16 @@ def test_a_run_ends_with_its_metrics_and_the_way_to_the_ui(run_command: Runner, 
 def test_a_terminal_sees_progress(tmp_path: Path, store: str):
     import pty
 
-    ours, theirs = pty.openpty()
+    reader, writer = pty.openpty()
     command = [sys.executable, "-m", "runner", "provider=echo", "provider.latency_s=0.1", f"tracking.uri={store}"]
     process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=theirs, env=os.environ | {"TERM": "xterm"}
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=writer, env=os.environ | {"TERM": "xterm"}
     )
-    os.close(theirs)
+    os.close(writer)
     shown = b""
     while True:
         try:
-            shown += os.read(ours, 4096)
+            shown += os.read(reader, 4096)
         except OSError:
             break
     assert process.wait(60) == 0
@@ -108,7 +108,11 @@ def test_jobs_of_a_sweep_are_told_apart_by_their_names_in_mlflow(run_command: Ru
     experiment = client.get_experiment_by_name("named")
     assert experiment is not None
     assert sorted(str(run.info.run_name) for run in client.search_runs([experiment.experiment_id])) == [
-        *(f"echo concurrent 2, repeat={time}, generation.max_tokens={most}" for time in (1, 2) for most in (3, 5)),
+        *(
+            f"echo concurrent 2, repeat={repeat}, generation.max_tokens={max_tokens}"
+            for repeat in (1, 2)
+            for max_tokens in (3, 5)
+        ),
         "sweep of named",
     ]
 
@@ -145,9 +149,9 @@ def test_a_failing_job_does_not_stop_the_others_and_says_why_in_its_own_log(
 
 
 def test_a_defect_is_logged_with_its_traceback_where_it_happened(run_command: Runner, tmp_path: Path):
-    git = tmp_path / "bin" / "git"  # the first time it is asked, it says what nobody foresaw
+    git = tmp_path / "bin" / "git"  # its first answer is not UTF-8, which the runner does not expect
     git.parent.mkdir()
-    git.write_text(f"#!/bin/sh\n[ -e {tmp_path}/asked ] || printf '\\377'\ntouch {tmp_path}/asked\n")
+    git.write_text(f"#!/bin/sh\n[ -e {tmp_path}/ran_once ] || printf '\\377'\ntouch {tmp_path}/ran_once\n")
     git.chmod(0o755)
     path = f"{git.parent}:{os.environ['PATH']}"
     done = run_command("-m", "provider=echo", "prompts=memo", "seed=1,2", "hydra.sweep.dir=s", PATH=path)

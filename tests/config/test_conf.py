@@ -25,18 +25,18 @@ PROVIDER_ROOMS = {
 
 
 def options() -> list[str]:
-    found = []
+    names = []
     for path in sorted(CONF_DIR.rglob("*.yaml")):
         group, option = path.parent.relative_to(CONF_DIR).as_posix(), path.stem
         if group.endswith("/shared"):  # what options build on
             continue
         if group.startswith("model/"):
-            found.append(f"provider={group.removeprefix('model/')} model={group.removeprefix('model/')}/{option}")
+            names.append(f"provider={group.removeprefix('model/')} model={group.removeprefix('model/')}/{option}")
         elif group == "experiment":
-            found.append(f"+experiment={option}")
+            names.append(f"+experiment={option}")
         elif group != "." and not group.startswith("hydra"):
-            found.append(f"{group}={option}")
-    return found
+            names.append(f"{group}={option}")
+    return names
 
 
 @pytest.mark.parametrize("option", options())
