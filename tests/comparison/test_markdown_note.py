@@ -9,6 +9,7 @@ from markdown_it import MarkdownIt
 
 from runner.comparison.compare import compare_folders
 from runner.comparison.present.markdown import markdown_note
+from runner.comparison.present.tables import speed_table
 from runner.text import escape_markdown, one_line
 from tests.comparison.helpers import Write, sentences
 
@@ -26,27 +27,17 @@ MARKUP = "<img src=x>|*a* _b_ `c` [d](e) ~~f~~ &lt; &amp; $g$ #h! \\i"
 
 
 def test_names_and_settings_are_no_markup_no_cell_and_no_tag(write_run: Write):
-    quoted = MARKUP.replace("\\", "\\\\")
-    label = "<img>|*a* `$_b_[c]"
+    quoted, label = MARKUP.replace("\\", "\\\\"), "<img>|*a* `$_b_[c]"
     runs = [write_run(label, sentences(2), f"model.id='{quoted}'", "batch.size=1"), write_run("b", sentences(2))]
-    note = markdown_note(compare_folders(runs))
+    comparison = compare_folders(runs)
+    note = markdown_note(comparison)
     assert "<" not in note, "MLflow's renderer honours no backslash before a tag"
     html = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(note)
-    assert set(re.findall(r"</?(\w+)", html)) == {
-        "p",
-        "strong",
-        "table",
-        "thead",
-        "tbody",
-        "tr",
-        "th",
-        "td",
-        "ul",
-        "li",
-    }
-    cells = re.findall(r"<td[^>]*>(.*?)</td>", html)
-    assert unescape(cells[0]) == label
-    assert len(cells) % len(re.findall(r"<th[ >]", html.partition("</table>")[0])) == 0
+    tags = {"p", "strong", "table", "thead", "tbody", "tr", "th", "td", "ul", "li"}
+    assert set(re.findall(r"</?(\w+)", html)) == tags
+    cells = [unescape(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", html.partition("</table>")[0])]
+    assert cells == [cell.strip() for row in speed_table(comparison).rows for cell in row]
+    assert label in cells
 
 
 @given(st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp", "Zs"]) | st.sampled_from(MARKUP), max_size=30))
