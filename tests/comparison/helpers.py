@@ -26,31 +26,29 @@ def note_texts(comparison: Comparison) -> str:
 
 
 def sentences(count: int, *, other_from: int | None = None) -> Texts:
-    """Texts of twelve words of their own each; from `other_from` on, prompts get other words behind the fourth."""
-    made = {}
+    """Texts of twelve distinct words; from `other_from` on, texts have other words behind the fourth."""
+    texts = {}
     for number in range(count):
-        text = [f"w{number}x{place}" for place in range(12)]
+        text = [f"w{number}x{word}" for word in range(12)]
         if other_from is not None and number >= other_from:
-            text[4:] = [f"v{number}x{place}" for place in range(9)]
-        made[str(number)] = " ".join(text)
-    return made
+            text[4:] = [f"v{number}x{word}" for word in range(9)]
+        texts[str(number)] = " ".join(text)
+    return texts
 
 
 def levenshtein(first: str, second: str) -> int:
     """The textbook's table, row by row."""
     row = list(range(len(second) + 1))
-    for at, one in enumerate(first, 1):
-        above, row = row, [at]
-        for place, other in enumerate(second, 1):
-            row.append(min(above[place] + 1, row[-1] + 1, above[place - 1] + (one != other)))
+    for index, char in enumerate(first, 1):
+        above, row = row, [index]
+        for column, other in enumerate(second, 1):
+            row.append(min(above[column] + 1, row[-1] + 1, above[column - 1] + (char != other)))
     return row[-1]
 
 
 def first_difference(first: Sequence[Any], second: Sequence[Any]) -> int:
-    return next(
-        (at for at, (one, other) in enumerate(zip(first, second, strict=False)) if one != other),
-        min(len(first), len(second)),
-    )
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((index for index, (left, right) in pairs if left != right), min(len(first), len(second)))
 
 
 def middle(values: list[float]) -> float:

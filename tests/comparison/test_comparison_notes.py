@@ -42,7 +42,7 @@ def test_answers_that_are_all_one_prompt_late_raise_the_alarm(write_run: Write):
     )
 
 
-def test_a_text_that_a_second_prompt_comes_to_have_too_has_not_moved(write_run: Write):
+def test_a_text_that_a_second_prompt_comes_to_have_too_is_not_misattributed(write_run: Write):
     neutral, positive = '{"sentiment": "neutral"}', '{"sentiment": "positive"}'
     labels = {str(n): positive for n in range(20)} | {"7": neutral}
     comparison = compare_folders([write_run("a", labels, "batch.size=1"), write_run("b", labels | {"3": neutral})])
@@ -56,11 +56,11 @@ def test_a_text_that_a_second_prompt_comes_to_have_too_has_not_moved(write_run: 
 
 
 def test_two_models_that_refuse_other_prompts_with_one_sentence_are_no_alarm(write_run: Write):
-    refused, theirs = "I am sorry, but I cannot help with that.", sentences(20, other_from=0)
-    ours = sentences(20) | {"3": refused, "5": "As an assistant I cannot say that."}
-    theirs |= {"4": refused, "6": "As an assistant I cannot say that."}
+    refused, second = "I am sorry, but I cannot help with that.", sentences(20, other_from=0)
+    first = sentences(20) | {"3": refused, "5": "As an assistant I cannot say that."}
+    second |= {"4": refused, "6": "As an assistant I cannot say that."}
     comparison = compare_folders(
-        [write_run("a", ours, "model.id=one", "batch.size=1"), write_run("b", theirs, "model.id=two")]
+        [write_run("a", first, "model.id=one", "batch.size=1"), write_run("b", second, "model.id=two")]
     )
     assert only_divergence(comparison).misattributed == 2
     assert not alarms(comparison)

@@ -41,11 +41,13 @@ def test_the_figures_agree_with_an_independent_computation(config: Compose, tmp_
     (tmp_path / "4" / "outcomes.jsonl").write_text("".join(json.dumps(record) + "\n" for record in changed))
 
     comparison = compare_folders([tmp_path / "1", tmp_path / "4", tmp_path / "16"])
-    four, sixteen = (one.divergence for one in comparison.compared)
+    four, sixteen = (compared.divergence for compared in comparison.compared)
     assert four is not None
     assert sixteen is not None
-    ours = {r["prompt_id"]: r for r in map(json.loads, (tmp_path / "1" / "outcomes.jsonl").read_text().splitlines())}
-    pairs = [(ours[record["prompt_id"]], record) for record in changed]
+    reference = {
+        r["prompt_id"]: r for r in map(json.loads, (tmp_path / "1" / "outcomes.jsonl").read_text().splitlines())
+    }
+    pairs = [(reference[record["prompt_id"]], record) for record in changed]
     differ = [(a["text"], b["text"]) for a, b in pairs if a["text"] != b["text"]]
     assert (four.compared, four.differing) == (64, len(differ))
     assert four.exact_match_ratio == 1 - len(differ) / 64
@@ -113,4 +115,4 @@ def test_the_embedded_models_divergence_agrees_with_its_own_tokenizer(config: Co
         parted = [first_difference(tokenizer.tokenize(one[name]), tokenizer.tokenize(eight[name])) for name in differ]
         assert texts.units is not None
         assert texts.unit == "token"
-        assert texts.units.median == middle([float(place) for place in parted])
+        assert texts.units.median == middle([float(index) for index in parted])

@@ -25,7 +25,7 @@ def test_answers_are_matched_by_prompt_and_choice_whatever_their_order(write_run
     assert only_divergence(compare_folders([write_run("a", both, "batch.size=1"), run])).exact_match_ratio == 1
 
 
-def test_numbers_are_compared_as_numbers_and_a_job_without_answers_is_not_told_what_it_was_asked(
+def test_numbers_are_compared_as_numbers_and_no_request_is_blamed_for_missing_outcomes(
     write_run: Write, tmp_path: Path
 ):
     write_run("sweep/0", sentences(2), "batch.size=1", metrics={"output_tokens_per_s": 5.0})

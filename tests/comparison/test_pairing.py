@@ -10,11 +10,14 @@ def test_the_reference_is_the_smallest_batch_of_the_model_or_the_one_that_is_nam
     same = sentences(3)
     big, small, middling = (write_run(f"s{size}", same, f"batch.size={size}") for size in (16, 1, 4))
     comparison = compare_folders([big, small, middling])
-    assert {one.pair.reference.label for one in comparison.compared} == {"s1"}
+    assert {compared.pair.reference.label for compared in comparison.compared} == {"s1"}
     assert "the run with batch.size=1" in note_texts(comparison)
     assert "no such run has batch.size=1" in note_texts(compare_folders([big, middling]))
     named = compare_folders([small, middling], reference=big)
-    assert {one.pair.run.label: one.pair.reference.label for one in named.compared} == {"s1": "s16", "s4": "s16"}
+    assert {compared.pair.run.label: compared.pair.reference.label for compared in named.compared} == {
+        "s1": "s16",
+        "s4": "s16",
+    }
 
 
 def test_what_batching_did_is_seen_within_every_other_setting(write_run: Write):
@@ -25,7 +28,10 @@ def test_what_batching_did_is_seen_within_every_other_setting(write_run: Write):
             runs.append(write_run(f"{dtype}-{size}", texts[dtype], f"batch.size={size}"))
             RunFolder(runs[-1]).write_environment({"provider": {"dtype": dtype}})
     comparison = compare_folders(runs)
-    matched = {one.pair.run.label: (one.pair.reference.label, one.exact_match_ratio) for one in comparison.compared}
+    matched = {
+        compared.pair.run.label: (compared.pair.reference.label, compared.exact_match_ratio)
+        for compared in comparison.compared
+    }
     assert matched == {
         "float32-16": ("float32-1", 1.0),
         "bfloat16-1": ("float32-1", 0.5),

@@ -89,7 +89,7 @@ def test_series_beyond_those_that_can_be_told_apart_have_no_panel_and_are_points
     assert "3 more: see the table" in panels.get_suptitle()
     pareto(points, comparison)
     (axes,) = points.axes
-    drawn = {tuple(place) for part in axes.collections for place in part.get_offsets().tolist()}  # type: ignore[union-attr]
+    drawn = {tuple(point) for part in axes.collections for point in part.get_offsets().tolist()}  # type: ignore[union-attr]
     (line,) = axes.lines
     assert set(map(tuple, line.get_xydata().tolist())) <= drawn, "the front goes through what is drawn"
     assert "3 more: see the table" in [text.get_text() for text in axes.get_legend().get_texts()]  # type: ignore[union-attr]

@@ -8,7 +8,7 @@ from runner.comparison.present.tables import speed_table
 from tests.comparison.helpers import Write, note_texts, sentences
 
 
-def test_repeats_become_a_median_and_a_difference_inside_their_range_is_said_to_be_so(write_run: Write):
+def test_repeats_become_a_median_and_a_difference_inside_their_range_is_noise(write_run: Write):
     rates = {1: (10.0, 12.0, 14.0), 4: (13.0, 13.5, 15.0), 16: (40.0, 41.0, 45.0)}
     runs = [
         write_run(f"{size}-{seed}", sentences(2), f"batch.size={size}", f"seed={seed}",
@@ -59,15 +59,15 @@ def test_a_run_that_did_not_finish_wins_nothing(write_run: Write, status: str):
 def test_the_front_has_what_nothing_beats_and_the_best_of_a_column_is_marked(write_run: Write):
     points = [(1.0, 10.0), (2.0, 30.0), (3.0, 20.0)]
     runs = [
-        write_run(f"r{at}", sentences(2), f"batch.size={at + 1}",
+        write_run(f"r{index}", sentences(2), f"batch.size={index + 1}",
                   metrics={"output_tokens_per_s": rate, "latency_p50_s": latency, "cost_usd": 0.5,
                            "completed_prompts": 100, "output_tokens": 1000})
-        for at, (latency, rate) in enumerate(points)
+        for index, (latency, rate) in enumerate(points)
     ]  # fmt: skip
     comparison = compare_folders(runs)
     assert [row.on_front for row in comparison.rows] == [True, True, False]
     table = speed_table(comparison, width=0)
-    by_name = {name: [row[at] for row in table.rows] for at, name in enumerate(table.columns)}
+    by_name = {name: [row[index] for row in table.rows] for index, name in enumerate(table.columns)}
     assert by_name["tokens/s"] == ["10.0 ", "30.0*", "20.0 "]
     assert by_name["p50 s"] == ["1.00*", "2.00 ", "3.00 "]
     assert by_name["$/1k"] == ["5.00"] * 3

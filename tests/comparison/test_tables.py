@@ -12,7 +12,7 @@ from runner.comparison.present.tables import speed_table, text_tables
 from tests.comparison.helpers import Write, note_texts, sentences
 
 
-def test_no_column_of_texts_is_left_out_unsaid(write_run: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_columns_that_are_left_out_are_named(write_run: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     long = "a-setting-of-some-length"
     runs = [
         write_run(f"2026-01-0{n}_abcdef_and_more_{long}", sentences(2), f"batch.size={n}",
