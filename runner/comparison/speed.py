@@ -61,7 +61,7 @@ class Row:
         return f"{sum(run.status == 'ok' for run in self.runs)} of {len(self.runs)} ok"
 
 
-def figures_of(run: Run) -> dict[str, float]:
+def _figures(run: Run) -> dict[str, float]:
     """Return a run's metrics and its relative costs; a figure without data is absent."""
     figures = dict(run.metrics)
     cost, prompts, tokens = (figures.get(name) for name in ("cost_usd", "completed_prompts", "output_tokens"))
@@ -146,7 +146,7 @@ def _reference_runs(
 
 
 def _spreads(group: Sequence[Run]) -> dict[str, Spread]:
-    measured = [figures_of(run) for run in group]
+    measured = [_figures(run) for run in group]
     names = dict.fromkeys(name for figures in measured for name in figures)
     return {name: spread([figures[name] for figures in measured if name in figures]) for name in names}
 
