@@ -3,13 +3,14 @@
 import asyncio
 import time
 from datetime import timedelta
+from typing import Literal
 
 import pytest
 
 from runner.batching import concurrent, static
 from runner.batching.base import PendingPrompts
 from runner.batching.modes import MODES
-from runner.config.schema import BatchConfig, GenerationParams
+from runner.config.schema import BatchConfig, BatchMode, GenerationParams
 from runner.providers.echo import EchoProvider
 from runner.providers.factory import build
 from runner.types import Completion, Failure, Generated, Prompt, Stopwatch
@@ -17,7 +18,7 @@ from tests.conftest import Compose
 from tests.factories import outcomes_of, prompts
 
 
-def batch(mode: str = "static", size: int = 2, order: str = "given") -> BatchConfig:
+def batch(mode: BatchMode = "static", size: int = 2, order: Literal["length", "given"] = "given") -> BatchConfig:
     return BatchConfig(mode=mode, size=size, order=order, warmup=0)
 
 
@@ -130,6 +131,6 @@ def test_leaving_early_cancels_what_is_in_flight(echo: EchoProvider, params: Gen
     recorder = Mixed(30)
     outcomes = concurrent.generate(recorder, PendingPrompts(prompts=prompts(*"abcdef")), params, batch("concurrent", 3))
     assert next(outcomes)[0].prompt_id == "p0"
-    outcomes.close()  # type: ignore[attr-defined]
+    outcomes.close()
     assert recorder.in_flight == 0
     assert recorder.requests <= 4

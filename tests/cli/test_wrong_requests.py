@@ -102,10 +102,11 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, st
         env=os.environ | {"HOME": str(folder)}, check=True,
     )  # fmt: skip
     printed = [
-        [(folder / f"{number}.{name}").read_text() for name in ("stdout", "stderr")] for number in range(len(WRONG))
+        ((folder / f"{number}.stdout").read_text(), (folder / f"{number}.stderr").read_text())
+        for number in range(len(WRONG))
     ]
     codes = map(int, done.stdout.split())
-    answers = {line: (code, *texts) for line, code, texts in zip(WRONG, codes, printed, strict=True)}
+    answers = {line: (code, out, err) for line, code, (out, err) in zip(WRONG, codes, printed, strict=True)}
     answers["everything written"] = (
         0,
         "\n".join(p.read_text() for p in folder.rglob("*") if p.suffix in (".yaml", ".log", ".json")),

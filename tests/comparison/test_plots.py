@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
@@ -75,7 +76,7 @@ def test_every_panel_of_the_latency_picture_shows_all_of_its_lines(write_run: Wr
     assert panels[0].get_subplotspec().get_gridspec().ncols == 3, "a row of three can be read"  # type: ignore[union-attr]
     for panel in panels:
         bottom, top = panel.get_ylim()
-        drawn = [float(y) for line in panel.lines for y in line.get_ydata()]  # type: ignore[union-attr]
+        drawn = [float(y) for line in panel.lines for y in np.asarray(line.get_ydata())]
         assert drawn
         assert bottom <= min(drawn) <= max(drawn) <= top
 
@@ -89,9 +90,9 @@ def test_series_beyond_those_that_can_be_told_apart_have_no_panel_and_are_points
     assert "3 more: see the table" in panels.get_suptitle()
     pareto(points, comparison)
     (axes,) = points.axes
-    drawn = {tuple(point) for part in axes.collections for point in part.get_offsets().tolist()}  # type: ignore[union-attr]
+    drawn = {tuple(point) for part in axes.collections for point in np.asarray(part.get_offsets()).tolist()}
     (line,) = axes.lines
-    assert set(map(tuple, line.get_xydata().tolist())) <= drawn, "the front goes through what is drawn"
+    assert set(map(tuple, np.asarray(line.get_xydata()).tolist())) <= drawn, "the front goes through what is drawn"
     assert "3 more: see the table" in [text.get_text() for text in axes.get_legend().get_texts()]  # type: ignore[union-attr]
 
 

@@ -240,7 +240,9 @@ def test_a_call_that_is_sent_again_holds_no_budget_meanwhile(simulate: Simulate)
     throttled: set[str] = set()
 
     def each_once(_: int, prompt: Prompt) -> CallError | None:
-        return None if prompt.id in throttled else throttled.add(prompt.id) or SLOW_DOWN
+        is_second = prompt.id in throttled
+        throttled.add(prompt.id)
+        return None if is_second else SLOW_DOWN
 
     settings = (DEAR, "generation.max_tokens=100", "limits.max_cost_usd=0.2")  # room for one at a time
     run = simulate(numbered(8), *settings, fault=each_once)

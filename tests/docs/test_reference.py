@@ -20,7 +20,8 @@ def generator() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def pages(generator: ModuleType) -> dict[str, str]:
-    return generator.pages()
+    pages: dict[str, str] = generator.pages()
+    return pages
 
 
 def test_no_page_of_the_reference_is_stale(generator: ModuleType, pages: dict[str, str]):

@@ -146,7 +146,9 @@ def test_a_prompt_that_cannot_be_sent_is_one_failure_that_says_why(
     assert "surrogate" in failed.error.message
     assert "UTF-8" in failed.error.message
     for name in ("ansi", "nul", "html", "long"):
-        assert outcomes[name].text == echoed(TEXTS[name])
+        answered = outcomes[name]
+        assert isinstance(answered, Completion)
+        assert answered.text == echoed(TEXTS[name])
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,8 @@ def by_hand(folder: Path, text: str, max_tokens: int) -> list[int]:
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    ids, new = tokenizer(text)["input_ids"], []
+    ids: list[int] = tokenizer(text)["input_ids"]
+    new: list[int] = []
     with torch.inference_mode():
         while len(new) < max_tokens and (not new or new[-1] != tokenizer.eos_token_id):
             new.append(int(model(torch.tensor([ids + new])).logits[0, -1].argmax()))
@@ -80,7 +81,7 @@ def early_end(tiny_model: Path, tmp_path: Path) -> Path:
     """The tiny model, whose end of sequence is a token that it says early after some prompts and not after others."""
     tokens = {text: by_hand(tiny_model, text, 12) for text in TEXTS}
     ends = {
-        token: sum(token in tokens[1:8] for tokens in tokens.values()) for tokens in tokens.values() for token in tokens
+        token: sum(token in answer[1:8] for answer in tokens.values()) for generated in tokens.values() for token in generated
     }
     token = next(token for token, times in sorted(ends.items()) if 0 < times < len(TEXTS))
     folder = tmp_path / "early"
