@@ -33,7 +33,7 @@ class TerminalObserver:
         if not_generated := result.prompts - completed - failed:
             log.warning("%.0f prompts were not generated", not_generated)
         if failed or not_generated:
-            log.warning("to generate the missing prompts: %s", result.folder.resume_command)
+            log.warning("to generate what is missing: %s", result.folder.resume_command)
 
 
 def print_mlflow(result: RunResult) -> None:
