@@ -36,7 +36,7 @@ def params(config: Compose) -> GenerationParams:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("size", [1, 3, 100])
-def test_every_mode_answers_every_prompt_once(mode: str, size: int, echo: EchoProvider, params: GenerationParams):
+def test_every_mode_answers_every_prompt_once(mode: BatchMode, size: int, echo: EchoProvider, params: GenerationParams):
     asked = prompts(*(f"text {i}" if i % 4 else f"bad {i}" for i in range(10)))
     outcomes = outcomes_of(echo, asked, params.model_copy(update={"n": 2}), batch(mode, size))
     completions = [outcome for outcome in outcomes if isinstance(outcome, Completion)]

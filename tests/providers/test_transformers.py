@@ -81,7 +81,9 @@ def early_end(tiny_model: Path, tmp_path: Path) -> Path:
     """The tiny model, whose end of sequence is a token that it says early after some prompts and not after others."""
     tokens = {text: by_hand(tiny_model, text, 12) for text in TEXTS}
     ends = {
-        token: sum(token in answer[1:8] for answer in tokens.values()) for generated in tokens.values() for token in generated
+        token: sum(token in answer[1:8] for answer in tokens.values())
+        for generated in tokens.values()
+        for token in generated
     }
     token = next(token for token, times in sorted(ends.items()) if 0 < times < len(TEXTS))
     folder = tmp_path / "early"
