@@ -139,7 +139,8 @@ def _generate(run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, 
 def _publish(result: RunResult, publisher: RunPublisher) -> RunResult:
     """Have the record published to MLflow. An interrupt ends the waiting; the run has ended already."""
     try:
-        if reference := publisher.wait_until_open():
+        reference = publisher.wait_until_open()
+        if reference and reference.run_id != result.summary.mlflow_run_id:  # the store was slower than the run
             result = replace(result, summary=replace(result.summary, mlflow_run_id=reference.run_id))
             result.folder.write_summary(result.summary)
         publisher.finish()
