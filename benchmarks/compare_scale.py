@@ -1,7 +1,7 @@
 """What does a comparison cost? 10 runs of 10,000 prompts: seconds and peak memory of `python -m runner.compare`.
 
-The runs are written by the product's own writers. A tenth of each run's answers differ from the reference's, from a
-place drawn at random on; answers have 60 words. Asserts the limits of 20 s and 1 GB.
+The runs are written by the product's own writers. A tenth of each run's texts differ from the reference's, from a
+random word on; texts have 60 words. Asserts the limits of 20 s and 1 GB.
 """
 
 import argparse
@@ -10,10 +10,10 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.echo_scale import write_prompts
 from benchmarks.watched import measured
 from runner.cli.compose import compose_config
 from runner.record.folder import RunFolder
+from runner.record.manifest import Summary
 from runner.record.prompts import PackedPrompts
 from runner.record.writer import OutcomeWriter
 from runner.types import Completion, Message, Prompt, Timing, Usage
@@ -37,26 +37,26 @@ def main(*, runs: int, prompts: int, differing: float, provider: str) -> None:
     assert peak_mb < 1000
 
 
-def _write_run(folder: Path, number: int, count: int, differing: float, provider: str) -> None:
-    folder.mkdir(parents=True)
-    config = compose_config([f"provider={provider}", "batch.mode=static", f"batch.size={2**number}"])
-    RunFolder(folder).write_config(config)
+def _write_run(path: Path, number: int, count: int, differing: float, provider: str) -> None:
+    path.mkdir(parents=True)
+    folder = RunFolder(path)
+    folder.write_config(compose_config([f"provider={provider}", "batch.mode=static", f"batch.size={2**number}"]))
     prompts = (Prompt(id=str(n), messages=(Message(role="user", content=f"Say {n}"),)) for n in range(count))
-    write_prompts(folder, PackedPrompts(prompts))
+    folder.write_prompts(PackedPrompts(prompts))
     metrics = {"completed_prompts": count, "output_tokens": 60 * count, "output_tokens_per_s": 100.0 * 2**number}
     metrics |= {"input_tokens": 2 * count, "latency_p50_s": 1.0, "latency_p99_s": 2.0, "prompt_padding_ratio": 0.1}
-    RunFolder(folder).write_summary(folder.Summary(status="FINISHED", mlflow_run_id=None, metrics=metrics))
-    with OutcomeWriter(folder) as journal:
+    folder.write_summary(Summary(status="FINISHED", mlflow_run_id=None, metrics=metrics))
+    with OutcomeWriter(folder) as outcomes:
         for prompt in range(count):
-            journal.append([_answer(prompt, number, differing)])
+            outcomes.append([_completion(prompt, number, differing)])
 
 
-def _answer(prompt: int, number: int, differing: float) -> Completion:
-    same, own = random.Random(prompt), random.Random(prompt * 1000 + number)  # noqa: S311 - no secret
-    words = [same.choice(_WORDS) for _ in range(60)]
-    if number and own.random() < differing:
-        place = own.randrange(60)
-        words[place:] = [own.choice(_WORDS) for _ in range(60 - place)]
+def _completion(prompt: int, number: int, differing: float) -> Completion:
+    shared, drawn = random.Random(prompt), random.Random(prompt * 1000 + number)  # noqa: S311 - no secret
+    words = [shared.choice(_WORDS) for _ in range(60)]
+    if number and drawn.random() < differing:
+        start = drawn.randrange(60)
+        words[start:] = [drawn.choice(_WORDS) for _ in range(60 - start)]
     usage = Usage(input_tokens=2, output_tokens=60)
     text = " ".join(words)
     return Completion(

@@ -21,26 +21,24 @@ from tests.servers.openai_server import OpenAIServer
 def main(*, prompts: int, size: int, first_token_s: float, token_s: float, tokens: int) -> None:
     """Measure and print."""
     queues: list[Any] = [multiprocessing.Queue() for _ in range(3)]
-    url, stop, found = queues
-    server = multiprocessing.Process(target=_serve, args=(first_token_s, token_s, url, stop, found))
+    url, stop, results = queues
+    server = multiprocessing.Process(target=_serve, args=(first_token_s, token_s, url, stop, results))
     server.start()
     measured = _run(url.get(), prompts, size, tokens)
     stop.put(None)
-    most_open, own = found.get()
+    max_open, served = results.get()
     server.join()
-    difference_s = statistics.median(measured) - statistics.median(own)
-    print(f"most requests in flight: {most_open} (batch.size={size})")
-    print(
-        f"median time to first token: server {statistics.median(own):.4f} s, runner {statistics.median(measured):.4f} s"
-    )
-    print(f"difference: {difference_s * 1000:.1f} ms")
+    runner_s, server_s = statistics.median(measured), statistics.median(served)
+    print(f"most requests in flight: {max_open} (batch.size={size})")
+    print(f"median time to first token: server {server_s:.4f} s, runner {runner_s:.4f} s")
+    print(f"difference: {(runner_s - server_s) * 1000:.1f} ms")
 
 
-def _serve(first_token_s: float, token_s: float, url: Any, stop: Any, found: Any) -> None:
+def _serve(first_token_s: float, token_s: float, url: Any, stop: Any, results: Any) -> None:
     with OpenAIServer(first_token_s=first_token_s, token_s=token_s) as server:
         url.put(server.url)
         stop.get()
-        found.put((server.most_open, [asked.first_token_s for asked in server.asked]))
+        results.put((server.most_open, [asked.first_token_s for asked in server.asked]))
 
 
 def _run(url: str, prompts: int, size: int, tokens: int) -> list[float]:

@@ -1,7 +1,7 @@
 """What does the runner cost around `generate()`? The same static batches, in one process, with and without it.
 
 The bare loop is what one would write by hand: pad, generate, decode. The runner's side is its measured loop: plan the
-batches, generate, keep every outcome. They take turns batch by batch, and the one who goes first changes, because a
+batches, generate, write every outcome. They take turns batch by batch, and the one who goes first changes, because a
 shared machine is never equally fast for a minute: read the ratio.
 """
 
@@ -9,7 +9,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ from runner.prompts import load_prompts
 from runner.providers.factory import build
 from runner.providers.protocols import StaticProvider
 from runner.providers.transformers import embedded
+from runner.record.folder import RunFolder
 from runner.record.writer import OutcomeWriter
-from runner.types import Prompt
+from runner.types import Outcome, Prompt
 
 
 def main(*, repeats: int, size: int, max_tokens: int) -> None:
@@ -38,14 +39,14 @@ def main(*, repeats: int, size: int, max_tokens: int) -> None:
     assert isinstance(provider, StaticProvider)
     bare, ratios = _bare_call(config), []
     with provider, tempfile.TemporaryDirectory() as scratch:
-        batches = list(static.plan(provider, prompts, config.batch))
+        batches = list(static.form_batches(provider, prompts, config.batch))
         bare(batches[0])
         for repeat in range(repeats):
-            with _journal(Path(scratch) / str(repeat)) as journal:
+            with _writer(Path(scratch) / str(repeat)) as writer:
                 outcomes = static.generate(provider, PendingPrompts(prompts=prompts), config.params(), config.batch)
                 runner_s = loop_s = 0.0
                 for number, batch in enumerate(batches):
-                    turns = [partial(bare, batch), partial(_keep, outcomes, journal)]
+                    turns = [partial(bare, batch), partial(_write_next, outcomes, writer)]
                     order = (0, 1) if (number + repeat) % 2 else (1, 0)
                     seconds = {turn: _timed(turns[turn]) for turn in order}
                     loop_s, runner_s = loop_s + seconds[0], runner_s + seconds[1]
@@ -60,13 +61,13 @@ def _timed(call: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def _journal(folder: Path) -> OutcomeWriter:
+def _writer(folder: Path) -> OutcomeWriter:
     folder.mkdir()
-    return OutcomeWriter(folder)
+    return OutcomeWriter(RunFolder(folder))
 
 
-def _keep(batches: Iterator[Any], journal: OutcomeWriter) -> None:
-    journal.append(next(batches))
+def _write_next(batches: Iterator[Sequence[Outcome]], writer: OutcomeWriter) -> None:
+    writer.append(next(batches))
 
 
 def _bare_call(config: RunConfig) -> Callable[[tuple[Prompt, ...]], None]:

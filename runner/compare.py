@@ -1,4 +1,4 @@
-"""`python -m runner.compare`: Compare runs and sweeps. See runner.cli.compare."""
+"""`python -m runner.compare`: compares runs and sweeps. See runner.cli.compare."""
 
 from runner.cli.compare import main
 

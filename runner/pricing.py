@@ -1,11 +1,12 @@
 """What tokens cost. A price that is not known is None, never a guess.
 
-genai-prices (offline snapshot) falls back silently: a model that it does not know may match by prefix (a nova-micro-v9
-gets the price of v1), and an unknown context keeps the standard price. So only the very model counts, as a dated
-snapshot or through an inference profile too, and a service tier other than the standard one has no looked-up price.
-Its rates are read once, for its own sum of one request takes as long as a request to a quick server.
+genai-prices (an offline snapshot) falls back silently: a model that is not in its list may match by prefix
+(nova-micro-v9 gets the price of v1), and an unknown context keeps the standard price. A listed price therefore counts
+only if its model is the configured one, perhaps as a dated snapshot or through an inference profile. The rates are read
+from genai-prices once: pricing one request there takes as long as a request to a fast server.
 """
 
+import itertools
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,12 @@ from runner.types import Completion, Outcome, Usage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """US dollars per token, of requests with more than `above` input tokens: a long context costs more, all of it."""
+    """US dollars per token, for requests with more than `above_tokens` input tokens.
 
-    above: int
+    A request over the threshold pays these rates for all of its tokens.
+    """
+
+    above_tokens: int
     input_usd: float
     cached_input_usd: float
     cache_written_usd: float
@@ -27,59 +31,52 @@ class Rates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """What a model's tokens cost, and where that is from. `rates` begin with those of the longest requests."""
+    """What a model's tokens cost. `rates` begin with those of the longest requests; `source` names their origin."""
 
     rates: tuple[Rates, ...]
     source: str
 
     def cost_usd(self, input_tokens: int, output_tokens: int) -> float:
-        """Return what these tokens cost at most in requests of ordinary length: none of them is from a cache.
+        """Return the cost of a sum of tokens in US dollars, at the rates of short requests and without a cache.
 
-        For sums and estimates; `usage_usd` knows one request's length and what its cache did.
+        For estimates over many requests; `usage_usd` applies the rates of one request's length and of its cache.
         """
-        usual = self.rates[-1]
-        return input_tokens * usual.input_usd + output_tokens * usual.output_usd
+        rates = self.rates[-1]
+        return input_tokens * rates.input_usd + output_tokens * rates.output_usd
 
     def usage_usd(self, usage: Usage, *, with_input: bool = True) -> float:
-        """Return what one prompt and answer cost; the input of further answers to a prompt is not paid again."""
-        rates = next(rates for rates in self.rates if usage.input_tokens > rates.above)
+        """Return the cost of one prompt and one answer; `with_input=False` for a prompt's second answer and later."""
+        rates = next(rates for rates in self.rates if usage.input_tokens > rates.above_tokens)
         output_usd = usage.output_tokens * rates.output_usd
         if not with_input:
             return output_usd
-        plain = usage.input_tokens - usage.cached_input_tokens - usage.cache_written_tokens
+        uncached_tokens = usage.input_tokens - usage.cached_input_tokens - usage.cache_written_tokens
         return (
             output_usd
-            + plain * rates.input_usd
+            + uncached_tokens * rates.input_usd
             + usage.cached_input_tokens * rates.cached_input_usd
             + usage.cache_written_tokens * rates.cache_written_usd
         )
 
-
-class Bill:
-    """Adds up what outcomes cost."""
-
-    def __init__(self, price: Price) -> None:
-        self._price = price
-        self.cost_usd = 0.0
-
-    def add(self, outcome: Outcome) -> None:
-        """Add what one outcome cost; a failure costs nothing that is known."""
-        if isinstance(outcome, Completion):
-            self.cost_usd += self._price.usage_usd(outcome.usage, with_input=outcome.choice == 0)
+    def outcome_usd(self, outcome: Outcome) -> float:
+        """Return the cost of one outcome; 0 for a failure, whose tokens are not known."""
+        if not isinstance(outcome, Completion):
+            return 0.0
+        return self.usage_usd(outcome.usage, with_input=outcome.choice == 0)
 
 
-def price_of(model: ModelConfig, price_catalog: str | None) -> Price | None:
-    """Return the model's price: the configuration's, else the list's, else None."""
+def find_price(model: ModelConfig, price_catalog: str | None) -> Price | None:
+    """Return the model's price from the configuration, or else from the catalog; None if neither has it."""
     if model.price is not None:
-        return _stated(model.price)
-    return None if price_catalog is None else _looked_up(model.id, price_catalog)
+        return _configured_price(model.price)
+    return None if price_catalog is None else _catalog_price(model.id, price_catalog)
 
 
-def _stated(price: PriceConfig) -> Price:
+def _configured_price(price: PriceConfig) -> Price:
     cached = price.cached_input_usd_per_million
     input_usd = price.input_usd_per_million / 1e6
     rates = Rates(
-        above=-1,
+        above_tokens=-1,
         input_usd=input_usd,
         cached_input_usd=input_usd if cached is None else cached / 1e6,
         cache_written_usd=input_usd,
@@ -88,59 +85,51 @@ def _stated(price: PriceConfig) -> Price:
     return Price(rates=(rates,), source="model.price")
 
 
-def _looked_up(model_id: str, price_catalog: str) -> Price | None:
+def _catalog_price(model_id: str, price_catalog: str) -> Price | None:
     import genai_prices
+    from genai_prices.types import TieredPrices
 
     try:
-        found = genai_prices.calc_price(
+        match = genai_prices.calc_price(
             genai_prices.Usage(input_tokens=1, output_tokens=1), model_ref=model_id, provider_id=price_catalog
         )
     except LookupError:
         return None
-    listed = found.model_price
+    prices = match.model_price
     if (
-        found.provider.id != price_catalog
-        or not _is_same(model_id, found.model.id)
-        or listed.input_mtok is None
-        or listed.output_mtok is None
+        match.provider.id != price_catalog
+        or _base_name(model_id) != _base_name(match.model.id)
+        or prices.input_mtok is None
+        or prices.output_mtok is None
     ):
         return None
+    tiers = (price.tiers for price in vars(prices).values() if isinstance(price, TieredPrices))
+    thresholds = {-1, *(tier.start for tier in itertools.chain.from_iterable(tiers))}
     return Price(
-        rates=tuple(_rates(listed, above) for above in sorted({-1, *_thresholds(listed)}, reverse=True)),
-        source=f"genai-prices {genai_prices.__version__}: {found.provider.id}/{found.model.id}",
+        rates=tuple(_rates(prices, above_tokens) for above_tokens in sorted(thresholds, reverse=True)),
+        source=f"genai-prices {genai_prices.__version__}: {match.provider.id}/{match.model.id}",
     )
 
 
-def _thresholds(listed: Any) -> set[int]:
-    """Return the input tokens above which another price holds."""
-    from genai_prices.types import TieredPrices
+def _rates(prices: Any, above_tokens: int) -> Rates:
+    """Have genai-prices price requests just above a threshold, one for each kind of token."""
+    from genai_prices import Usage as CatalogUsage
 
-    return {tier.start for price in vars(listed).values() if isinstance(price, TieredPrices) for tier in price.tiers}
-
-
-def _rates(listed: Any, above: int) -> Rates:
-    """Have genai-prices price a request just above a threshold, once with each kind of token."""
-    from genai_prices import Usage as Counted
-
-    length = above + 2
-
-    def of_input(**kind: int) -> float:
-        return float(listed.calc_price(Counted(input_tokens=length, **kind))["input_price"] / length)
-
+    length = above_tokens + 2
+    input_usd, cached_input_usd, cache_written_usd = (
+        float(prices.calc_price(CatalogUsage(input_tokens=length, **cache))["input_price"] / length)
+        for cache in ({}, {"cache_read_tokens": length}, {"cache_write_tokens": length})
+    )
     return Rates(
-        above=above,
-        input_usd=of_input(),
-        cached_input_usd=of_input(cache_read_tokens=length),
-        cache_written_usd=of_input(cache_write_tokens=length),
-        output_usd=float(listed.calc_price(Counted(input_tokens=length, output_tokens=1))["output_price"]),
+        above_tokens=above_tokens,
+        input_usd=input_usd,
+        cached_input_usd=cached_input_usd,
+        cache_written_usd=cache_written_usd,
+        output_usd=float(prices.calc_price(CatalogUsage(input_tokens=length, output_tokens=1))["output_price"]),
     )
 
 
-def _is_same(asked: str, found: str) -> bool:
-    return asked == found or _bare(asked) == _bare(found)
-
-
-def _bare(model_id: str) -> str:
+def _base_name(model_id: str) -> str:
     """Return the model's name without an ARN's path, an inference profile's prefix, or a snapshot's date."""
     name = re.sub(r"^(us|us-gov|eu|apac|jp|au|global|regional)\.", "", model_id.rpartition("/")[2])
     return re.sub(r"-\d{4}-\d{2}-\d{2}$", "", name)

@@ -1,4 +1,4 @@
-"""Reads a prompt set: whole and checked, or not at all. Knows files and datasets, nothing of models."""
+"""Reads a prompt set completely, with every record checked. Knows files and datasets, nothing of models."""
 
 import csv
 import hashlib
@@ -13,15 +13,18 @@ from runner.config.schema import CONF_DIR, PromptsConfig
 from runner.errors import MissingPackageError, PromptSetError
 from runner.record.codec import decode_line
 from runner.record.prompts import PackedPrompts
+from runner.text import shorten
 from runner.types import Message, Prompt, Role
 
 PACKAGED = "conf://"
-"""Prefix of a path that starts in the packaged conf/ folder, wherever that is installed."""
+"""Prefix of a path that starts in the installed conf/ folder."""
 
-_CHANGES_SHOWN = 10
+_MAX_CHANGES = 10
+_SHOWN = 120
+"""Characters of a wrong record that a message repeats."""
 _FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet", ".txt": "txt"}
 Row = tuple[str, Mapping[str, Any]]
-"""Where a record stands ("line 3"), and its fields."""
+"""A record's position ("line 3") and its fields."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +41,8 @@ def load_prompts(config: PromptsConfig) -> PromptSet:
     """Read the whole prompt set.
 
     Raises:
-        PromptSetError: it is missing, empty, or one of its records is wrong (named by its place).
-        MissingPackageError: a hub dataset is asked for without the extra `hub`.
+        PromptSetError: the set is missing or empty, or one of its records (named by its position) is wrong.
+        MissingPackageError: a hub dataset is configured, and the extra `hub` is not installed.
     """
     if config.dataset is not None:
         name, source, rows = config.dataset, f"hub://{config.dataset}", _dataset_rows(config)
@@ -53,7 +56,7 @@ def load_prompts(config: PromptsConfig) -> PromptSet:
 
 
 def file_sha256(config: PromptsConfig) -> str | None:
-    """Return the digest of the file that a prompt set comes from; None if it comes from no file, or that is gone."""
+    """Return the digest of the prompt set's file; None for a hub dataset, or if the file does not exist."""
     if config.path is None or not _resolve(config.path).is_file():
         return None
     with _resolve(config.path).open("rb") as file:
@@ -61,20 +64,17 @@ def file_sha256(config: PromptsConfig) -> str | None:
 
 
 def changes(before: PackedPrompts, now: PackedPrompts) -> list[str]:
-    """Say how a prompt set is not what it was, a line per prompt; of many, the first few."""
+    """Return how two prompt sets differ: a text per prompt, the first few of many."""
     if before.lines == now.lines:
         return []
     old, new = ({prompt.id: prompt for prompt in prompts} for prompts in (before, now))
-    said = [
-        *(f"prompt {name!r} was {_shorten(repr(old[name].text), 60)} and is gone" for name in old if name not in new),
-        *(f"prompt {name!r} is new: {_shorten(repr(new[name].text), 60)}" for name in new if name not in old),
-        *(
-            f"prompt {name!r} was {_shorten(repr(old[name].text), 60)} and is {_shorten(repr(new[name].text), 60)}"
-            for name in old
-            if name in new and old[name] != new[name]
-        ),
+    was, now_is = ({id_: shorten(repr(prompt.text), 60) for id_, prompt in side.items()} for side in (old, new))
+    texts = [
+        *(f"prompt {id_!r} was {was[id_]} and is gone" for id_ in old if id_ not in new),
+        *(f"prompt {id_!r} is new: {now_is[id_]}" for id_ in new if id_ not in old),
+        *(f"prompt {id_!r} was {was[id_]} and is {now_is[id_]}" for id_ in old if id_ in new and old[id_] != new[id_]),
     ] or ["the same prompts in another order"]
-    return said if len(said) <= _CHANGES_SHOWN else [*said[:_CHANGES_SHOWN], f"and {len(said) - _CHANGES_SHOWN} more"]
+    return texts if len(texts) <= _MAX_CHANGES else [*texts[:_MAX_CHANGES], f"and {len(texts) - _MAX_CHANGES} more"]
 
 
 def _resolve(path: str) -> Path:
@@ -89,17 +89,17 @@ def _file_rows(path: Path, config: PromptsConfig) -> Iterator[Row]:
             f"prompts.path={config.path!r}: no such file (looked for {path.absolute()}): "
             "give the path of a jsonl, csv, parquet or txt file"
         )
-    form = config.format or _FORMATS.get(path.suffix.lower())
-    if form is None:
+    format_name = config.format or _FORMATS.get(path.suffix.lower())
+    if format_name is None:
         raise PromptSetError(
             f"prompts.path={config.path!r}: cannot tell the format from {path.suffix!r}: "
             "set prompts.format to jsonl, csv, parquet or txt"
         )
-    return _READERS[form](path, config)
+    return _READERS[format_name](path, config)
 
 
 def _text_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield every line that is not blank, with its place. A byte order mark is skipped."""
+    """Yield every line that is not blank, with its position. A byte order mark is skipped."""
     try:
         with path.open(encoding="utf-8-sig", newline="\n") as file:
             for number, line in enumerate(file, 1):
@@ -113,22 +113,22 @@ def _text_lines(path: Path) -> Iterator[tuple[str, str]]:
         raise PromptSetError(f"prompts.path={str(path)!r} cannot be read: {error.strerror}") from None
 
 
-def _read_jsonl(path: Path, _config: PromptsConfig) -> Iterator[Row]:
-    for place, line in _text_lines(path):
+def _read_jsonl(path: Path, config: PromptsConfig) -> Iterator[Row]:
+    for position, line in _text_lines(path):
         try:
             record = decode_line(line)
         except json.JSONDecodeError as error:
-            raise PromptSetError(f"{path}, {place}: not JSON ({error.msg}): {_shorten(line)}") from None
+            raise PromptSetError(f"{path}, {position}: not JSON ({error.msg}): {shorten(line, _SHOWN)}") from None
         if isinstance(record, str):
-            record = {_config.text_field: record}
+            record = {config.text_field: record}
         if not isinstance(record, dict):
-            raise PromptSetError(f"{path}, {place}: not a JSON object or string: {_shorten(line)}")
-        yield place, record
+            raise PromptSetError(f"{path}, {position}: not a JSON object or string: {shorten(line, _SHOWN)}")
+        yield position, record
 
 
 def _read_txt(path: Path, config: PromptsConfig) -> Iterator[Row]:
-    for place, line in _text_lines(path):
-        yield place, {config.text_field: line}
+    for position, line in _text_lines(path):
+        yield position, {config.text_field: line}
 
 
 def _read_csv(path: Path, config: PromptsConfig) -> Iterator[Row]:
@@ -137,12 +137,12 @@ def _read_csv(path: Path, config: PromptsConfig) -> Iterator[Row]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             for record in reader:
-                place = f"line {reader.line_num}"
+                position = f"line {reader.line_num}"
                 if None in record or None in record.values():
                     raise PromptSetError(
-                        f"{path}, {place}: its number of columns is not the header's {len(reader.fieldnames or [])}"
+                        f"{path}, {position}: its number of columns is not the header's {len(reader.fieldnames or [])}"
                     )
-                yield place, record
+                yield position, record
     except UnicodeDecodeError:
         raise PromptSetError(f"prompts.path={config.path!r} is not UTF-8: convert the file to UTF-8") from None
     except csv.Error as error:
@@ -155,8 +155,8 @@ def _read_parquet(path: Path, config: PromptsConfig) -> Iterator[Row]:
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            wanted = {config.text_field, config.id_field, config.messages_field}
-            columns = [name for name in file.schema_arrow.names if name in wanted]
+            fields = {config.text_field, config.id_field, config.messages_field}
+            columns = [name for name in file.schema_arrow.names if name in fields]
             number = 0
             for batch in file.iter_batches(columns=columns):
                 for record in batch.to_pylist():
@@ -189,7 +189,7 @@ def _dataset_rows(config: PromptsConfig) -> Iterator[Row]:
         )
     except (OSError, ValueError, datasets.exceptions.DatasetNotFoundError) as error:
         raise PromptSetError(
-            f"prompts.dataset={config.dataset!r} cannot be loaded: {_shorten(str(error))}: check the id, "
+            f"prompts.dataset={config.dataset!r} cannot be loaded: {shorten(str(error), _SHOWN)}: check the id, "
             "prompts.subset and prompts.split, or use a local file: prompts=file prompts.path=FILE"
         ) from None
     return ((f"row {number}", record) for number, record in enumerate(rows, 1))
@@ -197,13 +197,13 @@ def _dataset_rows(config: PromptsConfig) -> Iterator[Row]:
 
 def _prompts(rows: Iterable[Row], config: PromptsConfig, source: str) -> PackedPrompts:
     prompts, ids = PackedPrompts(), set[str]()
-    for index, (place, record) in enumerate(rows):
-        where = f"{source}, {place}"
+    for index, (position, record) in enumerate(rows):
+        where = f"{source}, {position}"
         prompt = Prompt(id=_id(record, index, config, where), messages=_messages(record, config, where))
         if prompt.id in ids:
-            first = next(number for number, earlier in enumerate(prompts, 1) if earlier.id == prompt.id)
+            earlier_record = next(number for number, earlier in enumerate(prompts, 1) if earlier.id == prompt.id)
             raise PromptSetError(
-                f"{where}: the id {prompt.id!r} is already that of record {first}: make ids unique, or set "
+                f"{where}: the id {prompt.id!r} is already that of record {earlier_record}: make ids unique, or set "
                 "prompts.id_field to a field that is"
             )
         ids.add(prompt.id)
@@ -239,7 +239,7 @@ def _text(record: Mapping[str, Any], config: PromptsConfig, where: str) -> str:
     text = record[config.text_field]
     if not isinstance(text, str) or not text.strip():
         raise PromptSetError(
-            f"{where}: the prompt (field {config.text_field!r}) is {_shorten(repr(text))}: it must be a text"
+            f"{where}: the prompt (field {config.text_field!r}) is {shorten(repr(text), _SHOWN)}: it must be a text"
         )
     return text
 
@@ -249,20 +249,16 @@ def _conversation(value: Any, where: str) -> tuple[Message, ...]:
         try:
             value = json.loads(value)
         except json.JSONDecodeError:
-            raise PromptSetError(f"{where}: the messages are not JSON: {_shorten(value)}") from None
+            raise PromptSetError(f"{where}: the messages are not JSON: {shorten(value, _SHOWN)}") from None
     roles = get_args(Role)
     well_formed = isinstance(value, list) and all(
         isinstance(item, dict) and item.get("role") in roles and isinstance(item.get("content"), str) for item in value
     )
     if not well_formed or not value:
         raise PromptSetError(
-            f"{where}: the messages are {_shorten(repr(value))}: use a list of "
+            f"{where}: the messages are {shorten(repr(value), _SHOWN)}: use a list of "
             f'{{"role": {"|".join(roles)}, "content": "text"}}'
         )
     if value[-1]["role"] != "user":
         raise PromptSetError(f"{where}: the last message is the {value[-1]['role']}'s: a prompt ends with the user's")
     return tuple(Message(role=item["role"], content=item["content"]) for item in value)
-
-
-def _shorten(text: str, width: int = 120) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"

@@ -1,4 +1,4 @@
-"""`python -m runner.resume`: Finish an interrupted run. See runner.cli.resume."""
+"""`python -m runner.resume`: finishes an interrupted run. See runner.cli.resume."""
 
 from runner.cli.resume import main
 

@@ -1,9 +1,10 @@
-"""Small operations on text that many modules need. Imports nothing of ours."""
+"""Owns small operations on text. Imports no other module of the runner."""
 
 import textwrap
 import unicodedata
 
-_MARKDOWN = "\\`*_{}[]<>()#+!|~$"
+_MARKDOWN = {char: f"\\{char}" for char in "\\`*_{}[]()#+!|~"} | {char: f"&#{ord(char)};" for char in "<>&$"}
+"""MLflow renders notes with Showdown, which honours no backslash before `<`, `&` and `$`."""
 
 
 def first_line(error: object) -> str:
@@ -22,15 +23,18 @@ def shorten(text: str, width: int) -> str:
 
 
 def excerpt(text: str, width: int = 500) -> str:
-    """Return the text as one line of at most `width` characters, cut between words: half a key would slip through."""
+    """Return the text as one line of at most `width` characters.
+
+    The text is cut between words, so that a secret is whole and can be redacted, or absent.
+    """
     return textwrap.shorten(text, width, placeholder=" ...")
 
 
 def escape_markdown(text: str) -> str:
-    """Return one line that Markdown renders as the text itself: no markup, no table cell, no tag."""
-    return "".join(f"\\{char}" if char in _MARKDOWN else char for char in one_line(text))
+    """Return the text as one line without Markdown markup, table cells or HTML tags."""
+    return "".join(_MARKDOWN.get(char, char) for char in one_line(text))
 
 
 def strip_control(text: str) -> str:
-    """Return the text with control characters replaced: no terminal escape gets through."""
+    """Return the text with every control character except newline and tab replaced by U+FFFD."""
     return "".join(char if char in "\n\t" or unicodedata.category(char)[0] != "C" else "�" for char in text)

@@ -1,14 +1,17 @@
 """Shared parts: configurations composed as Hydra composes them, a tiny model made on the spot, and no network."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Protocol
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+if "PYTEST_XDIST_WORKER" in os.environ:  # two models with two threads each on two cores wait for each other's threads
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -16,11 +19,31 @@ from hypothesis import settings
 
 from runner.cli.compose import from_hydra
 from runner.config.schema import CONF_DIR, RunConfig
+from tests import processes
 
+ROOT = Path(__file__).parent
+SLOW = ("end_to_end", "tracking", "providers/test_real_model.py", "providers/test_local_servers.py")
+"""Folders and files whose tests all are `slow`. In others a test says so itself."""
+LONGEST = ("providers/test_real_model.py", "providers", "tracking", "end_to_end", "comparison")
+"""In this order they start first: what is long must not begin last, when one of two workers has nothing else to do."""
 _LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")  # noqa: S104 - compared, not bound
 
 Compose = Callable[..., RunConfig]
-Runner = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+class Runner(Protocol):
+    """Runs `python -m runner` with these arguments.
+
+    Args:
+        track: publish to the session's store; else tracking=off.
+        cold: start a new interpreter; else the process is forked from one that has the imports.
+        local_model: the fork server has imported torch and transformers, for runs that load a model.
+        environment: variables besides this process's.
+    """
+
+    def __call__(
+        self, *arguments: str, track: bool = False, cold: bool = False, local_model: bool = False, **environment: str
+    ) -> CompletedProcess[str]: ...
 
 
 def _refuse_the_network(event: str, arguments: tuple[object, ...]) -> None:
@@ -31,6 +54,24 @@ def _refuse_the_network(event: str, arguments: tuple[object, ...]) -> None:
 settings.register_profile("steady", deadline=None)  # a shared machine's seconds prove nothing
 settings.load_profile("steady")
 sys.addaudithook(_refuse_the_network)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what is slow."""
+    if item.path.relative_to(ROOT).as_posix().startswith(SLOW):
+        item.add_marker("slow")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what is long first."""
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    path = item.path.relative_to(ROOT).as_posix()
+    if item.get_closest_marker("real_model"):
+        return 0
+    return next((place for place, start in enumerate(LONGEST) if path.startswith(start)), len(LONGEST))
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +87,7 @@ def _composed(*overrides: str) -> RunConfig:
 
 @pytest.fixture(scope="session")
 def config() -> Compose:
-    """Compose and check a configuration from overrides; MLflow is not told."""
+    """Compose and check a configuration from overrides; nothing is published to MLflow."""
     return partial(_composed, "tracking=off")
 
 
@@ -60,16 +101,15 @@ def tracked(store: str) -> Compose:
 def run_command(tmp_path: Path, store: str) -> Runner:
     """Run `python -m runner ...` in an empty folder, as a user would, without a terminal."""
 
-    def run(*arguments: str, track: bool = False, **environment: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "runner", *arguments, f"tracking.uri={store}" if track else "tracking=off"]
-        return subprocess.run(
-            command,
+    def run(
+        *arguments: str, track: bool = False, cold: bool = False, local_model: bool = False, **environment: str
+    ) -> CompletedProcess[str]:
+        return processes.run(
+            ["runner", *arguments, f"tracking.uri={store}" if track else "tracking=off"],
             cwd=tmp_path,
             env=os.environ | environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
+            cold=cold,
+            imports=processes.LOCAL_MODELS if local_model else processes.COMMANDS,
         )
 
     return run

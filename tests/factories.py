@@ -1,4 +1,4 @@
-"""Prompts and outcomes for tests, and what a mode makes of prompts."""
+"""Prompts and outcomes for tests, and runs of a mode or of a whole configuration without a record."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -18,7 +18,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 def outcomes_of(
     caller: object, prompts: Sequence[Prompt], params: GenerationParams, batch: BatchConfig
 ) -> list[Outcome]:
-    """Have a mode generate all prompts, and return their outcomes."""
+    """Return the outcomes that a mode yields for all prompts."""
     assert batch.mode is not None
     calls = MODES[batch.mode].generate(caller, PendingPrompts(prompts=prompts), params, batch)
     return [outcome for call in calls for outcome in call]
@@ -28,22 +28,28 @@ def generate(
     config: RunConfig,
     prompts: Sequence[Prompt],
     *,
-    waits: Waits = Waits(),
+    waits: Waits | None = None,
     before: Callable[[Calls], object] = lambda _: None,
 ) -> list[Outcome]:
-    """Generate as a run does, without a record; raise why it was stopped, if it was.
+    """Generate as a run does, without a record; raise the reason if the run was stopped.
 
-    `before` is handed what limits the requests, before the first is sent.
+    `before` is called with the run's calls before the first request is sent.
     """
-    calls = prepare_calls(config, waits)
+    calls = prepare_calls(config, waits or Waits())
     before(calls)
+    outcomes = generate_until_stopped(calls, config, prompts)
+    if calls.stop.reason is not None:
+        raise calls.stop.reason
+    return outcomes
+
+
+def generate_until_stopped(calls: Calls, config: RunConfig, prompts: Sequence[Prompt]) -> list[Outcome]:
+    """Generate as a run does, without a record; return the outcomes until the end, or until the run was stopped."""
     pending = PendingPrompts(prompts=prompts, should_stop=lambda: calls.stop.is_set)
     outcomes: list[Outcome] = []
     with calls.caller, suppress(Stopped):
         for call in calls.mode.generate(calls.caller, pending, config.params(), config.batch):
             outcomes.extend(call)
-    if calls.stop.reason is not None:
-        raise calls.stop.reason
     return outcomes
 
 
@@ -68,6 +74,11 @@ def prompts(*texts: str) -> list[Prompt]:
     return [Prompt(id=f"p{i}", messages=(Message(role="user", content=text),)) for i, text in enumerate(texts)]
 
 
-def counted(outcomes: Iterable[Outcome]) -> list[tuple[Outcome, bool]]:
-    """Mark outcomes as not superseded."""
+def completions(outcomes: Iterable[Outcome]) -> dict[tuple[str, int], Completion]:
+    """Return the completions by prompt id and choice."""
+    return {(outcome.prompt_id, outcome.choice): outcome for outcome in outcomes if isinstance(outcome, Completion)}
+
+
+def not_superseded(outcomes: Iterable[Outcome]) -> list[tuple[Outcome, bool]]:
+    """Return the outcomes as `metrics.summarize` takes them, none of them superseded by a later segment."""
     return [(outcome, False) for outcome in outcomes]

@@ -1,6 +1,7 @@
 """`app.run`: one configuration in, a whole record out, on disk and in a real MLflow store."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import yaml
 from mlflow import MlflowClient
 
 from runner import app
+from runner.cli.observer import TerminalObserver
 from runner.errors import ModelError, PromptSetError, RunInUseError, RunnerError
 from runner.metrics import NAMES
 from runner.prompts import load_prompts
+from tests import processes
 from tests.conftest import Compose
 
 
@@ -29,8 +32,8 @@ def last_run(client: MlflowClient, name: str) -> Any:
 
 
 def test_a_run_leaves_its_record_on_disk(config: Compose, tmp_path: Path):
-    summary = app.run(config("provider=echo", "batch.mode=static", "name=disk"), tmp_path)
-    assert summary.exit_code == 0
+    result = app.run(config("provider=echo", "batch.mode=static", "name=disk"), tmp_path)
+    assert result.exit_code == 0
     assert {path.name for path in tmp_path.iterdir()} == {
         "run.json",
         "config.yaml",
@@ -41,10 +44,10 @@ def test_a_run_leaves_its_record_on_disk(config: Compose, tmp_path: Path):
         "segments.json",
     }
     outcomes = [json.loads(line) for line in (tmp_path / "outcomes.jsonl").read_text().splitlines()]
-    assert len(outcomes) == summary.metrics["completed_prompts"] == 64
+    assert len(outcomes) == result.metrics["completed_prompts"] == 64
     written = json.loads((tmp_path / "summary.json").read_text())
     assert written["status"] == "FINISHED"
-    assert written["metrics"] == summary.metrics
+    assert written["metrics"] == result.metrics
     assert set(written["metrics"]) <= set(NAMES)
     environment = json.loads((tmp_path / "environment.json").read_text())
     assert {"git", "python", "os", "cpu", "packages", "settings", "provider"} <= set(environment)
@@ -77,10 +80,10 @@ def test_mlflow_has_params_tags_metrics_steps_dataset_files_and_table(
     asked = tracked(
         "provider=echo", "batch.mode=static", "batch.size=10", "name=tracked", "generation.stop_sequences=[END]"
     )
-    summary = app.run(asked, tmp_path, tags={"hydra.overrides": "a b"})
-    run = client.get_run(str(summary.mlflow_run_id))
+    result = app.run(asked, tmp_path, tags={"hydra.overrides": "a b"})
+    run = client.get_run(str(result.summary.mlflow_run_id))
     assert run.info.status == "FINISHED"
-    assert run.data.metrics.keys() >= summary.metrics.keys()
+    assert run.data.metrics.keys() >= result.metrics.keys()
     params = run.data.params
     assert (params["batch.size"], params["batch.mode"], params["prompts.limit"]) == ("10", "static", "null")
     assert (params["provider.latency_s"], params["generation.stop_sequences"]) == ("0", "[END]")
@@ -90,8 +93,9 @@ def test_mlflow_has_params_tags_metrics_steps_dataset_files_and_table(
     assert len(client.get_metric_history(run.info.run_id, "batch/latency_s")) == 7, (
         "a step per batch of 64 prompts by 10"
     )
+    assert run.inputs is not None
     (dataset,) = run.inputs.dataset_inputs
-    assert (dataset.dataset.name, json.loads(dataset.dataset.profile)) == ("demo", {"num_prompts": 64})
+    assert (dataset.dataset.name, json.loads(str(dataset.dataset.profile))) == ("demo", {"num_prompts": 64})
     files = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
     assert files == {
         "config.yaml",
@@ -116,8 +120,8 @@ def test_params_are_hydra_overrides_that_give_the_same_configuration(
     asked = tracked(
         "provider=echo", "batch.mode=static", "name=again", "generation.stop_sequences=[a,b]", "generation.n=2"
     )
-    summary = app.run(asked, tmp_path)
-    params = client.get_run(str(summary.mlflow_run_id)).data.params
+    result = app.run(asked, tmp_path)
+    params = client.get_run(str(result.summary.mlflow_run_id)).data.params
     assert tracked("provider=echo", *(f"{name}={value}" for name, value in params.items())) == asked
 
 
@@ -132,13 +136,13 @@ def test_traces_carry_the_prompt_the_answer_and_genai_attributes(
         "prompts.limit=33",
         "provider.fail_on=Shorten",
     )
-    summary = app.run(asked, tmp_path)
+    result = app.run(asked, tmp_path)
     experiment = client.get_experiment_by_name(f"traces-{traces}")
     assert experiment is not None
-    found = client.search_traces(locations=[experiment.experiment_id], max_results=100)
-    assert len(found) == expected
-    for trace in found:
-        assert trace.info.trace_metadata["mlflow.sourceRun"] == summary.mlflow_run_id
+    recorded = client.search_traces(locations=[experiment.experiment_id], max_results=100)
+    assert len(recorded) == expected
+    for trace in recorded:
+        assert trace.info.trace_metadata["mlflow.sourceRun"] == result.summary.mlflow_run_id
         (span,) = trace.data.spans
         assert span.inputs["messages"][0]["content"]
         assert span.attributes["gen_ai.request.max_tokens"] == 64
@@ -152,13 +156,15 @@ def test_traces_carry_the_prompt_the_answer_and_genai_attributes(
             assert span.attributes["error.type"] == "EchoRefused"
 
 
-def test_a_run_with_failures_is_finished_and_says_one(
+def test_a_run_with_failures_is_finished_with_exit_code_1(
     config: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    summary = app.run(config("provider=echo", "provider.fail_on=Write", "name=some"), tmp_path)
-    assert summary.status == "FINISHED"
-    assert summary.exit_code == 1
-    assert 0 < summary.metrics["failed_prompts"] < 64
+    result = app.run(
+        config("provider=echo", "provider.fail_on=Write", "name=some"), tmp_path, observer=TerminalObserver()
+    )
+    assert result.status == "FINISHED"
+    assert result.exit_code == 1
+    assert 0 < result.metrics["failed_prompts"] < 64
     assert "prompts failed" in caplog.text
 
 
@@ -199,14 +205,8 @@ def test_wrong_prompts_leave_no_mlflow_run(tracked: Compose, client: MlflowClien
 
 
 def test_the_store_is_created_by_two_runs_at_once_without_harm(tmp_path: Path):
-    import subprocess
-    import sys
-
-    command = [sys.executable, "-m", "runner", "provider=echo", "prompts=memo"]
-    together = [
-        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for _ in range(2)
-    ]
+    command = ["runner", "provider=echo", "prompts=memo"]
+    together = [processes.start(command, cwd=tmp_path, stderr=subprocess.STDOUT) for _ in range(2)]
     for process in together:
         output, _ = process.communicate(timeout=120)
         assert process.returncode == 0, output
@@ -222,7 +222,8 @@ def test_model_text_reaches_no_terminal_as_a_command(
 ):
     prompts = tmp_path / "p.jsonl"
     prompts.write_text(json.dumps({"prompt": "red \x1b[31m [bold]x[/bold] \x07 end"}))
-    app.run(config("provider=echo", "prompts=file", f"prompts.path={prompts}", "name=escapes"), tmp_path / "run")
+    escapes = config("provider=echo", "prompts=file", f"prompts.path={prompts}", "name=escapes")
+    app.run(escapes, tmp_path / "run", observer=TerminalObserver())
     shown = capsys.readouterr().out
     assert "\x1b" not in shown
     assert "\x07" not in shown

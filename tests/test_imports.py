@@ -70,8 +70,8 @@ LAZY = {
 
 
 def modules() -> dict[str, Path]:
-    found = {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path for path in ROOT.rglob("*.py")}
-    return {name: path for name, path in found.items() if not name.endswith("__init__")}
+    paths = {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path for path in ROOT.rglob("*.py")}
+    return {name: path for name, path in paths.items() if not name.endswith("__init__")}
 
 
 def level(name: str) -> int:
@@ -79,7 +79,7 @@ def level(name: str) -> int:
     for number, rooms in enumerate(LEVELS):
         if room in rooms:
             return number
-    raise AssertionError(f"{name} has no place in the order of imports: give it one")
+    raise AssertionError(f"{name} has no level in LEVELS: add its room")
 
 
 def imports(path: Path, *, top_only: bool = False) -> set[str]:
@@ -91,30 +91,32 @@ def imports(path: Path, *, top_only: bool = False) -> set[str]:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
         for inner in ast.walk(node)
     }
-    found: set[str] = set()
+    names: set[str] = set()
     for node in tree.body if top_only else list(ast.walk(tree)):
         if id(node) in typing_only:
             continue
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
-def own_imports(name: str) -> set[str]:
-    own = {imported.removeprefix("runner.") for imported in imports(modules()[name]) if imported.startswith("runner.")}
-    return own & modules().keys()
+def internal_imports(name: str) -> set[str]:
+    internal = {
+        imported.removeprefix("runner.") for imported in imports(modules()[name]) if imported.startswith("runner.")
+    }
+    return internal & modules().keys()
 
 
 @pytest.mark.parametrize("name", sorted(modules()))
 def test_a_module_imports_only_from_its_own_level_or_below(name: str):
-    for imported in own_imports(name):
+    for imported in internal_imports(name):
         assert level(imported) <= level(name), f"{name} imports {imported}, which stands above it"
 
 
 def test_no_modules_import_each_other_in_a_circle():
-    graph = {name: own_imports(name) for name in modules()}
+    graph = {name: internal_imports(name) for name in modules()}
     list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
 
 
@@ -143,6 +145,21 @@ def test_only_batching_and_the_schema_compare_a_batch_mode_with_a_string(name: s
         if isinstance(node, ast.Compare):
             constants = {inner.value for inner in ast.walk(node) if isinstance(inner, ast.Constant)}
             assert not constants & names, f"{name}, line {node.lineno}: ask an attribute of the Mode"
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_only_batching_finds_out_by_a_protocol_which_modes_a_provider_has(name: str):
+    if name.partition(".")[0] == "batching" or name == "dispatch.limited_provider":  # it asserts what it was given
+        return
+    protocols = {"StaticProvider", "ContinuousProvider", "ConcurrentProvider", "ListProvider"}
+    for node in ast.walk(ast.parse(modules()[name].read_text(encoding="utf-8"))):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in {"isinstance", "issubclass"}
+        ):
+            names = {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+            assert not names & protocols, f"{name}, line {node.lineno}: ask an attribute of the Mode"
 
 
 def test_every_module_has_its_line_in_the_architecture():

@@ -6,7 +6,7 @@ import pytest
 
 from runner.config.schema import BatchConfig
 from runner.metrics import NAMES, in_order, steps, summarize
-from tests.factories import completion, failure, timing
+from tests.factories import completion, failure, not_superseded, timing
 
 
 def test_a_ragged_batch_is_counted_by_hand():
@@ -19,7 +19,7 @@ def test_a_ragged_batch_is_counted_by_hand():
         completion("c", 6, 8, when=first),
         completion("d", 5, 2, batch=1, when=second),
     ]
-    metrics = summarize(outcomes, padded=True, measured_s={0: 4.0})
+    metrics = summarize(not_superseded(outcomes), padded=True, measured_s={0: 4.0})
     assert metrics["completed_prompts"] == 4
     assert metrics["failed_prompts"] == 0
     assert metrics["input_tokens"] == 17
@@ -38,7 +38,7 @@ def test_a_ragged_batch_is_counted_by_hand():
 
 def test_several_answers_count_their_prompt_once():
     outcomes = [completion("a", 5, tokens, choice=choice) for choice, tokens in enumerate((2, 4))]
-    metrics = summarize(outcomes, padded=True, measured_s={0: 1.0})
+    metrics = summarize(not_superseded(outcomes), padded=True, measured_s={0: 1.0})
     assert metrics["completed_prompts"] == 1
     assert metrics["input_tokens"] == 5
     assert metrics["output_tokens"] == 6
@@ -46,14 +46,14 @@ def test_several_answers_count_their_prompt_once():
 
 
 def test_a_failure_is_counted_and_leaves_no_trace_in_the_token_figures():
-    metrics = summarize([completion("a", 3, 3), failure("b")], padded=True, measured_s={0: 1.0})
+    metrics = summarize(not_superseded([completion("a", 3, 3), failure("b")]), padded=True, measured_s={0: 1.0})
     assert (metrics["completed_prompts"], metrics["failed_prompts"]) == (1, 1)
     assert metrics["prompt_padding_ratio"] == 0
     assert metrics["input_tokens"] == 3
 
 
 def test_a_run_without_completions_has_no_rates_and_no_percentiles():
-    metrics = summarize([failure("a")], padded=True, measured_s={0: 1.0})
+    metrics = summarize(not_superseded([failure("a")]), padded=True, measured_s={0: 1.0})
     assert set(metrics) == {
         "completed_prompts", "failed_prompts", "input_tokens", "output_tokens", "retries", "duration_s", "overhead_s",
     }  # fmt: skip
@@ -65,36 +65,38 @@ def test_a_run_without_completions_has_no_rates_and_no_percentiles():
 )
 def test_a_percentile_needs_enough_samples(samples: int, stated: set[int]):
     outcomes = [completion(str(i), batch=i, when=timing(i, latency_s=i + 1)) for i in range(samples)]
-    metrics = summarize(outcomes, padded=False, measured_s={0: samples + 1})
+    metrics = summarize(not_superseded(outcomes), padded=False, measured_s={0: samples + 1})
     assert {rank for rank in (50, 90, 95, 99) if f"latency_p{rank}_s" in metrics} == stated
 
 
 def test_modes_without_padded_batches_have_no_padding_figures():
-    metrics = summarize([completion("a", 3, 3)], padded=False, measured_s={0: 1.0})
+    metrics = summarize(not_superseded([completion("a", 3, 3)]), padded=False, measured_s={0: 1.0})
     assert "prompt_padding_ratio" not in metrics
     assert "tail_wait_ratio" not in metrics
 
 
 def test_overlapping_requests_are_covered_once():
     outcomes = [completion(str(i), batch=i, when=timing(0.1 * i, latency_s=1.0)) for i in range(5)]
-    assert summarize(outcomes, padded=False, measured_s={0: 1.5})["overhead_s"] == pytest.approx(0.1)
+    assert summarize(not_superseded(outcomes), padded=False, measured_s={0: 1.5})["overhead_s"] == pytest.approx(0.1)
 
 
 def test_a_service_that_does_not_stream_has_no_first_token():
-    metrics = summarize([completion("a", when=timing(first_s=None))], padded=False, measured_s={0: 1.0})
+    metrics = summarize(not_superseded([completion("a", when=timing(first_s=None))]), padded=False, measured_s={0: 1.0})
     assert not [name for name in metrics if "token_p" in name or "inter_token" in name]
 
 
 def test_retries_are_counted_once_a_prompt():
     outcomes = [completion("a", attempts=3), completion("a", attempts=3, choice=1), completion("b", batch=1)]
-    assert summarize(outcomes, padded=False, measured_s={0: 1.0})["retries"] == 2
+    assert summarize(not_superseded(outcomes), padded=False, measured_s={0: 1.0})["retries"] == 2
 
 
 def test_time_that_was_spent_on_what_was_tried_again_is_spent():
     # segment 0, killed: calls at 0..3 (failed, tried again) and 1..2; segment 1, measured: one call, 100..101 of 1.5 s
     first = [replace(failure("a", when=timing(0, 3.0)), attempts=4)]
     last = [completion("b", batch=1, when=timing(1, 1.0)), replace(completion("a", when=timing(100, 1.0)), segment=1)]
-    metrics = summarize(last, padded=False, measured_s={1: 1.5}, superseded=first)
+    metrics = summarize(
+        [*((outcome, True) for outcome in first), *not_superseded(last)], padded=False, measured_s={1: 1.5}
+    )
     assert metrics["duration_s"] == pytest.approx(3 + 1.5)
     assert metrics["overhead_s"] == pytest.approx(0.5), "the calls cover 0..3 and 100..101"
     assert metrics["prompts_per_s"] == pytest.approx(2 / 4.5)
@@ -103,7 +105,7 @@ def test_time_that_was_spent_on_what_was_tried_again_is_spent():
 
 
 def test_a_segment_without_outcomes_took_its_time_too():
-    metrics = summarize([completion("a")], padded=False, measured_s={0: 1.0, 1: 30.0})
+    metrics = summarize(not_superseded([completion("a")]), padded=False, measured_s={0: 1.0, 1: 30.0})
     assert metrics["duration_s"] == pytest.approx(31)
 
 
@@ -122,7 +124,7 @@ def test_metrics_come_in_the_order_of_the_contract_and_under_no_other_name():
 
 def test_every_metric_has_a_name_of_the_contract():
     outcomes = [completion(str(i), 2, 2, batch=i, when=timing(i)) for i in range(100)]
-    assert set(summarize(outcomes, padded=True, measured_s={0: 100.0})) <= set(NAMES)
+    assert set(summarize(not_superseded(outcomes), padded=True, measured_s={0: 100.0})) <= set(NAMES)
 
 
 def test_a_static_batch_is_a_step_and_so_are_size_outcomes_of_other_modes():

@@ -42,29 +42,31 @@ def test_every_format_gives_the_same_set(tmp_path: Path, prompts_config: Any):
     sets = [load_prompts(prompts_config(path)) for path in files(tmp_path)]
     assert [prompt.text for prompt in sets[0].prompts] == [record["prompt"] for record in RECORDS]
     assert [prompt.id for prompt in sets[0].prompts] == ["one", "two"]
-    assert len({found.sha256 for found in sets}) == 1, "the same prompts have the same identity, whatever their file"
+    assert len({loaded.sha256 for loaded in sets}) == 1, "the same prompts have the same identity, whatever their file"
 
 
 def test_plain_text_is_a_prompt_a_line(tmp_path: Path, prompts_config: Any):
     path = write(tmp_path / "p.txt", "\ufefffirst\r\n\r\nsecond, with \u2028 in it\n")
-    found = load_prompts(prompts_config(path)).prompts
-    assert [(prompt.id, prompt.text) for prompt in found] == [("0", "first"), ("1", "second, with \u2028 in it")]
+    loaded = load_prompts(prompts_config(path)).prompts
+    assert [(prompt.id, prompt.text) for prompt in loaded] == [("0", "first"), ("1", "second, with \u2028 in it")]
 
 
 def test_fields_can_be_named(tmp_path: Path, prompts_config: Any):
     path = write(tmp_path / "p.data", '{"n": 7, "question": "why?"}')
-    found = load_prompts(prompts_config(path, format="jsonl", text_field="question", id_field="n")).prompts
-    assert [(prompt.id, prompt.text) for prompt in found] == [("7", "why?")]
+    loaded = load_prompts(prompts_config(path, format="jsonl", text_field="question", id_field="n")).prompts
+    assert [(prompt.id, prompt.text) for prompt in loaded] == [("7", "why?")]
 
 
 def test_a_conversation_is_kept_whole_and_takes_a_system_message(tmp_path: Path, prompts_config: Any):
-    talk = [
+    conversation = [
         {"role": "user", "content": "hi"},
         {"role": "assistant", "content": "ho"},
         {"role": "user", "content": "and?"},
     ]
-    own = [{"role": "system", "content": "mine"}, {"role": "user", "content": "hi"}]
-    path = write(tmp_path / "p.jsonl", json.dumps({"messages": talk}) + "\n" + json.dumps({"messages": own}))
+    with_system = [{"role": "system", "content": "mine"}, {"role": "user", "content": "hi"}]
+    path = write(
+        tmp_path / "p.jsonl", json.dumps({"messages": conversation}) + "\n" + json.dumps({"messages": with_system})
+    )
     first, second = load_prompts(prompts_config(path, system="be brief")).prompts
     assert [message.role for message in first.messages] == ["system", "user", "assistant", "user"]
     assert first.messages[0].content == "be brief"
@@ -129,7 +131,7 @@ def test_a_hub_dataset_is_read_through_the_library(tmp_path: Path, prompts_confi
     write(tmp_path / "train.jsonl", '{"question": "why?", "id": "q1"}\n{"question": "how?", "id": "q2"}')
     hub = {"path": None, "dataset": str(tmp_path), "split": "train", "text_field": "question"}
     for limit, ids in ((None, ["q1", "q2"]), (1, ["q1"])):
-        found = load_prompts(prompts_config("unused", **hub, limit=limit))
-        assert [prompt.id for prompt in found.prompts] == ids
+        loaded = load_prompts(prompts_config("unused", **hub, limit=limit))
+        assert [prompt.id for prompt in loaded.prompts] == ids
     with pytest.raises(PromptSetError, match=r"(?s)cannot be loaded.*prompts\.path"):
         load_prompts(prompts_config("unused", **hub | {"dataset": "nobody/nothing"}))

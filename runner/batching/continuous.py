@@ -11,7 +11,7 @@ from runner.types import Outcome, Prompt
 def generate(
     provider: ContinuousProvider, pending: PendingPrompts, params: GenerationParams, config: BatchConfig
 ) -> Generator[Sequence[Outcome]]:
-    """Yield a prompt's outcomes as it finishes; `Outcome.batch` is its number in the set, for there are no batches."""
+    """Yield a prompt's outcomes as it finishes; `Outcome.batch` is the prompt's number among all prompts."""
     numbers: dict[str, int] = {}
 
     def prompts() -> Iterator[Prompt]:
@@ -20,7 +20,7 @@ def generate(
             yield prompt
 
     for prompt, result in provider.generate_continuously(prompts(), params, config.count):
-        yield pending.outcomes([(prompt, result)], batch=numbers.pop(prompt.id))
+        yield pending.finish_call([(prompt, result)], batch=numbers.pop(prompt.id))
 
 
 CONTINUOUS = Mode(
@@ -28,5 +28,5 @@ CONTINUOUS = Mode(
     protocol=ContinuousProvider,
     request_protocol=None,
     size_unit="sequences alive at once",
-    call=generate,
+    generate=generate,
 )

@@ -12,6 +12,6 @@ from runner.config.schema import BatchMode
 MODES: Mapping[BatchMode, Mode[Any]] = {mode.name: mode for mode in (STATIC, CONTINUOUS, CONCURRENT)}
 
 
-def modes_of(kind: type) -> tuple[BatchMode, ...]:
+def modes_of(provider_class: type) -> tuple[BatchMode, ...]:
     """Return the names of the modes that a provider of this class can do."""
-    return tuple(mode.name for mode in MODES.values() if mode.is_supported_by(kind))
+    return tuple(mode.name for mode in MODES.values() if mode.is_supported_by(provider_class))

@@ -14,41 +14,47 @@ Batch = tuple[Prompt, ...]
 def generate(
     provider: StaticProvider, pending: PendingPrompts, params: GenerationParams, config: BatchConfig
 ) -> Generator[Sequence[Outcome]]:
-    """Yield the outcomes batch by batch; `Outcome.batch` is the batch's number in the plan, from 0.
+    """Yield the outcomes batch by batch; `Outcome.batch` is the batch's number, from 0.
 
-    The plan is always of the whole set. Of a batch that was generated in part, only the rest is generated.
+    Batches are always formed of all prompts. Of a batch that is completed in part, the remaining prompts are generated.
     """
-    for number, batch in pending.until_stopped(enumerate(plan(provider, pending.prompts, config))):
+    for number, batch in pending.until_stopped(enumerate(form_batches(provider, pending.prompts, config))):
         seeded = params.model_copy(update={"seed": batch_seed(params.seed, batch)})
-        if missing := pending.missing(batch):
-            results = provider.generate_batch(missing, seeded)  # fewer than asked for if the run was stopped
-            yield pending.outcomes(zip(missing, results, strict=False), batch=number)
+        if remaining := pending.remaining(batch):
+            results = provider.generate_batch(remaining, seeded)  # fewer than prompts if the run was stopped
+            yield pending.finish_call(zip(remaining, results, strict=False), batch=number)
 
 
-def plan(provider: StaticProvider, prompts: Sequence[Prompt], config: BatchConfig) -> Iterator[Batch]:
+def form_batches(provider: StaticProvider, prompts: Sequence[Prompt], config: BatchConfig) -> Iterator[Batch]:
     """Form the batches. The same prompts and settings always give the same batches.
 
-    By length, longest first, neighbours pad each other least, and a batch that does not fit fails at the start.
+    Ordered by length, neighbours have the least padding. The longest come first, so that a batch that does not fit in
+    memory fails at the start.
     """
     order: Sequence[int] = range(len(prompts))
     if config.order == "length":
-        length = provider.count_tokens if isinstance(provider, TokenCounter) else _characters
+        length = provider.count_tokens if isinstance(provider, TokenCounter) else _count_characters
         lengths = [length(prompt) for prompt in prompts]
         order = sorted(order, key=lengths.__getitem__, reverse=True)  # stable: equal lengths keep the given order
     for start in range(0, len(order), config.count):
-        yield tuple(prompts[place] for place in order[start : start + config.count])
+        yield tuple(prompts[index] for index in order[start : start + config.count])
 
 
 def batch_seed(run_seed: int, batch: Batch) -> int:
-    """Derive a batch's seed (32 bits) from the run's and the batch's own prompts, whenever it is generated."""
+    """Return a batch's seed (32 bits), derived from the run's seed and the ids of the batch's prompts."""
     digest = hashlib.sha256(str(run_seed).encode())
     for prompt in batch:
         digest.update(b"\0" + prompt.id.encode("utf-8", "surrogatepass"))
     return int.from_bytes(digest.digest()[:4], "big")
 
 
-def _characters(prompt: Prompt) -> int:
+def _count_characters(prompt: Prompt) -> int:
     return sum(len(message.content) for message in prompt.messages)
+
+
+def _validate(provider: object) -> None:
+    if isinstance(provider, ListProvider):
+        provider.validate_lists()
 
 
 STATIC = Mode(
@@ -56,7 +62,8 @@ STATIC = Mode(
     protocol=StaticProvider,
     request_protocol=ListProvider,
     size_unit="prompts in one call",
-    call=generate,
+    generate=generate,
+    validate=_validate,
     batch_is_call=True,
     pads_rows=True,
 )

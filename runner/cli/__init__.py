@@ -1,1 +1,1 @@
-"""What is typed and what is seen: commands, messages, the terminal."""
+"""The commands, and what they print."""

@@ -1,4 +1,4 @@
-"""What commands share: signals, errors as one message, a folder by its name or id, and a question's answer."""
+"""What commands share: signals, errors as one message, run folders by path or MLflow id, and read-only commands."""
 
 import argparse
 import contextlib
@@ -20,10 +20,15 @@ from runner.errors import Interrupted, RecordError, RunnerError, UsageError
 
 
 def find_folder(run: str, tracking_uri: str | None) -> Path:
-    """Return the folder that RUN or SWEEP names: itself, or an MLflow run id.
+    """Return the folder of a RUN or SWEEP.
+
+    Args:
+        run: the folder, or an MLflow run id.
+        tracking_uri: the MLflow store of the id; None is the configured one.
 
     Raises:
-        UsageError: there is no such run.
+        RecordError: there is no such run.
+        TrackingError: the store cannot be read.
     """
     if Path(run).expanduser().is_dir():
         return Path(run).expanduser().absolute()
@@ -32,23 +37,26 @@ def find_folder(run: str, tracking_uri: str | None) -> Path:
     uri = tracking_uri or compose_config([]).tracking.uri
     store = sqlite_path(uri) if uri else None
     if uri is None or not re.fullmatch(r"[0-9a-f]{32}", run) or (store and not store.exists()):
-        raise RecordError(f"{run!r}: no such run or sweep (looked for the folder {Path(run).absolute()})")
+        raise RecordError(
+            f"{run!r}: no such run or sweep (looked for the folder {Path(run).absolute()}): give its folder "
+            "or its MLflow run id"
+        )
     from runner.tracking.find import folder_of
 
     return folder_of(run, uri)
 
 
 def log_into(directory: Path) -> None:
-    """Log as a run does: our own messages on the terminal, everything in runner.log."""
+    """Log as a run does: the runner's messages on the terminal, everything in runner.log."""
     settings = yaml.safe_load((CONF_DIR / "hydra" / "job_logging" / "runner.yaml").read_text(encoding="utf-8"))
     settings["handlers"]["file"]["filename"] = str(directory / "runner.log")
     logging.config.dictConfig(settings)
 
 
 def handle_termination_signals() -> None:
-    """Take a request to end (docker stop, a scheduler) as Ctrl-C: the record is closed before the process ends.
+    """Handle SIGTERM (docker stop, a scheduler) and SIGHUP as Ctrl-C, so that the record is closed before the end.
 
-    So is a terminal that hangs up, unless that is ignored, as by nohup.
+    SIGHUP stays ignored where the process ignores it, as under nohup.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
@@ -57,7 +65,7 @@ def handle_termination_signals() -> None:
 
 @contextlib.contextmanager
 def report_errors() -> Iterator[None]:
-    """Turn what is wrong with a request into one message and its exit code; anything else keeps its traceback."""
+    """Print an error of a request as one message and exit with its code. Other exceptions keep their traceback."""
     try:
         yield
     except RunnerError as error:
@@ -73,19 +81,21 @@ def report_errors() -> Iterator[None]:
         sys.exit(Interrupted.exit_code)
 
 
-def question(name: str, doc: str, arguments: Sequence[str] | None, answer: Callable[[RunConfig, bool], None]) -> None:
-    """Run a command that only answers a question: compose what is asked, and answer it as a table or as JSON.
+def run_query(
+    name: str, description: str, arguments: Sequence[str] | None, show: Callable[[RunConfig, bool], None]
+) -> None:
+    """Run a command that generates nothing: compose its configuration, and print a table or JSON.
 
     Args:
         name: the module's, as in `python -m runner.NAME`.
-        doc: what --help says first.
+        description: the beginning of --help.
         arguments: the command line's; None is sys.argv's.
-        answer: is handed the configuration, and whether JSON is wanted.
+        show: prints for a configuration; its second argument is whether to print JSON.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m runner.{name}", description=doc)
+    parser = argparse.ArgumentParser(prog=f"python -m runner.{name}", description=description)
     parser.add_argument("overrides", nargs="*", help="as for python -m runner: KEY=VALUE, GROUP=OPTION")
-    parser.add_argument("--config-dir", help="a folder with options of your own")
+    parser.add_argument("--config-dir", help="a folder with configuration files of your own")
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     with report_errors():
-        answer(compose_config(given.overrides, config_dir=given.config_dir), given.json)
+        show(compose_config(options.overrides, config_dir=options.config_dir), options.json)

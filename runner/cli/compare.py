@@ -1,4 +1,4 @@
-"""`python -m runner.compare RUN|SWEEP ...`: what batching did to speed, cost and the text, run against run."""
+"""`python -m runner.compare RUN|SWEEP ...`: compares speed, cost and texts of runs."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,51 +8,57 @@ from runner.cli import common, terminal
 from runner.errors import UsageError
 
 _HELP = """\
-RUN is the folder of a run, SWEEP that of a sweep; or give the MLflow id of the run or the sweep's parent.
-Runs are matched prompt by prompt.
+RUN is the folder of a run, SWEEP that of a sweep. The MLflow id of a run or of a sweep's parent run works too.
+Texts are compared prompt by prompt.
 
   python -m runner.compare outputs/sweeps/DATE/TIME_ID            a sweep again
-  python -m runner.compare RUN RUN RUN --reference RUN            any runs, against the one you name
+  python -m runner.compare RUN RUN RUN --reference RUN            any runs, with a named reference
   python -m runner.compare SWEEP --json                           for scripts
 
-Without --reference, a run is compared with the one of its model, generation parameters and prompts
-that has the smallest batch. Only such runs have their texts compared; of the others you are told
-what differs. Exit codes: 0 done, 1 a record is damaged, 2 the request was wrong.
+Without --reference, the reference of a run is the run with the smallest batch among those with the same
+model, generation parameters and prompts. Texts of other runs are not compared: the output lists what differs.
+Exit codes: 0 done, 1 a record is damaged, 2 the request was wrong.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Compare what the command line names."""
+    """Compare the runs and sweeps of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m runner.compare",
         description=__doc__,
         epilog=_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN|SWEEP", help="what to compare")
+    parser.add_argument("runs", nargs="+", metavar="RUN|SWEEP", help="runs and sweeps to compare")
     parser.add_argument("--reference", metavar="RUN", help="the run to compare the others with")
     parser.add_argument(
         "--output",
         metavar="DIR",
         type=Path,
-        help="where page, data and plots go (default: the sweep, or outputs/comparisons/)",
+        help="folder for page, data and plots (default: the sweep's, or a new one below outputs/comparisons/)",
     )
     parser.add_argument(
         "--json", action="store_true", help="print the comparison as JSON, for scripts; --output also writes the files"
     )
-    parser.add_argument("--tracking-uri", metavar="URI", help="the MLflow store that knows ids (else tracking.uri)")
-    given = parser.parse_args(arguments)
+    parser.add_argument("--tracking-uri", metavar="URI", help="the MLflow store of the ids (default: tracking.uri)")
+    options = parser.parse_args(arguments)
     with common.report_errors():
-        named = [common.find_folder(name, given.tracking_uri) for name in given.runs]
-        reference = common.find_folder(given.reference, given.tracking_uri) if given.reference else None
-        compare(named, reference=reference, output=given.output, as_json=given.json)
+        paths = [common.find_folder(name, options.tracking_uri) for name in options.runs]
+        reference = common.find_folder(options.reference, options.tracking_uri) if options.reference else None
+        compare(paths, reference=reference, output=options.output, as_json=options.json)
 
 
-def compare(named: Sequence[Path], *, reference: Path | None, output: Path | None, as_json: bool) -> None:
-    """Compare runs and sweeps by name, leave the files and print the outcome.
+def compare(paths: Sequence[Path], *, reference: Path | None, output: Path | None, as_json: bool) -> None:
+    """Compare runs and sweeps, write the files and print the comparison.
+
+    Args:
+        paths: folders of runs and sweeps.
+        reference: the folder of the run to compare with; None chooses.
+        output: folder for the files; None is the sweep's, or a new one.
+        as_json: print JSON instead of tables; files are then written only where `output` is given.
 
     Raises:
-        UsageError: a name is no run's and no sweep's, or the files cannot be written.
+        UsageError: a folder is no run's and no sweep's, the reference is a sweep, or the files cannot be written.
     """
     from runner.cli import sweep
     from runner.cli.report import print_comparison
@@ -61,23 +67,20 @@ def compare(named: Sequence[Path], *, reference: Path | None, output: Path | Non
     from runner.comparison.present.json import as_data
     from runner.comparison.present.output import default_folder, write
 
-    listed = [folder for name in named for folder in folders(name)]
-    comparison = compare_folders(listed, reference=_one(folders(reference), reference) if reference else None)
-    of_sweep = len(named) == 1 and is_sweep(named[0])
-    title = f"Sweep {named[0].name}" if of_sweep else f"{len(comparison.runs)} runs"
-    directory = output or (named[0] if of_sweep else default_folder())
+    reference_runs = folders(reference) if reference else [None]
+    if len(reference_runs) > 1:
+        raise UsageError(
+            f"--reference {str(reference)!r} is a sweep of {len(reference_runs)} runs: give the folder of one of them, "
+            f"such as {reference_runs[0]}"
+        )
+    comparison = compare_folders([folder for path in paths for folder in folders(path)], reference=reference_runs[0])
+    of_sweep = len(paths) == 1 and is_sweep(paths[0])
+    title = f"Sweep {paths[0].name}" if of_sweep else f"{len(comparison.runs)} runs"
+    directory = output or (paths[0] if of_sweep else default_folder())
     files = None if as_json and output is None else write(comparison, directory, title=title)
     if as_json:
         terminal.print_json(as_data(comparison))
         return
     print_comparison(comparison, files, title=title)
     if of_sweep and files:
-        sweep.publish(named[0], comparison, files)
-
-
-def _one(found: Sequence[Path], name: Path) -> Path:
-    if len(found) > 1:
-        raise UsageError(
-            f"--reference {str(name)!r} is a sweep of {len(found)} runs: name one of them, such as {found[0]}"
-        )
-    return found[0]
+        sweep.publish(paths[0], comparison, files)

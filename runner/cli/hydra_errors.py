@@ -1,4 +1,4 @@
-"""What Hydra and OmegaConf find wrong with a command line, in one message: which key, which value, what to do."""
+"""Owns the messages for errors of Hydra and OmegaConf: which key, which value, what to do."""
 
 import contextlib
 import os
@@ -10,19 +10,21 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import MissingMandatoryValue
 
 from runner.config.messages import known_keys, unknown_key
+from runner.config.renamed import RENAMED, renamed_key
 from runner.config.schema import CONF_DIR
+from runner.text import first_line, one_line
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 def tracebacks_wanted() -> bool:
-    """Return whether the environment asks for tracebacks."""
+    """Return whether the environment requests tracebacks."""
     return os.environ.get(_FULL_ERROR) == "1"
 
 
 @contextlib.contextmanager
 def raised() -> Iterator[None]:
-    """Let Hydra raise its exceptions instead of printing them and exiting with 1."""
+    """Have Hydra raise its exceptions instead of printing them and exiting with 1."""
     before = os.environ.get(_FULL_ERROR)
     os.environ[_FULL_ERROR] = "1"
     try:
@@ -35,47 +37,48 @@ def raised() -> Iterator[None]:
 
 
 def explain(error: Exception) -> str:
-    """Say in one message what Hydra or OmegaConf found: which key, which value, what to do."""
+    """Return an error of Hydra or OmegaConf as one message: which key, which value, what to do."""
     text = str(error).strip()
     key = re.search(r"full_key: (\S+)", text)
-    first_line = text.partition("\n")[0]
     if isinstance(error, MissingMandatoryValue):
-        return f"{key[1]} is needed: set {key[1]}=VALUE" if key else first_line
+        return f"{key[1]} is needed: set {key[1]}=VALUE" if key else first_line(error)
     if isinstance(error, OverrideParseException):
-        said = str(error.__cause__ or error).partition("\n")[0]
-        return f"{error.override}: cannot be read ({said}): quote a value with special characters: 'KEY=\"VALUE\"'"
+        reason = first_line(error.__cause__ or error)
+        return f"{error.override}: cannot be read ({reason}): quote a value with special characters: 'KEY=\"VALUE\"'"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _no_such_option(error.missing_cfg_file, error.options)
-    if found := re.match(r"Could not (?P<what>override|append|delete).*?'(?P<key>[^'=]+)", text):
-        return _wrong_key(found["key"], appended=found["what"] == "append")
+    if match := re.match(r"Could not (?P<action>override|append|delete).*?'(?P<key>[^'=]+)", text):
+        return _wrong_key(match["key"], appended=match["action"] == "append")
     if text.startswith("Config group override must be"):  # batch=4
         return f"{text}: a group takes one of its options: GROUP=OPTION"
     if key:
-        return f"{key[1]}: {first_line}"
-    kept = re.split(r"\n\s*Config search path:|\nSet the environment variable|\nSee https", text)[0]
-    return re.sub(r"\s*\n\s*", " ", kept)
+        return f"{key[1]}: {first_line(error)}"
+    return one_line(re.split(r"\n\s*Config search path:|\nSet the environment variable|\nSee https", text)[0])
 
 
 def _no_such_option(config: str, options: Sequence[str] | None) -> str:
     group, _, option = config.removesuffix(".yaml").rpartition("/")
     options = options or sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
-    return f"{group}={option!r}: there is no such option; {group!r} has: {', '.join(options)}"
+    return f"{group}={option!r}: no such option; {group!r} has: {', '.join(options)}"
 
 
 def _wrong_key(key: str, *, appended: bool) -> str:
-    """Say what is wrong with a key that Hydra cannot override, append or delete: its first part that is not known."""
-    value = next((given.partition("=")[2] for given in sys.argv if given.lstrip("+~").startswith(f"{key}=")), None)
+    """Return the message for a key that Hydra cannot override, append or delete: its first unknown part, if any."""
+    values = (argument.partition("=")[2] for argument in sys.argv if argument.lstrip("+~").startswith(f"{key}="))
+    value = next(values, None)
     was = "" if value is None else f" (its value was {value!r})"
+    if key in RENAMED:
+        return f"{key!r}{was}: {renamed_key(key)}"
     parts = key.split(".")
     for depth, name in enumerate(parts):
         section = ".".join(parts[:depth])
         known = known_keys(section)
         if section and not known:
-            return f"unknown key {key!r}{was}: python -m runner --cfg job shows the keys there are"
+            return f"unknown key {key!r}{was}: python -m runner --cfg job shows all keys"
         if name not in known:
             return unknown_key(".".join(parts[: depth + 1]), known) + was
     if known_keys(key):
         return f"{key!r} is a section{was}: choose an option of it (python -m runner --help) or set one of its keys"
     if appended:
-        return f"{key!r} is there already{was}: set it without the +"
+        return f"{key!r} exists already{was}: set it without the +"
     return f"{key!r} is not set here{was}: write +{key}=VALUE"

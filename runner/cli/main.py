@@ -1,11 +1,12 @@
-"""`python -m runner`: the Hydra entry. Composes what the command line asks for and hands it to `app.run`, job by job.
+"""Owns `python -m runner`: lets Hydra compose each job's configuration, and passes it to `app.run`.
 
-Exit codes: 0 done, 1 failures, 2 a wrong request, 130 interrupted. Whatever is wrong ends in one message.
+Exit codes: 0 done, 1 failures, 2 a wrong request, 130 interrupted. Every error of a request is one message.
 """
 
 import logging
 import sys
 from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +25,31 @@ from runner.config.schema import CONF_DIR
 from runner.config.secrets import refuse_secrets
 from runner.errors import ConfigError, Interrupted, RunnerError
 from runner.record.folder import RunFolder
+from runner.text import first_line
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Run what the command line asks for, and exit."""
+    """Run the jobs of the command line, and exit with the run's or the sweep's code."""
     handle_termination_signals()
     with report_errors():
         refuse_secrets(sys.argv[1:])
+        sys.argv[1:] = expand_repeat(sys.argv[1:])
         codes: list[int] = []
         try:
-            sys.argv[1:] = expand_repeat(sys.argv[1:])
-            _compose(lambda cfg: codes.append(_job(cfg)))
+            _run_hydra(lambda cfg: codes.append(_run_job(cfg)))
         finally:
-            interrupted = isinstance(sys.exception(), KeyboardInterrupt)
             if SweepWatch.directory is not None:
-                codes = _finish_sweep(SweepWatch.directory, interrupted=interrupted)
+                from runner.cli.sweep import finish  # here, so that --help answers at once
+
+                interrupted = isinstance(sys.exception(), KeyboardInterrupt)
+                codes = [finish(SweepWatch.directory, interrupted=interrupted)]
         sys.exit(max(codes, default=0))
 
 
 class SweepWatch(Callback):
-    """Notes where Hydra puts a sweep, for its jobs may run in other processes."""
+    """Notes the folder of a sweep in this process, because a launcher may run the jobs in others."""
 
     directory: Path | None = None
 
@@ -54,23 +58,32 @@ class SweepWatch(Callback):
         SweepWatch.directory = Path(config.hydra.sweep.dir).absolute()
 
 
-def _compose(job: Callable[[DictConfig], None]) -> None:
+def _run_hydra(job: Callable[[DictConfig], None]) -> None:
     with hydra_errors.raised():
         try:
             hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")(job)()
         except HydraException:  # some are OSErrors too
             raise
-        except OSError as error:  # jobs keep theirs: it is Hydra's, making the run's folder
-            raise ConfigError(
-                f"the run's folder {error.filename} cannot be made: {error.strerror}: set hydra.run.dir (of a sweep: "
-                "hydra.sweep.dir) to a place that can be written"
+        except BrokenExecutor as error:
+            raise RunnerError(
+                f"a process that ran jobs of the sweep was killed ({first_line(error)}): jobs that ran then have no "
+                "summary, and later jobs did not start; python -m runner.resume FOLDER finishes a job that began"
             ) from None
-        except ValueError as error:  # Hydra's answer to options that it cannot take; jobs raise none
+        except OSError as error:  # from Hydra, creating the run's folder: jobs catch their own
+            raise ConfigError(
+                f"the run's folder {error.filename} cannot be created: {error.strerror}: set hydra.run.dir (of a "
+                "sweep: hydra.sweep.dir) to a folder that can be written"
+            ) from None
+        except ValueError as error:  # from Hydra, for options that exclude each other: jobs catch their own
             raise ConfigError(f"the command line cannot be read: {hydra_errors.explain(error)}") from error
 
 
-def _job(cfg: DictConfig) -> int:
-    """Run one of Hydra's jobs and return its exit code. Its errors stay in it: the next job of a sweep goes on."""
+def _run_job(cfg: DictConfig) -> int:
+    """Run one of Hydra's jobs and return its exit code. Errors end the job; the next job of a sweep runs.
+
+    Raises:
+        KeyboardInterrupt: the job was interrupted and has closed its record; the sweep ends.
+    """
     directory = Path(HydraConfig.get().runtime.output_dir)
     try:
         with RunFolder(directory).recording_failure():
@@ -81,14 +94,14 @@ def _job(cfg: DictConfig) -> int:
     except Exception:
         log.exception("a defect, of the runner or of a library that it uses: see the traceback in runner.log")
         return RunnerError.exit_code
-    if code == Interrupted.exit_code:  # the job has closed its record; the sweep ends with it
+    if code == Interrupted.exit_code:
         raise KeyboardInterrupt
     return code
 
 
 def _run(cfg: DictConfig, directory: Path) -> int:
     from runner import app  # here, so that --help and a wrong key answer at once
-    from runner.cli.report import TerminalObserver, print_mlflow
+    from runner.cli.observer import TerminalObserver, print_mlflow
 
     hydra_config = HydraConfig.get()
     in_sweep = hydra_config.mode == RunMode.MULTIRUN
@@ -108,9 +121,3 @@ def _run(cfg: DictConfig, directory: Path) -> int:
     )
     print_mlflow(result)
     return result.exit_code
-
-
-def _finish_sweep(directory: Path, *, interrupted: bool) -> list[int]:
-    from runner.cli.sweep import finish  # here, so that --help answers at once
-
-    return finish(directory, interrupted=interrupted)

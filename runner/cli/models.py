@@ -1,4 +1,4 @@
-"""`python -m runner.models provider=NAME`: the models that this account or this machine can use."""
+"""`python -m runner.models provider=NAME`: lists the models that this account or this machine can use."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,15 +12,15 @@ from runner.providers.protocols import ModelInfo, ModelLister
 
 
 def models(config: RunConfig) -> Sequence[ModelInfo]:
-    """Ask the provider.
+    """Return the models that the provider lists.
 
     Raises:
-        ConfigError: the provider keeps no list.
-        AccessError: the service does not show its list.
+        ConfigError: the provider cannot list models.
+        AccessError: the service refuses the list.
     """
     provider = build(config)
     if not isinstance(provider, ModelLister):
-        raise ConfigError(f"provider {config.provider.name!r} keeps no list of models: see its own documentation")
+        raise ConfigError(f"provider {config.provider.name!r} cannot list its models: see its documentation")
     try:
         return provider.list_models()
     except CallError as error:
@@ -28,14 +28,14 @@ def models(config: RunConfig) -> Sequence[ModelInfo]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """List what the command line asks for."""
-    common.question("models", str(__doc__), arguments, _print)
+    """List the models of the command line's provider."""
+    common.run_query("models", str(__doc__), arguments, _print)
 
 
 def _print(config: RunConfig, as_json: bool) -> None:
-    found = models(config)
+    listed = models(config)
     if as_json:
-        terminal.print_json([asdict(model) for model in found])
+        terminal.print_json([asdict(model) for model in listed])
     else:
-        rows = [(model.id, model.kind, model.detail, model.shutdown_date or "") for model in found]
+        rows = [(model.id, model.kind, model.detail, model.shutdown_date or "") for model in listed]
         terminal.print_table(f"{len(rows)} models", ("model.id", "kind", "detail", "shut down"), rows, text_columns=4)

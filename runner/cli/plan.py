@@ -1,4 +1,4 @@
-"""`python -m runner.plan [overrides]`: what a run would do, and cost. Sends nothing, and needs no key."""
+"""`python -m runner.plan [overrides]`: prints what a run would do and cost. Sends nothing and needs no key."""
 
 import math
 from collections.abc import Sequence
@@ -16,9 +16,15 @@ from runner.types import Prompt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a run would do. Costs are in US dollars and None where the price is not known; so is time without limits.
+    """What a run would do. The fields are those of --json.
 
-    `most` is every answer at `max_tokens`, `least` is every answer empty.
+    Attributes:
+        input_tokens_are: "counted", or "estimated from characters".
+        most_output_tokens: if every answer had `generation.max_tokens`.
+        least_cost_usd: if every answer were empty; None where the price is unknown.
+        most_cost_usd: if every answer had `generation.max_tokens`; None where the price is unknown.
+        max_cost_usd: the configured limit.
+        most_time_s: how long the limits per minute stretch the run; None without such limits.
     """
 
     provider: str
@@ -38,15 +44,15 @@ class Plan:
 
 
 def plan(config: RunConfig) -> Plan:
-    """Work out a run before it is run.
+    """Return what a run of this configuration would do.
 
     Raises:
-        UsageError: the run would be refused.
+        UsageError: the run would be refused, for the same reason and with the same message.
     """
     prompts = load_prompts(config.prompts).prompts
     calls = prepare_calls(config, Waits())
     provider, mode, price = calls.provider, calls.mode, calls.price
-    input_tokens, how = _input_tokens(provider, prompts)
+    input_tokens, method = _input_tokens(provider, prompts)
     most_output = len(prompts) * config.generation.n * config.generation.max_tokens
     requests = math.ceil(len(prompts) / config.batch.count) if mode.batch_is_call else len(prompts)
     return Plan(
@@ -57,7 +63,7 @@ def plan(config: RunConfig) -> Plan:
         prompts=len(prompts),
         requests=requests,
         input_tokens=input_tokens,
-        input_tokens_are=how,
+        input_tokens_are=method,
         most_output_tokens=most_output,
         price=price.source if price else None,
         least_cost_usd=price.cost_usd(input_tokens, 0) if price else None,
@@ -68,16 +74,16 @@ def plan(config: RunConfig) -> Plan:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Plan what the command line asks for, and print it."""
-    common.question("plan", str(__doc__), arguments, _print)
+    """Print the plan of the command line's configuration."""
+    common.run_query("plan", str(__doc__), arguments, _print)
 
 
 def _print(config: RunConfig, as_json: bool) -> None:
-    found = plan(config)
+    planned = plan(config)
     if as_json:
-        terminal.print_json(asdict(found))
+        terminal.print_json(asdict(planned))
     else:
-        terminal.print_table("Plan: nothing was sent", ("what", "value"), _rows(found), text_columns=2)
+        terminal.print_table("Plan: nothing was sent", ("what", "value"), _rows(planned), text_columns=2)
 
 
 def _input_tokens(provider: Provider, prompts: Sequence[Prompt]) -> tuple[int, str]:
@@ -97,9 +103,9 @@ def _time_under_limits(config: RunConfig, requests: int, tokens: int) -> float |
 
 
 def _rows(plan: Plan) -> list[tuple[str, str]]:
-    unknown = "nothing per token: it runs here" if plan.is_local else "not known: set model.price"
-    cost = unknown if plan.most_cost_usd is None else f"${plan.least_cost_usd:,.4f} to ${plan.most_cost_usd:,.4f}"
-    limit = "no limit is set" if plan.most_time_s is None else f"up to {plan.most_time_s:,.0f} s"
+    no_price = "nothing per token: the model runs on this machine" if plan.is_local else "unknown: set model.price"
+    cost = no_price if plan.most_cost_usd is None else f"${plan.least_cost_usd:,.4f} to ${plan.most_cost_usd:,.4f}"
+    time = "no limit is set" if plan.most_time_s is None else f"up to {plan.most_time_s:,.0f} s"
     return [
         ("provider, model", f"{plan.provider}, {plan.model}"),
         ("mode", plan.mode),
@@ -107,15 +113,15 @@ def _rows(plan: Plan) -> list[tuple[str, str]]:
         ("input tokens", f"{plan.input_tokens:,} ({plan.input_tokens_are})"),
         ("output tokens", f"up to {plan.most_output_tokens:,}"),
         ("cost", cost),
-        ("price", plan.price or unknown),
+        ("price", plan.price or no_price),
         *([("budget", _budget(plan))] if plan.max_cost_usd is not None else []),
-        ("time under the limits", limit),
+        ("time under the limits", time),
     ]
 
 
 def _budget(plan: Plan) -> str:
-    stated = f"limits.max_cost_usd={plan.max_cost_usd}"
+    limit = f"limits.max_cost_usd={plan.max_cost_usd}"
     if plan.max_cost_usd is None or (plan.most_cost_usd or 0.0) <= plan.max_cost_usd:
-        return f"{stated}: enough, by these figures"
-    surely = "will" if (plan.least_cost_usd or 0.0) > plan.max_cost_usd else "may"
-    return f"{stated}: the run {surely} stop before its end"
+        return f"{limit}: enough, by these figures"
+    modal = "will" if (plan.least_cost_usd or 0.0) > plan.max_cost_usd else "may"
+    return f"{limit}: the run {modal} stop before its end"

@@ -1,6 +1,6 @@
-"""Finish an interrupted run, in its own folder and its own MLflow run: generates only what has no answer yet.
+"""Finish an interrupted run, in its own folder and its own MLflow run: generates only prompts without an answer.
 
-Failed prompts are tried again. With nothing left to generate, MLflow is told what it missed.
+Failed prompts are generated again. With nothing left to generate, publishes to MLflow what MLflow does not have yet.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runner.cli import common
-from runner.cli.report import TerminalObserver, print_mlflow
+from runner.cli.observer import TerminalObserver, print_mlflow
 from runner.record.folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -23,10 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m runner.resume", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", metavar="RUN", help="the run's folder, or its MLflow run id")
-    parser.add_argument("--keep-failures", action="store_true", help="leave prompts that failed as they are")
-    parser.add_argument(
-        "--tracking-uri", metavar="URI", help="the MLflow store that knows the id (default: tracking.uri)"
-    )
+    parser.add_argument("--keep-failures", action="store_true", help="do not generate failed prompts again")
+    parser.add_argument("--tracking-uri", metavar="URI", help="the MLflow store of the run id (default: tracking.uri)")
     options = parser.parse_args(arguments)
     with common.report_errors():
         common.handle_termination_signals()
@@ -42,9 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _change_to_working_dir(directory: Path) -> None:
-    """Change to the folder that relative paths of the run's configuration start in."""
+    """Change to the run's working directory, in which relative paths of its configuration start."""
     working_dir = RunFolder(directory).read_manifest().working_dir
     try:
         os.chdir(working_dir)
     except OSError as error:
-        log.warning("the run began in %s (%s): relative paths start here instead", working_dir, error.strerror)
+        log.warning(
+            "the run's working directory %s cannot be entered (%s): relative paths start in the present one",
+            working_dir,
+            error.strerror,
+        )

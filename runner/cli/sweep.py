@@ -1,4 +1,4 @@
-"""A sweep's end, whoever ran its jobs: their comparison on disk, on the terminal and in MLflow, and the exit codes."""
+"""Owns the end of a sweep: the comparison of its jobs on disk, on the terminal and in MLflow, and the exit code."""
 
 import logging
 import re
@@ -10,11 +10,13 @@ from runner.cli import terminal
 from runner.cli.report import print_comparison
 from runner.comparison.compare import Comparison, compare_folders
 from runner.comparison.load import sweep_folders
-from runner.comparison.present import tables
+from runner.comparison.present.markdown import markdown_note
 from runner.comparison.present.output import PLOTS, Files, write
-from runner.errors import RunnerError, TrackingError
+from runner.comparison.present.settings import series
+from runner.comparison.present.tables import speed_table
+from runner.errors import Interrupted, RunnerError, TrackingError
 from runner.record.folder import RunFolder
-from runner.record.manifest import Status, Summary
+from runner.record.manifest import Status
 from runner.tracking import sweep_run
 from runner.tracking.sweep_run import SweepReport
 from runner.tracking.uri import page_address, ui_command
@@ -24,32 +26,37 @@ log = logging.getLogger(__name__)
 _CURVES = ("output_tokens_per_s", "prompts_per_s", "latency_p50_s")
 
 
-def finish(directory: Path, *, interrupted: bool) -> list[int]:
-    """Compare a sweep's jobs, end its parent run in MLflow, and return an exit code per job.
+def finish(directory: Path, *, interrupted: bool) -> int:
+    """Compare a sweep's jobs, end its parent run in MLflow, and return the sweep's exit code.
 
-    What a job's folder says counts, for the job may have run in another process. A job without a summary was lost.
+    The job folders are the source, because a launcher may have run the jobs in other processes. A job without a summary
+    was killed.
+
+    Args:
+        directory: the sweep's folder.
+        interrupted: whether the sweep itself was interrupted.
+
+    Returns:
+        130 if a job was interrupted, 2 if every job was refused, 1 if any job failed or was refused, else 0.
     """
-    summaries = _summaries(directory)
+    summaries = [RunFolder(folder).read_summary() for folder in sweep_folders(directory)]
     if any(summaries):
-        comparison, output = compare(directory)
+        comparison, title = compare_folders(sweep_folders(directory)), f"Sweep {directory.name}"
+        output = write(comparison, directory, title=title)
+        print_comparison(comparison, output, title=title)
         publish(directory, comparison, output, interrupted=interrupted)
-    return [summary.exit_code if summary else RunnerError.exit_code for summary in summaries]
-
-
-def compare(directory: Path) -> tuple[Comparison, Files]:
-    """Compare a sweep's jobs, write page, data and plots into its folder, and print the result."""
-    comparison, title = compare_folders(sweep_folders(directory)), f"Sweep {directory.name}"
-    output = write(comparison, directory, title=title)
-    print_comparison(comparison, output, title=title)
-    return comparison, output
+    codes = {summary.exit_code if summary else RunnerError.exit_code for summary in summaries}
+    if interrupted or Interrupted.exit_code in codes:
+        return Interrupted.exit_code
+    return max(codes, default=0) if len(codes) < 2 else RunnerError.exit_code
 
 
 def publish(directory: Path, comparison: Comparison, output: Files, *, interrupted: bool = False) -> None:
-    """Publish a sweep's comparison to MLflow and print where it shows; an unreachable store costs a warning."""
+    """Publish a sweep's comparison to MLflow and print its address; without a reachable store, log a warning."""
+    finished = all(run.summary and run.summary.status == "FINISHED" for run in comparison.runs)
+    status: Status = "KILLED" if interrupted else "FINISHED" if finished else "FAILED"
     try:
-        reference = sweep_run.finish(
-            directory, _sweep_report(comparison, output), status=_status(directory, interrupted=interrupted)
-        )
+        reference = sweep_run.finish(directory, _sweep_report(comparison, output), status=status)
     except TrackingError as error:
         log.warning("the comparison is not in MLflow: %s; python -m runner.compare SWEEP publishes it later", error)
         return
@@ -59,9 +66,9 @@ def publish(directory: Path, comparison: Comparison, output: Files, *, interrupt
 
 
 def _sweep_report(comparison: Comparison, output: Files) -> SweepReport:
-    table = tables.speed_table(comparison, width=0)
+    table = speed_table(comparison, width=0)
     return SweepReport(
-        note=tables.markdown(comparison),
+        note=markdown_note(comparison),
         table=[dict(zip(table.columns, row, strict=True)) for row in table.rows],
         files=[(output.page, ""), (output.data, ""), *((plot, PLOTS) for plot in output.plots)],
         curves=list(curves(comparison)),
@@ -70,37 +77,22 @@ def _sweep_report(comparison: Comparison, output: Files) -> SweepReport:
 
 
 def curves(comparison: Comparison) -> Iterator[tuple[str, int, float]]:
-    """Yield figures over the batch size, a curve for each mode and whatever else was swept."""
-    names = _names(comparison)
+    """Yield (metric name, batch size, value): a curve over the batch size for each mode and whatever else was swept."""
+    names = _curve_names(comparison)
     for row in comparison.rows:
         run = row.runs[0]
         size = run.settings.get("batch.size")
         values = {name: row.figures[name].median for name in _CURVES if name in row.figures}
         values |= {"exact_match_ratio": median(ratios)} if (ratios := comparison.exact_matches(row)) else {}
-        if not isinstance(size, int):  # auto: the run found its own
-            continue
-        for name, value in values.items():
-            yield f"by batch size/{name}/{names[run.label]}", size, value
+        if isinstance(size, int):  # a run with batch.size=auto has no size of its own
+            yield from ((f"by batch size/{name}/{names[run.label]}", size, value) for name, value in values.items())
 
 
-def _names(comparison: Comparison) -> Mapping[str, str]:
-    """Return the name of every run's curve by the run's label: in characters that a metric may have, none for two."""
-    series = tables.series(comparison)
+def _curve_names(comparison: Comparison) -> Mapping[str, str]:
+    """Return a curve name by run label: unique, and in characters that MLflow takes in a metric's name."""
+    titles = series(comparison.runs)
     names: dict[str, str] = {}
-    for said in dict.fromkeys(series.values()):
-        plain = re.sub(r"[^\w. -]", "_", re.sub(r", |=", " ", said.replace("…", "")))
-        names[said] = plain if plain not in names.values() else f"{plain} {len(names) + 1}"
-    return {label: names[said] for label, said in series.items()}
-
-
-def _status(directory: Path, *, interrupted: bool) -> Status:
-    if interrupted:
-        return "KILLED"
-    return (
-        "FINISHED" if all(summary and summary.status == "FINISHED" for summary in _summaries(directory)) else "FAILED"
-    )
-
-
-def _summaries(directory: Path) -> list[Summary | None]:
-    """Return how the jobs ended, in their order; None for a job that left no summary."""
-    return [RunFolder(folder).read_summary() for folder in sweep_folders(directory)]
+    for title in dict.fromkeys(titles.values()):
+        name = re.sub(r"[^\w. -]", "_", re.sub(r", |=", " ", title.replace("…", "")))
+        names[title] = name if name not in names.values() else f"{name} {len(names) + 1}"
+    return {label: names[title] for label, title in titles.items()}

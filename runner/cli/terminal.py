@@ -1,4 +1,4 @@
-"""Owns the terminal: progress, tables, messages. What a model or a file contains is shown as plain text."""
+"""Owns the terminal: progress, tables, messages. Shows texts of models and files as plain text."""
 
 import json
 import logging
@@ -29,16 +29,16 @@ log = logging.getLogger(__name__)
 
 
 class _Console(Console):
-    """A console that goes quiet once its reader is gone: a pipe that was closed, a terminal that hung up.
+    """A console that stops printing when its pipe is closed or its terminal hangs up.
 
-    A run is never ended for want of somebody to tell. Rich's own ends the process.
+    The run continues. Rich's own console would end the process.
     """
 
     def on_broken_pipe(self) -> None:
-        """Say nothing more; what is buffered goes nowhere, or the interpreter would fail to write it at its end."""
+        """Stop printing. Buffered text goes to /dev/null, or the interpreter would fail to write it when it exits."""
         self.quiet = True
-        with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - no file
-            os.dup2(nowhere.fileno(), self.file.fileno())
+        with suppress(OSError, ValueError), open(os.devnull, "wb") as devnull:  # noqa: PTH123 - no file
+            os.dup2(devnull.fileno(), self.file.fileno())
 
     def _check_buffer(self) -> None:
         try:
@@ -48,27 +48,28 @@ class _Console(Console):
 
 
 _stderr = _Console(stderr=True)
-"""One console for progress and messages, so that they do not write over each other."""
+"""One console for progress and messages, so that neither overwrites the other."""
 
+_REDRAW_S = 0.2
 _HEARTBEAT_S = 30.0
-"""Without a terminal, progress is a line in the log this often."""
+"""Between two lines of progress in the log, without a terminal."""
 
 
 class LogHandler(logging.Handler):
-    """Our own log messages, on the console that the progress bar uses; a traceback goes to runner.log only."""
+    """Prints the runner's log messages on the console of the progress bar; a traceback goes to runner.log only."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message, unwrapped, so that it can be searched for."""
         level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        with suppress(RuntimeError):  # a signal's message, in the middle of another: runner.log has it
+        with suppress(RuntimeError):  # a signal handler logs while another message is printed: runner.log has both
             _stderr.print(Text(level + strip_control(record.getMessage())), soft_wrap=True)
 
 
 class LogFile(logging.FileHandler):
-    """runner.log. What a full disk does not take of it is not worth a traceback: what else it did not take is said."""
+    """Writes runner.log. A full disk causes no traceback here: the record reports it."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
-        """Say nothing of a file that cannot be written; anything else is a defect, and shown."""
+        """Ignore a file that cannot be written. Any other error is a defect and shown."""
         if not isinstance(sys.exception(), OSError):
             super().handleError(record)
 
@@ -80,7 +81,12 @@ def print_error(message: str) -> None:
 
 @contextmanager
 def progress(total: int, *, completed: int) -> Iterator["Ticker"]:
-    """Show prompts completed (`completed` of them before), tokens per second, the time left; quiet without a terminal."""
+    """Show prompts completed, tokens per second and the time left; without a terminal, show nothing.
+
+    Args:
+        total: prompts in the set.
+        completed: of them, those that were completed before.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -97,35 +103,35 @@ def progress(total: int, *, completed: int) -> Iterator["Ticker"]:
 
 
 class Ticker:
-    """Counts outcomes for the progress bar, or for a line in the log now and then."""
+    """Counts outcomes for the progress bar, or for regular lines in the log."""
 
     def __init__(self, bar: Progress, total: int, completed: int) -> None:
         self._bar, self._total = bar, total
         self._task = bar.add_task("generating", total=total, completed=completed, rate="")
         self._start = time.monotonic()
-        self._next = self._start
+        self._next_draw = self._start
         self._done, self._tokens = completed, 0
-        self._heartbeat = self._start + _HEARTBEAT_S
+        self._next_log = self._start + _HEARTBEAT_S
 
     def tick(self, outcomes: Sequence[Outcome]) -> None:
-        """Count a call's outcomes; the bar moves a few times a second, however many there are."""
+        """Count a call's outcomes. The bar is redrawn at most five times a second."""
         self._done += sum(outcome.choice == 0 for outcome in outcomes)
         self._tokens += sum(outcome.usage.output_tokens for outcome in outcomes if isinstance(outcome, Completion))
         now = time.monotonic()
-        if now >= self._next or self._done == self._total:
-            self._next = now + 0.2
+        if now >= self._next_draw or self._done == self._total:
+            self._next_draw = now + _REDRAW_S
             self._show(self._tokens / max(now - self._start, 1e-9), now)
 
     def _show(self, rate: float, now: float) -> None:
         if not self._bar.disable:
             self._bar.update(self._task, completed=self._done, rate=f"{rate:,.0f} tokens/s")
-        elif now >= self._heartbeat:
-            self._heartbeat = now + _HEARTBEAT_S
+        elif now >= self._next_log:
+            self._next_log = now + _HEARTBEAT_S
             log.info("%d of %d prompts, %.0f output tokens/s", self._done, self._total, rate)
 
 
 def print_samples(outcomes: Iterable[Outcome]) -> None:
-    """Print the beginnings of a few answers, a line each, so that a reader sees at once what came out."""
+    """Print the beginnings of a few answers, a line each."""
     console = _Console()
     for outcome in outcomes:
         text = outcome.text if isinstance(outcome, Completion) else f"({outcome.error.message})"
@@ -134,7 +140,7 @@ def print_samples(outcomes: Iterable[Outcome]) -> None:
 
 
 def print_metrics(title: str, metrics: Mapping[str, float]) -> None:
-    """Print a run's metrics as a table, in the order of the contract."""
+    """Print a run's metrics as a table, in their given order."""
     table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2))
     for name, value in metrics.items():
         table.add_row(name, Text(format_metric(name, value), justify="right"))
@@ -142,7 +148,7 @@ def print_metrics(title: str, metrics: Mapping[str, float]) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int) -> None:
-    """Print a comparison; the first `text_columns` are left-aligned, the rest are figures."""
+    """Print a table of texts. The first `text_columns` columns are left-aligned, the others right-aligned."""
     console = _Console()
     if not console.is_terminal:
         console.width = 100
@@ -150,8 +156,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     gap = 2 if sum(width + 2 for width in widths) <= console.width else 1
     table = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="bold")
     table.padding = (0, gap, 0, 0)
-    for place, name in enumerate(columns):
-        justify: Literal["left", "right"] = "left" if place < text_columns else "right"
+    for index, name in enumerate(columns):
+        justify: Literal["left", "right"] = "left" if index < text_columns else "right"
         table.add_column(Text(name), justify=justify, vertical="bottom", overflow="fold")
     for row in rows:
         table.add_row(*(Text(strip_control(cell)) for cell in row))
@@ -159,7 +165,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON and nothing else, for scripts."""
+    """Print a value as JSON, without markup."""
     _Console().out(json.dumps(value, indent=2), highlight=False)
 
 

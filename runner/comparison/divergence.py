@@ -1,7 +1,7 @@
-"""How the answers of one run differ from those of another: pure sums over two sets of answers. Knows no files.
+"""How the texts of one run differ from those of another: pure functions of two sets of texts. Reads no files.
 
-Everything is counted over the pairs of answers that both runs completed. An answer that only one of them has is counted
-apart: it is neither equal nor different.
+Counted are the prompts and choices that both runs completed. Prompts that one run completed are counted apart, neither
+as equal nor as different.
 """
 
 from collections import Counter, defaultdict
@@ -16,17 +16,17 @@ from runner.comparison.load import ComparedText, ComparedTexts, Key
 
 Unit = Literal["token", "word"]
 Tokenize = Callable[[Sequence[str]], Sequence[Sequence[int] | Sequence[str]]]
-"""Cuts texts into tokens or words."""
+"""Splits texts into tokens or words."""
 
 _LONG = 16
-"""Characters from which on no two prompts have the same answer by chance."""
+"""A text of this many characters is not the text of two prompts by chance."""
 _MARGIN = 64
-"""Characters beyond the first that differs which are cut into units: more than the longest token or word."""
+"""Characters that are tokenized beyond the first difference: more than the longest token or word has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstDifferenceStats:
-    """Where answers part, counted from 0: quartiles, and how many part in each bin [low, high]."""
+    """Positions of the first difference, from 0: quartiles, and a count for each bin [low, high]."""
 
     p25: float
     median: float
@@ -37,7 +37,7 @@ class FirstDifferenceStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """Two answers that differ. `character` is the first one that does, counted from 0."""
+    """Two texts that differ. `character` is the position of the first difference, from 0."""
 
     key: Key
     reference: str
@@ -48,25 +48,25 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Divergence:
-    """Two runs' answers side by side.
+    """How the texts of a run differ from its reference's.
 
     Attributes:
-        compared: pairs of answers that both runs completed.
-        equal: those with the very same text.
-        characters, units: where the others part; None where all are equal.
-        unit: what `units` counts: the model's own tokens, or words.
-        similarity: median over those that differ; 1 minus the Levenshtein distance over the longer text's length.
-        finish_reasons: how many answers ended otherwise, by the two reasons (the reference's first).
-        output_tokens: of the compared answers, the reference's and the run's.
+        compared: pairs of texts that both runs completed.
+        equal: pairs of equal texts.
+        characters, units: positions of the first difference of the other pairs; None where all are equal.
+        unit: what `units` counts: tokens of the model, or words.
+        similarity: median over the pairs that differ; 1 minus the Levenshtein distance over the longer text's length.
+        finish_reasons: pairs with another finish reason, by the two reasons (the reference's first).
+        output_tokens: of the compared pairs, the reference's and the run's.
         only_reference, only_run: prompts that only one of the two completed.
-        at_start: answers that part at their very beginning, of those with more than one unit on a side: at the first
-            token, and where words are counted at the first character, for a text without white space is one word.
-        at_start_single: those that are one unit on both sides and part at their first character.
-        moved: answers that differ and are exactly the reference's answer to one other prompt, which itself has another
-            text now: what two prompts merely have in common is not moved.
-        misattributed_long: those of them that are too long to be so by chance.
-        emptied: empty answers where the reference has a text.
-        examples: the most different answers, the most different first.
+        at_start: pairs with another first token; where words are counted, with another first character, because a text
+            without white space is one word. Pairs of single units are not counted here.
+        at_start_single: pairs of single units with another first character.
+        misattributed: texts that differ and equal the reference's text of exactly one other prompt, whose own text has
+            changed. A text that the other prompt kept is shared.
+        misattributed_long: misattributed texts that are too long to be equal by chance.
+        emptied: empty texts where the reference has a text.
+        examples: the pairs that differ most, by ascending similarity.
     """
 
     compared: int
@@ -81,144 +81,141 @@ class Divergence:
     only_run: int
     at_start: int
     at_start_single: int
-    moved: int
+    misattributed: int
     misattributed_long: int
     emptied: int
     examples: tuple[Example, ...]
 
     @property
     def differing(self) -> int:
-        """How many compared answers have another text."""
+        """How many pairs have different texts."""
         return self.compared - self.equal
 
     @property
     def exact_match_ratio(self) -> float | None:
-        """Return the share of compared answers with the reference's exact text; None if none could be compared."""
+        """The share of equal pairs; None without a pair."""
         return self.equal / self.compared if self.compared else None
 
     @property
     def mean_token_change(self) -> float | None:
-        """Return how many output tokens an answer has more than the reference's, on average."""
+        """Output tokens of the run less those of the reference, per pair; None without a pair."""
         return (self.output_tokens[1] - self.output_tokens[0]) / self.compared if self.compared else None
 
 
-def words(texts: Sequence[str]) -> Sequence[Sequence[str]]:
-    """Cut texts at white space: what is left where the model's own tokens cannot be had."""
+def split_words(texts: Sequence[str]) -> Sequence[Sequence[str]]:
+    """Split texts at white space: the unit where the model's tokenizer is not available."""
     return [text.split() for text in texts]
 
 
 def diverge(
-    reference: ComparedTexts, run: ComparedTexts, *, split: Tokenize, unit: Unit, examples: int = 50
+    reference: ComparedTexts, run: ComparedTexts, *, tokenize: Tokenize, unit: Unit, max_examples: int = 50
 ) -> Divergence:
-    """Compare a run's answers with the reference's, prompt by prompt and choice by choice."""
-    pairs = [(key, ours, theirs) for key, ours in reference.items() if ours and (theirs := run.get(key))]
-    differing = [(key, ours.text, theirs.text) for key, ours, theirs in pairs if ours.text != theirs.text]
-    shown = [_example(*pair) for pair in differing]
-    cut = _cut(shown, split)
-    starts = [_parts_at_start(example, *units, unit) for example, units in zip(shown, cut, strict=True)]
-    moved = _moved(reference, run, differing)
-    completed, expected = _completed(run), _completed(reference)
+    """Compare the texts of a run with its reference's by prompt and choice."""
+    pairs = [(key, expected, actual) for key, expected in reference.items() if expected and (actual := run.get(key))]
+    examples = [_example(*pair) for pair in pairs if pair[1].text != pair[2].text]
+    units = _tokenized(examples, tokenize)
+    starts = [_start_difference(example, *both, unit) for example, both in zip(examples, units, strict=True)]
+    misattributed = _misattributed(reference, run, examples)
+    completed, expected_ids = _completed_ids(run), _completed_ids(reference)
     return Divergence(
         compared=len(pairs),
-        equal=len(pairs) - len(differing),
-        characters=_spots([example.character for example in shown]),
-        units=_spots([Prefix.similarity(first, second) for first, second in cut]),
+        equal=len(pairs) - len(examples),
+        characters=_first_difference_stats([example.character for example in examples]),
+        units=_first_difference_stats([Prefix.similarity(first, second) for first, second in units]),
         unit=unit,
-        similarity=median(example.similarity for example in shown) if shown else None,
-        finish_reasons=_finish_reasons((ours, theirs) for _, ours, theirs in pairs),
+        similarity=median(example.similarity for example in examples) if examples else None,
+        finish_reasons=_finish_reason_changes((expected, actual) for _, expected, actual in pairs),
         output_tokens=(
-            sum(ours.output_tokens for _, ours, _ in pairs),
-            sum(theirs.output_tokens for *_, theirs in pairs),
+            sum(expected.output_tokens for _, expected, _ in pairs),
+            sum(actual.output_tokens for *_, actual in pairs),
         ),
-        only_reference=len(expected - completed),
-        only_run=len(completed - expected),
+        only_reference=len(expected_ids - completed),
+        only_run=len(completed - expected_ids),
         at_start=starts.count("several"),
         at_start_single=starts.count("single"),
-        moved=len(moved),
-        misattributed_long=sum(len(text) >= _LONG for text in moved),
-        emptied=sum(not theirs for *_, theirs in differing),
-        examples=tuple(sorted(shown, key=lambda example: (example.similarity, example.character))[:examples]),
+        misattributed=len(misattributed),
+        misattributed_long=sum(len(text) >= _LONG for text in misattributed),
+        emptied=sum(not example.text for example in examples),
+        examples=tuple(sorted(examples, key=lambda example: (example.similarity, example.character))[:max_examples]),
     )
 
 
-def similarity(first: str, second: str) -> float:
-    """Return 1 for equal texts, 0 for texts with nothing in common; symmetric."""
-    return float(Levenshtein.normalized_similarity(first, second))
-
-
-def _example(key: Key, reference: str, text: str) -> Example:
+def _example(key: Key, reference: ComparedText, run: ComparedText) -> Example:
     return Example(
         key=key,
-        reference=reference,
-        text=text,
-        character=Prefix.similarity(reference, text),
-        similarity=similarity(reference, text),
+        reference=reference.text,
+        text=run.text,
+        character=Prefix.similarity(reference.text, run.text),
+        similarity=float(Levenshtein.normalized_similarity(reference.text, run.text)),
     )
 
 
 _Units = Sequence[int] | Sequence[str]
 
 
-def _cut(differing: Sequence[Example], split: Tokenize) -> list[tuple[_Units, _Units]]:
-    """Return both texts' units. What stands far behind the first character that differs is left out."""
-    ends = [example.character + _MARGIN for example in differing]
-    ours = split([example.reference[:end] for example, end in zip(differing, ends, strict=True)])
-    theirs = split([example.text[:end] for example, end in zip(differing, ends, strict=True)])
-    return list(zip(ours, theirs, strict=True))
+def _tokenized(examples: Sequence[Example], tokenize: Tokenize) -> list[tuple[_Units, _Units]]:
+    """Return the units of both texts of each example, up to a margin behind the first difference."""
+    ends = [example.character + _MARGIN for example in examples]
+    references = tokenize([example.reference[:end] for example, end in zip(examples, ends, strict=True)])
+    texts = tokenize([example.text[:end] for example, end in zip(examples, ends, strict=True)])
+    return list(zip(references, texts, strict=True))
 
 
-def _parts_at_start(example: Example, ours: _Units, theirs: _Units, unit: Unit) -> Literal["several", "single"] | None:
-    """Return whether two answers part at their beginning, and if so of how many units they are."""
-    if len(ours) < 2 and len(theirs) < 2:
+def _start_difference(
+    example: Example, reference: _Units, run: _Units, unit: Unit
+) -> Literal["several", "single"] | None:
+    """Return whether two texts differ at their start, and if so whether they have several units or a single one."""
+    if len(reference) < 2 and len(run) < 2:
         return "single" if example.character == 0 else None
-    parts = example.character == 0 if unit == "word" else ours[:1] != theirs[:1]
-    return "several" if parts else None
+    differs = example.character == 0 if unit == "word" else reference[:1] != run[:1]
+    return "several" if differs else None
 
 
-def _spots(places: Sequence[int]) -> FirstDifferenceStats | None:
-    if not places:
+def _first_difference_stats(positions: Sequence[int]) -> FirstDifferenceStats | None:
+    if not positions:
         return None
-    quartiles = quantiles(places, n=4, method="inclusive") if len(places) > 1 else [float(places[0])] * 3
+    quartiles = quantiles(positions, n=4, method="inclusive") if len(positions) > 1 else [float(positions[0])] * 3
     return FirstDifferenceStats(
         p25=quartiles[0],
         median=quartiles[1],
         p75=quartiles[2],
-        at_start=places.count(0),
-        histogram=_histogram(places),
+        at_start=positions.count(0),
+        histogram=_histogram(positions),
     )
 
 
-def _histogram(places: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
-    """Return low, high and count of the bins 0, 1, 2-3, 4-7, 8-15 ...: the same for every run."""
-    counts = Counter(place.bit_length() for place in places)
+def _histogram(positions: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
+    """Return low, high and count of the bins 0, 1, 2-3, 4-7, 8-15 ..., which are the same for every run."""
+    counts = Counter(position.bit_length() for position in positions)
     return tuple(
         (1 << (bits - 1) if bits else 0, (1 << bits) - 1 if bits else 0, counts[bits])
         for bits in range(max(counts) + 1)
     )
 
 
-def _finish_reasons(pairs: Iterable[tuple[ComparedText, ComparedText]]) -> Mapping[tuple[str, str], int]:
-    changes = Counter((ours.finish_reason, theirs.finish_reason) for ours, theirs in pairs)
+def _finish_reason_changes(pairs: Iterable[tuple[ComparedText, ComparedText]]) -> Mapping[tuple[str, str], int]:
+    changes = Counter((expected.finish_reason, actual.finish_reason) for expected, actual in pairs)
     return {change: count for change, count in changes.most_common() if change[0] != change[1]}
 
 
-def _completed(answers: ComparedTexts) -> set[str]:
-    return {prompt_id for (prompt_id, _), answer in answers.items() if answer}
+def _completed_ids(texts: ComparedTexts) -> set[str]:
+    return {prompt_id for (prompt_id, _), text in texts.items() if text}
 
 
-def _moved(reference: ComparedTexts, run: ComparedTexts, differing: Sequence[tuple[Key, str, str]]) -> list[str]:
-    """Return the texts that one other prompt had in the reference and has no more. Empty texts belong to nobody."""
-    before, now = _owners(reference), _owners(run)
-    return [
-        text
-        for (prompt_id, _), _, text in differing
-        if len(found := before.get(text, set())) == 1 and prompt_id not in found and not found & now[text]
-    ]
+def _misattributed(reference: ComparedTexts, run: ComparedTexts, examples: Sequence[Example]) -> list[str]:
+    """Return the texts that the reference has for one other prompt, and the run no longer; empty texts never count."""
+    before, now = _prompt_ids_by_text(reference), _prompt_ids_by_text(run)
+    misattributed = []
+    for example in examples:
+        prompt_ids = before.get(example.text, set())
+        if len(prompt_ids) == 1 and example.key[0] not in prompt_ids and not prompt_ids & now[example.text]:
+            misattributed.append(example.text)
+    return misattributed
 
 
-def _owners(answers: ComparedTexts) -> Mapping[str, set[str]]:
-    owners: defaultdict[str, set[str]] = defaultdict(set)
-    for (prompt_id, _), answer in answers.items():
-        if answer and answer.text:
-            owners[answer.text].add(prompt_id)
-    return owners
+def _prompt_ids_by_text(texts: ComparedTexts) -> Mapping[str, set[str]]:
+    prompt_ids: defaultdict[str, set[str]] = defaultdict(set)
+    for (prompt_id, _), compared in texts.items():
+        if compared and compared.text:
+            prompt_ids[compared.text].add(prompt_id)
+    return prompt_ids

@@ -1,141 +1,132 @@
-"""What a reader must know besides the figures: alarms, what was not compared and why, what else differs. In words."""
+"""Alarms and notes on a comparison, in sentences: probable faults, what was not compared and why, other differences."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from runner.comparison.divergence import Divergence
 from runner.comparison.load import Run
-from runner.comparison.pairing import Pair, missing_baseline
+from runner.comparison.pairing import ComparedPair, Difference, Pair, missing_baseline
 from runner.comparison.speed import THROUGHPUT, Row
 
 Level = Literal["alarm", "note"]
 
-_FIRST_TOKEN_SHARE = 0.1
-"""Share of answers that part at their first token from which numbers alone do not explain it."""
-_SINGLE_SHARE = 0.5
-"""The same where answers of one token or word count too: rounding can decide a label, and that is its first token."""
-_MOVED_SHARE, _EMPTIED_SHARE = 0.01, 0.01
-"""Shares that one coincidence, or one prompt in a hundred that ends at once, do not reach."""
+_MIN_AT_START = 0.1
+"""Share of texts with another first token that rounding does not explain."""
+_MIN_AT_START_SINGLE = 0.5
+"""The same with texts of one token or word: rounding can change a label, whose first token is the whole text."""
+_MAX_MISATTRIBUTED, _MAX_EMPTIED = 0.01, 0.01
+"""Shares above one coincidence, and above one prompt in a hundred that ends at once."""
 _LOW_MATCH = 0.5
-"""Below this it is said, and is no alarm: in bfloat16, long answers part as often by rounding alone."""
-_KEYS_NAMED = 6
+"""A lower share of equal texts is a note and no alarm: rounding in bfloat16 alone changes that many long texts."""
+_MAX_KEYS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """One sentence or two. An alarm says that something is probably broken."""
+    """One sentence or two. An alarm names a probable fault."""
 
     level: Level
     text: str
 
 
 def notes(
-    runs: Sequence[Run],
-    rows: Sequence[Row],
-    compared: Sequence[tuple[Pair, Divergence | None]],
-    *,
-    named: Run | None,
+    runs: Sequence[Run], rows: Sequence[Row], compared: Sequence[ComparedPair], *, named: Run | None
 ) -> tuple[Note, ...]:
-    """Return alarms first, then what was compared with what, then what differs."""
-    alarms = [text for pair, texts in compared if texts for text in _alarms(pair, texts)]
-    said = [
-        *_references(runs, compared, named),
-        *_not_compared(compared),
-        *_sampled(compared),
-        *_in_common(compared),
-        *_one_sided(compared),
-        *_low(compared),
-        *_settings(compared),
-        *_models(compared),
+    """Return alarms first, then the references, what was not compared, and the other differences."""
+    divergent = [(entry.pair, entry.divergence) for entry in compared if entry.divergence]
+    pairs = [entry.pair for entry in compared]
+    alarms = [text for pair, divergence in divergent for text in _alarms(pair, divergence)]
+    texts = [
+        *_references(runs, pairs, named),
+        *_not_compared(pairs),
+        *_sampled(pairs),
+        *_common_prompts(pairs),
+        *_one_sided(divergent),
+        *_low_matches(divergent),
+        *_settings(pairs),
+        *_models(pairs),
         *_noise(rows),
         *_members(rows),
     ]
     return (
         *(Note(level="alarm", text=text) for text in alarms),
-        *(Note(level="note", text=text) for text in dict.fromkeys(said)),
+        *(Note(level="note", text=text) for text in dict.fromkeys(texts)),
     )
 
 
-def _alarms(pair: Pair, texts: Divergence) -> list[str]:
-    found = []
-    who, reference = f"run {pair.run.label}", f"the reference, run {pair.reference.label}"
-    if _is_moved(pair, texts):
-        found.append(
-            f"{who}: the text of {texts.moved} {_plural(texts.moved, 'prompt is', 'prompts is')} exactly another "
-            f"prompt's text in {reference}: outcomes may be attached to the wrong prompts"
+def _alarms(pair: Pair, divergence: Divergence) -> Iterable[str]:
+    run, reference = f"run {pair.run.label}", f"the reference, run {pair.reference.label}"
+    if _are_misattributed(pair, divergence):
+        count = divergence.misattributed
+        yield (
+            f"{run}: the text of {count} {_plural(count, 'prompt is', 'prompts is')} exactly another prompt's text in "
+            f"{reference}: outcomes may be attached to the wrong prompts"
         )
-    if pair.kind != "divergence" or pair.run.is_sampled or not texts.differing or not texts.units:
-        return found
-    match = f"only {texts.equal / texts.compared:.0%} of {texts.compared} answers match {reference}"
-    if at_start := _at_start(texts):
-        first = "token" if texts.unit == "token" else "character"
-        found.append(
-            f"{who}: {match}, and {at_start} of those that differ part at the very first {first}: check the padding "
-            "side, the attention mask, the chat template"
+    if pair.kind != "divergence" or pair.run.is_sampled or not divergence.differing or not divergence.units:
+        return
+    if at_start := _unexplained_at_start(divergence):
+        first = "token" if divergence.unit == "token" else "character"
+        yield (
+            f"{run}: only {divergence.equal / divergence.compared:.0%} of {divergence.compared} answers match "
+            f"{reference}, and {at_start} of those that differ part at the very first {first}: check the padding side, "
+            "the attention mask, the chat template"
         )
-    if texts.emptied > max(1, _EMPTIED_SHARE * texts.compared):
-        found.append(f"{who}: {texts.emptied} answers are empty where {reference}, has a text")
-    return found
+    if divergence.emptied > max(1, _MAX_EMPTIED * divergence.compared):
+        yield f"{run}: {divergence.emptied} answers are empty where {reference}, has a text"
 
 
-def _is_moved(pair: Pair, texts: Divergence) -> bool:
-    """Return whether more answers are other prompts' than by chance. Two models may well say the same sentence."""
-    most = texts.moved > max(1, texts.differing / 2)
+def _are_misattributed(pair: Pair, divergence: Divergence) -> bool:
+    """Return whether more texts are those of other prompts than by chance. Two models may share a sentence."""
+    most = divergence.misattributed > max(1, divergence.differing / 2)
     if pair.kind == "outputs":
         return most
-    return most or texts.misattributed_long > max(1, _MOVED_SHARE * texts.differing)
+    return most or divergence.misattributed_long > max(1, _MAX_MISATTRIBUTED * divergence.differing)
 
 
-def _at_start(texts: Divergence) -> int:
-    """Return how many answers part at their beginning, if they are more than numbers explain; else 0."""
-    every = texts.at_start + texts.at_start_single
-    if every > 1 and every >= _SINGLE_SHARE * texts.compared:
-        return every
-    enough = texts.at_start > 1 and texts.at_start >= _FIRST_TOKEN_SHARE * texts.compared
-    return texts.at_start if enough else 0
+def _unexplained_at_start(divergence: Divergence) -> int:
+    """Return how many texts differ at their start, if rounding does not explain that many; else 0."""
+    with_single = divergence.at_start + divergence.at_start_single
+    if with_single > 1 and with_single >= _MIN_AT_START_SINGLE * divergence.compared:
+        return with_single
+    is_unexplained = divergence.at_start > 1 and divergence.at_start >= _MIN_AT_START * divergence.compared
+    return divergence.at_start if is_unexplained else 0
 
 
-def _references(
-    runs: Sequence[Run], compared: Sequence[tuple[Pair, Divergence | None]], named: Run | None
-) -> list[str]:
+def _references(runs: Sequence[Run], pairs: Sequence[Pair], named: Run | None) -> list[str]:
     if len(runs) == 1:
         return ["One run: there is nothing to compare it with"]
-    if not compared:
+    if not pairs:
         return ["No run can be compared with another: none has outcomes, or all are repeats of one"]
-    found = []
-    for reference in dict.fromkeys(pair.reference.label for pair, _ in compared):
-        run = next(pair.reference for pair, _ in compared if pair.reference.label == reference)
-        how = "as asked" if named is run else _why(run, runs)
-        found.append(
-            f"Reference: run {reference} ({run.settings.get('model.id', 'unknown model')}, "
-            f"batch.mode={run.settings.get('batch.mode')}, batch.size={run.settings.get('batch.size')}), {how}"
-        )
-    return found
+    return [
+        f"Reference: run {run.label} ({run.settings.get('model.id', 'unknown model')}, "
+        f"batch.mode={run.settings.get('batch.mode')}, batch.size={run.settings.get('batch.size')}), "
+        + ("as asked" if named is run else _reason(run, runs))
+        for run in {pair.reference.label: pair.reference for pair in pairs}.values()
+    ]
 
 
-def _why(run: Run, runs: Sequence[Run]) -> str:
-    if run.settings.get("batch.size") == 1:
+def _reason(reference: Run, runs: Sequence[Run]) -> str:
+    if reference.settings.get("batch.size") == 1:
         return "the run with batch.size=1 of its settings"
-    if one := missing_baseline(run, runs):
-        return f"the smallest batch of its settings: run {one.label} with batch.size=1 did not finish"
+    if baseline := missing_baseline(reference, runs):
+        return f"the smallest batch of its settings: run {baseline.label} with batch.size=1 did not finish"
     return "the smallest batch of its settings: no such run has batch.size=1"
 
 
-def _not_compared(compared: Sequence[tuple[Pair, Divergence | None]]) -> list[str]:
+def _not_compared(pairs: Sequence[Pair]) -> list[str]:
     return [
         f"Run {pair.run.label}: its texts are not compared with run {pair.reference.label}: {pair.reason}"
-        + (f": {_named(pair.asked)}" if pair.asked and pair.is_asked_otherwise else "")
-        + ("; speed is" if pair.run.metrics.get(THROUGHPUT) is not None else "")
-        for pair, _ in compared
+        + (f": {_listed(pair.request_differences)}" if pair.request_differences and pair.has_other_request else "")
+        + ("; speed is" if THROUGHPUT in pair.run.metrics else "")
+        for pair in pairs
         if pair.kind is None
     ]
 
 
-def _sampled(compared: Sequence[tuple[Pair, Divergence | None]]) -> list[str]:
-    sampled = [pair for pair, _ in compared if pair.kind and pair.run.is_sampled]
-    seeds = sorted({str(pair.run.settings.get("seed")) for pair in sampled})
-    if not sampled:
+def _sampled(pairs: Sequence[Pair]) -> list[str]:
+    seeds = sorted({str(pair.run.settings.get("seed")) for pair in pairs if pair.kind and pair.run.is_sampled})
+    if not seeds:
         return []
     return [
         f"Sampled texts, compared with the same seed only ({_plural(len(seeds), 'seed', 'seeds')} {', '.join(seeds)}): "
@@ -144,51 +135,50 @@ def _sampled(compared: Sequence[tuple[Pair, Divergence | None]]) -> list[str]:
     ]
 
 
-def _in_common(compared: Sequence[tuple[Pair, Divergence | None]]) -> list[str]:
+def _common_prompts(pairs: Sequence[Pair]) -> list[str]:
     return [
-        f"Run {pair.run.label} has another prompt set than run {pair.reference.label}: the "
-        f"{_counted(len(pair.common), 'prompt')} in common {_plural(len(pair.common), 'is', 'are')} compared; speed is "
-        "that of each whole set"
-        for pair, _ in compared
-        if pair.common
+        f"Run {pair.run.label} has another prompt set than run {pair.reference.label}: the {len(common)} "
+        f"{_plural(len(common), 'prompt in common is', 'prompts in common are')} compared; speed is that of each whole "
+        "set"
+        for pair in pairs
+        if (common := pair.common_prompt_ids)
     ]
 
 
-def _one_sided(compared: Sequence[tuple[Pair, Divergence | None]]) -> list[str]:
-    found = []
-    for pair, texts in compared:
-        if texts and (texts.only_reference or texts.only_run):
-            found.append(
-                f"Run {pair.run.label}: {_counted(texts.only_reference, 'prompt')} only the reference completed, "
-                f"{texts.only_run} only the run: they count as neither equal nor different"
-            )
-    return found
-
-
-def _low(compared: Sequence[tuple[Pair, Divergence | None]]) -> list[str]:
+def _one_sided(divergent: Sequence[tuple[Pair, Divergence]]) -> list[str]:
     return [
-        f"Run {pair.run.label}: {texts.equal / texts.compared:.0%} of its answers are the reference's; half of the "
-        f"others part within {_counted(round(texts.units.median), texts.unit)}"
-        for pair, texts in compared
-        if texts and texts.units and pair.kind == "divergence" and texts.equal < _LOW_MATCH * texts.compared
+        f"Run {pair.run.label}: {count} {_plural(count, 'prompt', 'prompts')} only the reference completed, "
+        f"{divergence.only_run} only the run: they count as neither equal nor different"
+        for pair, divergence in divergent
+        if (count := divergence.only_reference) or divergence.only_run
     ]
 
 
-def _settings(compared: Sequence[tuple[Pair, Divergence | None]]) -> list[str]:
-    """Say what else differs, once for all runs of which it is true."""
+def _low_matches(divergent: Sequence[tuple[Pair, Divergence]]) -> list[str]:
+    return [
+        f"Run {pair.run.label}: {divergence.equal / divergence.compared:.0%} of its answers are the reference's; half "
+        f"of the others part within {(count := round(divergence.units.median))} "
+        f"{_plural(count, divergence.unit, f'{divergence.unit}s')}"
+        for pair, divergence in divergent
+        if divergence.units and pair.kind == "divergence" and divergence.equal < _LOW_MATCH * divergence.compared
+    ]
+
+
+def _settings(pairs: Sequence[Pair]) -> list[str]:
+    """Return a sentence for each set of other differences, with all runs that have it."""
     runs: dict[tuple[str, str], list[str]] = {}
-    for pair, _ in compared:
-        if pair.settings:
-            runs.setdefault((pair.reference.label, _named(pair.settings)), []).append(pair.run.label)
+    for pair in pairs:
+        if pair.setting_differences:
+            runs.setdefault((pair.reference.label, _listed(pair.setting_differences)), []).append(pair.run.label)
     return [
         f"Apart from the batch, {_plural(len(labels), 'run', 'runs')} {', '.join(labels)} "
-        f"{_plural(len(labels), 'differs', 'differ')} from run {reference}: {named}"
-        for (reference, named), labels in runs.items()
+        f"{_plural(len(labels), 'differs', 'differ')} from run {reference}: {differences}"
+        for (reference, differences), labels in runs.items()
     ]
 
 
-def _models(compared: Sequence[tuple[Pair, Divergence | None]]) -> list[str]:
-    if any(pair.run.settings.get("model.id") != pair.reference.settings.get("model.id") for pair, _ in compared):
+def _models(pairs: Sequence[Pair]) -> list[str]:
+    if any(pair.run.settings.get("model.id") != pair.reference.settings.get("model.id") for pair in pairs):
         return [
             "Different models: their texts are a comparison of outputs, not divergence; their tokens are not the same "
             "either, so prompts/s tells more than tokens/s"
@@ -200,19 +190,19 @@ def _noise(rows: Sequence[Row]) -> list[str]:
     measured = [row for row in rows if THROUGHPUT in row.figures]
     if len(measured) < 2:
         return []
-    found = [
+    in_noise = [
         f"Run {row.label}: its speed-up of {row.speedup.median:.2f}x ({row.speedup.low:.2f} to {row.speedup.high:.2f}) "
         "is inside the noise of the repeats"
         for row in measured
         if row.in_noise and row.speedup
     ]
     if any(row.figures[THROUGHPUT].count > 1 for row in measured):
-        return [*found, "Repeats are a median; the range beside it is the least and the most that was measured"]
+        return [*in_noise, "Repeats are a median; the range beside it is the least and the most that was measured"]
     return ["Every configuration ran once: how much speed varies by itself is not known (repeat=3 shows it)"]
 
 
 def _members(rows: Sequence[Row]) -> list[str]:
-    """Say which runs a row is where its label does not."""
+    """Return the runs of each row whose label leaves some out."""
     return [
         f"Run {row.label}: {', '.join(run.label for run in row.runs)}"
         for row in rows
@@ -220,14 +210,10 @@ def _members(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _named(differences: Sequence[object]) -> str:
-    more = f" and {len(differences) - _KEYS_NAMED} more" if len(differences) > _KEYS_NAMED else ""
-    return ", ".join(map(str, differences[:_KEYS_NAMED])) + more
+def _listed(differences: Sequence[Difference]) -> str:
+    more = f" and {len(differences) - _MAX_KEYS} more" if len(differences) > _MAX_KEYS else ""
+    return ", ".join(map(str, differences[:_MAX_KEYS])) + more
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {_plural(count, what, what + 's')}"
-
-
-def _plural(count: int, one: str, many: str) -> str:
-    return one if count == 1 else many
+def _plural(count: int, singular: str, plural: str) -> str:
+    return singular if count == 1 else plural

@@ -4,15 +4,17 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from runner.comparison.load import Run, prompts_in_common
+from runner.comparison.divergence import Divergence
+from runner.comparison.load import Run, common_prompt_ids
+from runner.text import shorten
 
 Kind = Literal["divergence", "outputs"]
-"""`divergence`: the same model was asked the same; `outputs`: two models were."""
+"""`divergence`: texts of one model for the same request; `outputs`: texts of two models."""
 
 _REPEATED = ("seed", "repeat")
 _NO_SETTING = ("name", "tracking.", "prompts.", "model.price", "seed", "repeat")
-"""Keys that move neither text nor speed, or that are compared in another way."""
-_ASKED = ("generation.",)
+"""Keys without an effect on text and speed, and keys that are compared in another way."""
+_REQUEST = ("generation.",)
 _MODEL = ("model.id", "model.revision")
 _FACTS = (
     *(f"provider.{name}" for name in ("device", "gpu", "cpu_capability", "threads", "dtype", "attn_implementation")),
@@ -20,16 +22,21 @@ _FACTS = (
 )
 
 
+_OTHER_SEED = "sampled texts are compared with the same seed only"
+_OTHER_PARAMETERS = "they were asked with other generation parameters"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """A key on which two runs do not agree."""
+    """A key with different values in two runs."""
 
     key: str
     reference: Any
     run: Any
 
     def __str__(self) -> str:
-        return f"{self.key} {_said(self.run)} (reference: {_said(self.reference)})"
+        run, reference = ("null" if value is None else shorten(str(value), 60) for value in (self.run, self.reference))
+        return f"{self.key} {run} (reference: {reference})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,155 +44,156 @@ class Pair:
     """A run and its reference.
 
     Attributes:
-        kind: what a comparison of their texts is called; None where their texts are not compared.
-        reason: why they are not.
-        asked: the generation keys, or the seed, on which they differ.
-        settings: the other keys and facts on which they differ, but for the batch.
-        common: ids of the prompts that both have; None where the prompt sets are the same.
+        kind: what a comparison of their texts is called; None where the texts are not compared.
+        reason: why the texts are not compared.
+        request_differences: the generation keys, and of sampled runs the seed, with different values.
+        setting_differences: the other keys and facts with different values, those of the batch left out.
+        common_prompt_ids: the prompts that both runs have; None where the prompt sets are the same.
     """
 
     run: Run
     reference: Run
     kind: Kind | None
     reason: str | None
-    asked: tuple[Difference, ...]
-    settings: tuple[Difference, ...]
-    common: frozenset[str] | None
+    request_differences: tuple[Difference, ...]
+    setting_differences: tuple[Difference, ...]
+    common_prompt_ids: frozenset[str] | None
 
     @property
-    def is_asked_otherwise(self) -> bool:
-        """Whether their texts are not compared because of `asked`, and not for want of texts."""
-        return self.kind is None and (self.common is None or bool(self.common))
+    def has_other_request(self) -> bool:
+        """Whether the texts are not compared because of `request_differences`, and no text or prompt is missing."""
+        return self.kind is None and (self.common_prompt_ids is None or bool(self.common_prompt_ids))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedPair:
+    """A pair of runs and how their texts differ; `divergence` is None where the texts are not compared."""
+
+    pair: Pair
+    divergence: Divergence | None
+
+    @property
+    def exact_match_ratio(self) -> float | None:
+        """The share of texts equal to the reference's; None for two models, and where nothing was compared."""
+        return self.divergence.exact_match_ratio if self.divergence and self.pair.kind == "divergence" else None
 
 
 def references(runs: Sequence[Run], named: Run | None = None) -> dict[str, Run]:
     """Return the reference of every run that has one, by the run's label.
 
-    With a named one it is that for all. Else runs that differ in nothing but the batch (and the count of the repeat)
-    are a group, and the one with the smallest batch is its reference: so the difference is the batch's. The first
-    group's reference is that of the others' references, and of what would be alone: so the rest is seen too.
+    A named reference serves all runs. Without one, the runs that differ in the batch (and the number of the repeat)
+    only form a group, and the run with the smallest batch is the reference of its group. The reference of the first
+    group is that of the other groups' references, and of runs without texts.
     """
     if named is not None:
         return {run.label: named for run in runs if run is not named}
     groups: dict[Hashable, list[Run]] = {}
     for run in runs:
-        if run.has_answers:
+        if run.has_texts:
             groups.setdefault(_all_but_batch(run), []).append(run)
-    heads = {shared: min(group, key=_rank) for shared, group in groups.items()}
+    heads = {shared: min(group, key=_reference_rank) for shared, group in groups.items()}
     first = min(heads.values(), key=lambda head: not head.is_finished, default=None)
     chosen: dict[str, Run] = {}
     for run in runs:
-        head = heads.get(_all_but_batch(run)) if run.has_answers else first
+        head = heads.get(_all_but_batch(run)) if run.has_texts else first
         reference = first if head is run else head
-        if reference is not None and reference is not run and (head is not run or not are_repeats(run, reference)):
+        if reference is None or reference is run:
+            continue
+        if head is not run or configuration(run) != configuration(reference):  # repeats are not compared
             chosen[run.label] = reference
     return chosen
 
 
 def pair(run: Run, reference: Run) -> Pair:
-    """Return what may be compared of two runs."""
-    asked = _differences(run, reference, _is_asked(run, reference))
-    common, reason = _common(run, reference)
-    reason = reason or (_not_the_same_request(asked) if asked else None)
+    """Return what can be compared of two runs."""
+    is_sampled = run.is_sampled or reference.is_sampled
+    requests = _differences(run, reference, (*_REQUEST, "seed") if is_sampled else _REQUEST)
+    common, reason = _common_prompts(run, reference)
+    if requests and not reason:
+        is_seed = [difference.key for difference in requests] == ["seed"]
+        reason = _OTHER_SEED if is_seed else _OTHER_PARAMETERS
     same_model = all(run.settings.get(key) == reference.settings.get(key) for key in _MODEL)
     return Pair(
         run=run,
         reference=reference,
         kind=None if reason else "divergence" if same_model else "outputs",
         reason=reason,
-        asked=asked,
-        settings=_other_settings(run, reference),
-        common=common,
+        request_differences=requests,
+        setting_differences=_other_settings(run, reference),
+        common_prompt_ids=common,
     )
 
 
 def missing_baseline(run: Run, runs: Sequence[Run]) -> Run | None:
-    """Return the run with batch.size=1 that would be this reference's better, had it finished."""
-    keys = (*_MODEL, *_ASKED)
-    ones = [one for one in runs if one.settings.get("batch.size") == 1 and not one.is_finished]
-    return next((one for one in ones if not _differences(one, run, keys) and not _other_settings(one, run)), None)
-
-
-def are_repeats(first: Run, second: Run) -> bool:
-    """Return whether two runs are the same but for the seed, or the count of the repeat."""
-    return configuration(first) == configuration(second)
+    """Return the unfinished run with batch.size=1 that would otherwise be the reference instead of this one."""
+    keys = (*_MODEL, *_REQUEST)
+    unfinished = [other for other in runs if other.settings.get("batch.size") == 1 and not other.is_finished]
+    alike = (other for other in unfinished if not _differences(other, run, keys) and not _other_settings(other, run))
+    return next(alike, None)
 
 
 def configuration(run: Run) -> Hashable:
-    """Return what repeats of a run have in common."""
-    left_out = (*_REPEATED, "name", "tracking.")
-    settings = {key: value for key, value in run.settings.items() if not key.startswith(left_out)}
-    return _frozen(settings), _frozen(_known(run)) if settings else run.folder, run.prompts_sha256
+    """Return what the repeats of a run have in common."""
+    excluded = (*_REPEATED, "name", "tracking.")
+    settings = {key: value for key, value in run.settings.items() if not key.startswith(excluded)}
+    return _frozen(settings), _shared_facts(run) if settings else run.folder.path, run.prompts_sha256
 
 
 def are_comparable(runs: Sequence[Run]) -> bool:
-    """Return whether one run can be called faster than another: one model was asked the same of the same prompts."""
-    return len({_request(run) for run in runs}) == 1
+    """Return whether the runs sent the same requests to the same model, so that their speeds can be ranked."""
+    requests = set()
+    for run in runs:
+        keys = [key for key in run.settings if key in _MODEL or key.startswith(_REQUEST)]
+        requests.add((_frozen({key: run.settings[key] for key in keys}), run.prompts_sha256))
+    return len(requests) == 1
 
 
 def swept_keys(runs: Sequence[Run]) -> tuple[str, ...]:
-    """Return the settings that are not the same in all runs, those of the question first.
+    """Return the settings with more than one value among the runs: model, provider, batch, then the others.
 
-    A key that only some providers have tells nothing that the provider does not.
+    A provider's key that some runs lack is left out: the provider itself is named.
     """
-    known = [run.settings for run in runs if run.settings]
-    left_out = ("name", "tracking.", "model.price", *_REPEATED)
-    every = dict.fromkeys(key for settings in known for key in settings)
-    keys = [key for key in every if not key.startswith(left_out)]
-    differing = [key for key in keys if len({_exactly(settings.get(key)) for settings in known}) > 1]
-    everywhere = [
-        key for key in differing if not key.startswith("provider.") or all(key in settings for settings in known)
+    settings_of_runs = [run.settings for run in runs if run.settings]
+    excluded = ("name", "tracking.", "model.price", *_REPEATED)
+    keys = dict.fromkeys(key for settings in settings_of_runs for key in settings if not key.startswith(excluded))
+    swept = [
+        key
+        for key in keys
+        if len({_normalized(settings.get(key)) for settings in settings_of_runs}) > 1
+        and (not key.startswith("provider.") or all(key in settings for settings in settings_of_runs))
     ]
     order = ("model.", "provider.", "batch.size", "batch.mode", "batch.", "generation.", "prompts.", "")
-    return tuple(
-        sorted(everywhere, key=lambda key: next(place for place, part in enumerate(order) if key.startswith(part)))
-    )
+    return tuple(sorted(swept, key=lambda key: [key.startswith(prefix) for prefix in order].index(True)))
 
 
 def _all_but_batch(run: Run) -> Hashable:
     """Return what two runs must share for the batch to be the only cause of a difference."""
-    left_out = (*_NO_SETTING, "batch.")
-    settings = {key: value for key, value in run.settings.items() if not key.startswith(left_out)}
+    excluded = (*_NO_SETTING, "batch.")
+    settings = {key: value for key, value in run.settings.items() if not key.startswith(excluded)}
     seed = run.settings.get("seed") if run.is_sampled else None
-    return _frozen(settings), _frozen(_known(run)), seed, run.prompts_sha256
+    return _frozen(settings), _shared_facts(run), seed, run.prompts_sha256
 
 
-def _request(run: Run) -> Hashable:
-    """Return what two runs must share for their texts to be one model's answers to one request."""
-    keys = [key for key in run.settings if key in _MODEL or key.startswith(_ASKED)]
-    return _frozen({key: run.settings[key] for key in keys}), run.prompts_sha256
+def _shared_facts(run: Run) -> Hashable:
+    """Return the facts that repeats share: another commit does not make another configuration."""
+    return _frozen({key: run.facts.get(key) for key in _FACTS if key != "git.commit"})
 
 
-def _known(run: Run) -> Mapping[str, Any]:
-    """Return the facts that repeats share: a commit in between makes no other configuration."""
-    return {key: run.facts.get(key) for key in _FACTS if key != "git.commit"}
-
-
-def _rank(run: Run) -> tuple[bool, float]:
-    """Return what sorts a group's reference first: a finished run of the smallest batch."""
+def _reference_rank(run: Run) -> tuple[bool, float]:
+    """Return the sort key of a group: finished runs first, the smallest batch first."""
     size = run.settings.get("batch.size")
     return not run.is_finished, float(size) if isinstance(size, int) else float("inf")
 
 
-def _common(run: Run, reference: Run) -> tuple[frozenset[str] | None, str | None]:
-    """Return the prompts in common where they are not all, and why texts cannot be compared if there are none."""
-    for one in (run, reference):
-        if not one.has_answers:
-            return frozenset(), f"{one.label} has no outcomes, or no prompts to match them by"
+def _common_prompts(run: Run, reference: Run) -> tuple[frozenset[str] | None, str | None]:
+    """Return the ids of the common prompts (None: all), and why no text can be compared (None: texts can be)."""
+    for member in (run, reference):
+        if not member.has_texts:
+            return frozenset(), f"{member.label} has no outcomes, or no prompts to match them by"
     if run.prompts_sha256 == reference.prompts_sha256:
         return None, None
-    common = prompts_in_common(reference, run)
+    common = common_prompt_ids(reference, run)
     return common, None if common else "the prompt sets have no prompt in common"
-
-
-def _is_asked(run: Run, reference: Run) -> tuple[str, ...]:
-    return ("generation.", "seed") if run.is_sampled or reference.is_sampled else ("generation.",)
-
-
-def _not_the_same_request(asked: Sequence[Difference]) -> str:
-    if [difference.key for difference in asked] == ["seed"]:
-        return "sampled texts are compared with the same seed only"
-    return "they were asked with other generation parameters"
 
 
 def _differences(run: Run, reference: Run, prefixes: tuple[str, ...]) -> tuple[Difference, ...]:
@@ -198,32 +206,28 @@ def _differences(run: Run, reference: Run, prefixes: tuple[str, ...]) -> tuple[D
 
 
 def _other_settings(run: Run, reference: Run) -> tuple[Difference, ...]:
-    """Return settings and facts that differ, a key once: where there is a fact (bfloat16), not the setting (auto)."""
+    """Return the other settings and facts that differ; a fact (bfloat16) replaces the setting of its key (auto)."""
     if not run.settings or not reference.settings:
         return ()
-    left_out = (*_NO_SETTING, *_ASKED, *_MODEL, "batch.")
-    keys = [key for key in dict.fromkeys((*reference.settings, *run.settings)) if not key.startswith(left_out)]
+    excluded = (*_NO_SETTING, *_REQUEST, *_MODEL, "batch.")
+    keys = [key for key in dict.fromkeys((*reference.settings, *run.settings)) if not key.startswith(excluded)]
     if run.settings.get("provider._target_") != reference.settings.get("provider._target_"):
         keys = ["provider._target_"]
-    found = {key: (reference.settings.get(key), run.settings.get(key)) for key in keys}
-    for key in _FACTS:
-        if key in reference.facts and key in run.facts:
-            found[key] = (reference.facts[key], run.facts[key])
+    values = {key: (reference.settings.get(key), run.settings.get(key)) for key in keys}
+    facts = [key for key in _FACTS if key in reference.facts and key in run.facts]
+    values |= {key: (reference.facts[key], run.facts[key]) for key in facts}
     return tuple(
-        Difference(key=key, reference=ours, run=theirs) for key, (ours, theirs) in found.items() if ours != theirs
+        Difference(key=key, reference=expected, run=actual)
+        for key, (expected, actual) in values.items()
+        if expected != actual
     )
 
 
 def _frozen(values: Mapping[str, Any]) -> Hashable:
-    return tuple(sorted((key, _exactly(value)) for key, value in values.items()))
+    return tuple(sorted((key, _normalized(value)) for key, value in values.items()))
 
 
-def _exactly(value: Any) -> str:
-    """Return a value as it is compared: 600 and 600.0 are one number."""
+def _normalized(value: Any) -> str:
+    """Return a text that is equal for equal values: 600 and 600.0 are one number."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return repr(float(value) if is_number else value)
-
-
-def _said(value: Any) -> str:
-    text = "null" if value is None else str(value)
-    return text if len(text) <= 60 else text[:59] + "…"

@@ -1,1 +1,1 @@
-"""The configuration: its types and bounds, what is wrong with one, and secrets."""
+"""The configuration: types and bounds, messages for wrong values, secrets."""

@@ -1,4 +1,4 @@
-"""Types and bounds of the configuration. YAML owns the values; nothing here has a default that a YAML could state."""
+"""Owns types and bounds of the configuration. YAML owns the values: a key of a YAML file has no default here."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -34,15 +34,15 @@ def _variable_name(text: str) -> str:
 
 
 def web_address(text: str) -> str:
-    """Return an http address as it is.
+    """Return an http address unchanged.
 
     Raises:
-        ValueError: it is none, or it has a user name or a password in it: it is kept on disk.
+        ValueError: the text is no http address, or has a user name or password in it, which would be written to disk.
     """
     try:
         parts = urlsplit(text)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # its message repeats the address
+    except ValueError:  # whose message repeats the address
         usable = False
     if not usable or has_user(text):
         raise ValueError("give an address: http(s)://HOST[:PORT][/PATH], without a user name or password")
@@ -54,28 +54,30 @@ Address = Annotated[NonEmptyStr, AfterValidator(web_address)]
 STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A part of the configuration: frozen, without unknown keys, without conversion of types."""
+
     model_config = STRICT
 
 
-class PriceConfig(_Section):
-    """What a million tokens cost, in US dollars. Input that a service had in its cache costs as any, unless stated."""
+class PriceConfig(Section):
+    """US dollars per million tokens. Without a price of its own, cached input costs as much as other input."""
 
     input_usd_per_million: NonNegativeFloat
     output_usd_per_million: NonNegativeFloat
     cached_input_usd_per_million: NonNegativeFloat | None = None
 
 
-class ModelConfig(_Section):
-    """What is served: a hub id, a folder, a deployment or a service's model name. `price` null looks the price up."""
+class ModelConfig(Section):
+    """The model: a hub id, a folder, a deployment or a service's model name. `price` null looks the price up."""
 
     id: NonEmptyStr
     revision: NonEmptyStr | None
     price: PriceConfig | None
 
 
-class GenerationConfig(_Section):
-    """How to generate. Temperature 0 is greedy; `max_tokens` counts new tokens only."""
+class GenerationConfig(Section):
+    """How to generate. Temperature 0 is greedy; `max_tokens` counts new tokens only; `n` is answers per prompt."""
 
     max_tokens: PositiveInt
     temperature: Annotated[float, Field(ge=0, le=5)]
@@ -85,24 +87,24 @@ class GenerationConfig(_Section):
     n: PositiveInt
 
     @model_validator(mode="after")
-    def _greedy_has_no_knobs(self) -> Self:
-        idle = [name for name in ("top_p", "top_k") if getattr(self, name) is not None]
-        if self.temperature == 0 and idle:
+    def _refuse_sampling_keys_when_greedy(self) -> Self:
+        ignored = " and ".join(name for name in ("top_p", "top_k") if getattr(self, name) is not None)
+        if self.temperature == 0 and ignored:
             raise ValueError(
-                f"temperature=0 is greedy, where {' and '.join(idle)} would have no effect: "
-                f"unset {' and '.join(idle)} or set temperature above 0"
+                f"temperature=0 is greedy, where {ignored} would have no effect: unset {ignored} "
+                "or set temperature above 0"
             )
         return self
 
 
 class GenerationParams(GenerationConfig):
-    """What a provider is handed: the generation section and the seed of this call."""
+    """The generation section and the seed of a call: what a provider takes."""
 
     seed: int
 
 
-class PromptsConfig(_Section):
-    """Where the prompts come from: a file, or a dataset of the Hugging Face hub."""
+class PromptsConfig(Section):
+    """Source of the prompts: a file, or a dataset of the Hugging Face hub."""
 
     path: NonEmptyStr | None
     format: Literal["jsonl", "csv", "parquet", "txt"] | None
@@ -117,20 +119,20 @@ class PromptsConfig(_Section):
     system: NonEmptyStr | None
 
     @model_validator(mode="after")
-    def _one_source(self) -> Self:
+    def _require_one_source(self) -> Self:
         if (self.path is None) == (self.dataset is None):
             raise ValueError("set exactly one of path (a file) and dataset (a hub id)")
         return self
 
 
 MAX_REQUESTS_IN_FLIGHT = 1024
-"""Requests in flight beyond which batch.size=auto does not look."""
+"""Upper bound of the requests in flight that batch.size=auto tries."""
 
 
-class BatchConfig(_Section):
-    """How prompts reach the model. `mode` null is what the provider does best interactively.
+class BatchConfig(Section):
+    """How prompts reach the model. `mode` null is the provider's default mode.
 
-    `size` auto finds the largest number of requests in flight that a service takes (concurrent mode only).
+    `size` auto finds the number of requests in flight that a service sustains (mode concurrent only).
     """
 
     mode: BatchMode | None
@@ -140,12 +142,12 @@ class BatchConfig(_Section):
 
     @property
     def count(self) -> int:
-        """`size` as a number; for auto, the most that is ever tried."""
+        """`size` as a number; for auto, the upper bound of what is tried."""
         return MAX_REQUESTS_IN_FLIGHT if self.size == "auto" else self.size
 
 
-class LimitsConfig(_Section):
-    """How requests are paced, and where a run stops. null is no limit."""
+class LimitsConfig(Section):
+    """Limits of requests, and when a run stops. null is no limit."""
 
     max_attempts: PositiveInt
     timeout_s: PositiveFloat
@@ -158,39 +160,38 @@ class LimitsConfig(_Section):
 _STORES = ("sqlite:///", "http://", "https://", "postgresql", "mysql", "mssql", "databricks")
 
 
-class TrackingConfig(_Section):
-    """Where MLflow keeps the runs, and how many outcomes become traces. `uri` null tells MLflow nothing."""
+class TrackingConfig(Section):
+    """The MLflow store, and how many outcomes become traces. `uri` null does not log to MLflow."""
 
     uri: NonEmptyStr | None
     traces: Literal["sample", "all", "off"]
 
     @model_validator(mode="after")
-    def _no_secret(self) -> Self:
-        if self.uri is not None and has_password(self.uri):
+    def _check_uri(self) -> Self:
+        if self.uri is None:
+            return self
+        if has_password(self.uri):
             raise ValueError(
                 "the uri has a password in it, and would be written to disk: give it without, and set "
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (for a database: its own, such as PGPASSWORD)"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _a_store_that_mlflow_has(self) -> Self:
-        if self.uri is not None and not self.uri.startswith(_STORES):
+        if not self.uri.startswith(_STORES):
             raise ValueError(
-                f"uri={self.uri!r} is no MLflow store: use sqlite:///FILE or http://HOST:PORT, or tracking=off for none"
+                f"uri={self.uri!r} is not an MLflow store: use sqlite:///FILE or http://HOST:PORT, or "
+                "tracking=off for none"
             )
         return self
 
 
 class ProviderConfig(BaseModel):
-    """Who serves: `_target_` names the class under runner.providers, the rest are its constructor's arguments."""
+    """The provider: `_target_` names a class below runner.providers, the other keys are its constructor's arguments."""
 
     model_config = STRICT | ConfigDict(extra="allow")
     target: Annotated[str, StringConstraints(pattern=r"^runner\.providers\.\w+\.\w+$")] = Field(alias="_target_")
 
     @property
     def name(self) -> str:
-        """Return the provider's name, which is its module's."""
+        """The provider's name: that of its module."""
         return self.target.split(".")[2]
 
     @property
@@ -199,8 +200,8 @@ class ProviderConfig(BaseModel):
         return self.__pydantic_extra__ or {}
 
 
-class RunConfig(_Section):
-    """One run, whole. `repeat` only numbers runs that are the same: it moves nothing."""
+class RunConfig(Section):
+    """The whole configuration of one run. `repeat` only numbers equal runs and changes no result."""
 
     name: NonEmptyStr
     seed: NonNegativeInt
@@ -214,16 +215,16 @@ class RunConfig(_Section):
     tracking: TrackingConfig
 
     def params(self, *, seed: int | None = None) -> GenerationParams:
-        """Return what a provider is handed, with the run's seed unless another is given."""
+        """Return the generation parameters, with the run's seed unless another is given."""
         return GenerationParams(**self.generation.model_dump(), seed=self.seed if seed is None else seed)
 
     @property
     def warmup_prompts(self) -> int:
-        """How many prompts are generated unmeasured before a run."""
+        """How many prompts are generated unmeasured before the measured ones."""
         return self.batch.warmup * (1 if self.batch.size == "auto" else self.batch.size)
 
     def with_mode(self, mode: BatchMode) -> "RunConfig":
-        """Return this configuration with the batch mode stated."""
+        """Return this configuration with its batch mode resolved."""
         return self.model_copy(update={"batch": self.batch.model_copy(update={"mode": mode})})
 
     @property
@@ -233,7 +234,7 @@ class RunConfig(_Section):
         return " ".join(dict.fromkeys((self.provider.name, model, str(self.batch.mode), str(self.batch.size))))
 
     def differences(self, other: "RunConfig") -> list[str]:
-        """Say which keys have another value there, a text each."""
+        """Return one text per key whose value differs in `other`."""
         here, there = self.flat(), other.flat()
         names = dict.fromkeys((*here, *there))
         return [
@@ -248,7 +249,7 @@ class RunConfig(_Section):
 
 
 def leaves(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every value that is no section, under its dotted name."""
+    """Yield every value that is not a section, with its dotted name."""
     for name, value in section.items():
         if isinstance(value, Mapping):
             yield from leaves(value, f"{prefix}{name}.")

@@ -1,4 +1,7 @@
-"""Secrets: what looks like one, refused where it would be written, removed from what is written. Holds none."""
+"""Recognizes secrets: refuses them on a command line, and redacts them in texts. Keeps none.
+
+Public contract: `refuse_secrets` before Hydra writes anything, `redact` for every text that may repeat a secret.
+"""
 
 import re
 from collections.abc import Collection, Sequence
@@ -7,9 +10,9 @@ from runner.errors import ConfigError
 
 _NAME = re.compile(r"[A-Za-z_]\w{0,59}", re.ASCII)
 _LIKE_A_KEY = re.compile(r"sk.*|(?=.*[a-z])(?=.*[0-9]).{20,}")
-"""Keys of which every character may stand in a variable's name: sk_..., or long with small letters and digits."""
+"""Keys made of characters that a variable's name may have: sk_..., or long with small letters and digits."""
 _MIN_REDACTED = 4
-"""Of a shorter key, redact_errors it would make a riddle of every message."""
+"""Characters of the shortest secret that is redacted: a shorter one also occurs in ordinary words."""
 _SECRET = re.compile(
     r"^[+~]*(?P<key>[\w.@/:]*?(?<![a-z])(api_?key|key|token|secret|password|credentials?))=", re.IGNORECASE
 )
@@ -19,7 +22,7 @@ _STORE = re.compile(r"^[+~]*(?P<key>tracking\.uri)=(?P<value>.*)", re.DOTALL)
 
 
 def is_variable_name(text: str) -> bool:
-    """Return whether a text is the name of an environment variable, and not the secret itself in its place."""
+    """Return whether a text looks like the name of an environment variable rather than a secret."""
     return bool(_NAME.fullmatch(text)) and not _LIKE_A_KEY.fullmatch(text)
 
 
@@ -34,7 +37,10 @@ def has_password(address: str) -> bool:
 
 
 def redact(text: str, secrets: Collection[str]) -> str:
-    """Return the text without these secrets, the longest first."""
+    """Return the text with every secret of at least 4 characters replaced by ***.
+
+    The longest secret goes first, for a shorter one may be a part of it.
+    """
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= _MIN_REDACTED:
             text = text.replace(secret, "***")
@@ -42,22 +48,25 @@ def redact(text: str, secrets: Collection[str]) -> str:
 
 
 def refuse_secrets(arguments: Sequence[str]) -> None:
-    """Refuse a secret among the overrides, before Hydra writes the overrides to disk.
+    """Refuse overrides that contain a secret, before Hydra writes the overrides to disk.
+
+    Args:
+        arguments: the command line without the program's name.
 
     Raises:
-        ConfigError: an override gives a key, token, secret or password, has one where the name of the variable that
-            holds it belongs, or within an address. Its value is not repeated.
+        ConfigError: an override sets a key, token, secret or password, gives a secret instead of the name of its
+            environment variable, or has a user name or password in an address. The message does not repeat the value.
     """
     for argument in arguments:
         if match := _SECRET.match(argument):
             raise ConfigError(
                 f"{match['key']}=... on the command line would be written to disk: put the secret into an environment "
-                "variable; where a provider takes one, KEY_env holds the variable's name"
+                "variable and give the variable's name, such as provider.api_key_env=NAME"
             )
         if (match := _VARIABLE.match(argument)) and not all(map(_names_a_variable, match["value"].split(","))):
             raise ConfigError(
-                f"{match['key']}=... is not the name of an environment variable: give the name of the one that holds "
-                "the key, not the key"
+                f"{match['key']}=... is not the name of an environment variable: give the name of the variable that "
+                "holds the key, not the key"
             )
         for address, has_secret in ((_ADDRESS, has_user), (_STORE, has_password)):
             if (match := address.match(argument)) and has_secret(match["value"]):

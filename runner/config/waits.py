@@ -1,18 +1,19 @@
-"""How long the product waits for others: one frozen value, which a test may replace by shorter waits."""
+"""Owns how long the runner waits for people and services: one frozen value, which a test may shorten."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waits:
-    """Seconds.
+    """Maximum waits, in seconds.
 
     Attributes:
-        grace_s: after an interrupt, for requests in flight.
-        throttled_s: a prompt may be throttled for so long; a service that answers nothing else then ends the run.
-        publish_s: after a run's end, for one step of a slow MLflow store.
-        connect_s: for an MLflow server that has not answered once: it may accept connections and never answer.
-        store_retry_s: between attempts to reach an MLflow store.
+        grace_s: for requests in flight after an interrupt.
+        throttled_s: for a prompt whose requests are throttled (429). If a service only throttles,
+            the run ends after that time.
+        publish_s: for one step of a slow MLflow store, after the run's end.
+        connect_s: for the first answer of an MLflow server.
+        store_retry_s: between two attempts to reach an MLflow store.
     """
 
     grace_s: float = 30.0

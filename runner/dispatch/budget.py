@@ -1,14 +1,18 @@
-"""What a run may still spend, in US dollars: what was spent, and what requests in flight can cost at most."""
+"""What a run may still spend, in US dollars: owns what was spent and the maximum cost of requests in flight."""
 
 from collections.abc import Iterable
 
 from runner.errors import BudgetError, ConfigError
 from runner.pricing import Price
-from runner.types import Completion, Generated, Outcome, Usage
+from runner.types import Generated, Outcome, Usage
 
 
 class Budget:
-    """What was spent and what is set aside for requests in flight. Without a limit it has room for everything.
+    """What was spent, and what is reserved for requests in flight. Without a limit there is room for every request.
+
+    Args:
+        limit_usd: `limits.max_cost_usd`.
+        price: what tokens cost; None where the price is not known.
 
     Raises:
         ConfigError: a limit is set and the price is not known.
@@ -26,41 +30,38 @@ class Budget:
         self._in_flight = 0
 
     def cost_usd(self, input_tokens: int, output_tokens: int) -> float:
-        """Return what a request of these tokens costs; nothing where there is no limit to keep."""
+        """Return the cost of a request of these tokens; 0 without a limit."""
         usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
         return 0.0 if self._price is None else self._price.usage_usd(usage)
 
     def count(self, outcomes: Iterable[Outcome]) -> None:
-        """Count what outcomes cost: a prompt's input once, every answer's output. They may be a stream."""
-        if self._price is None:
-            return
-        for outcome in outcomes:
-            if isinstance(outcome, Completion):
-                self._spent_usd += self._price.usage_usd(outcome.usage, with_input=outcome.choice == 0)
+        """Add the cost of outcomes to what was spent. Reads nothing without a limit."""
+        if self._price is not None:
+            self._spent_usd += sum(map(self._price.outcome_usd, outcomes))
 
     def refusal(self, max_cost_usd: float) -> BudgetError | None:
-        """Return why a request can never be sent, if so: it could pass the limit whatever those in flight cost."""
+        """Return why a request can never be sent; None if there is room for it once requests in flight have ended."""
         if self._limit_usd is None or self._spent_usd + max_cost_usd <= self._limit_usd:
             return None
         return BudgetError(
             f"stopped before a request that could pass limits.max_cost_usd={self._limit_usd}: "
-            f"${self._spent_usd:.6f} are spent, and this one could cost ${max_cost_usd:.6f} (all of generation.max_tokens, "
-            "and an input token for every byte): raise the limit, or lower generation.max_tokens"
+            f"${self._spent_usd:.6f} are spent, and this one could cost ${max_cost_usd:.6f} (all of "
+            "generation.max_tokens, and an input token for every byte): raise the limit, or lower generation.max_tokens"
         )
 
     def has_room(self, max_cost_usd: float) -> bool:
-        """Return whether a request fits beside those in flight; they give back what they do not cost."""
+        """Return whether there is room for a request beside those in flight."""
         return self._limit_usd is None or self._spent_usd + self._reserved_usd + max_cost_usd <= self._limit_usd
 
     def reserve(self, max_cost_usd: float) -> None:
-        """Set aside the most that a request can cost."""
+        """Reserve a request's maximum cost."""
         self._in_flight += 1
         self._reserved_usd += max_cost_usd
 
     def settle(self, max_cost_usd: float, results: Iterable[Generated], *, lost: bool) -> None:
-        """Replace what was set aside by what the request cost: all of it, if its answer was lost."""
+        """Replace a request's reserved cost by its real cost; by its maximum cost if the answer was lost."""
         self._in_flight -= 1
-        # sums of fractions leave a rest, and a rest that nothing in flight gives back would be waited for in vain
+        # exactly 0 with nothing in flight: a rounding error left here would never be released
         self._reserved_usd = self._reserved_usd - max_cost_usd if self._in_flight else 0.0
         if lost:
             self._spent_usd += max_cost_usd

@@ -1,7 +1,7 @@
-"""When the next request may leave: owns the queue of all attempts, the shared pause and the limits per minute.
+"""When the next request may leave: owns the queue of attempts, the shared pause and the limits per minute.
 
-Only the head of the queue waits for anything, so that attempts leave in the order in which they came, and none holds a
-part of what another one waits for.
+Only the head of the queue waits for the limits. Attempts therefore leave in the order in which they came, and none
+holds a part of what another one waits for.
 """
 
 import asyncio
@@ -23,27 +23,32 @@ from runner.types import Generated
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.2
-"""How often what waits checks whether the run is to stop."""
-_LOGGED_PAUSE_S = 10.0
-"""A pause as long as this looks like a hang unless it is logged."""
+"""How often a waiting attempt checks whether the run is to stop."""
+_MIN_LOGGED_PAUSE_S = 10.0
+"""A pause of this length looks like a hang unless a line in the log explains it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Permit:
-    """What an attempt in flight holds."""
+    """Permission for one attempt. Held while the attempt is in flight.
+
+    Attributes:
+        number: the attempt's number in AdaptiveConcurrency.
+        max_cost_usd: what the budget has reserved for the attempt.
+    """
 
     number: int
     max_cost_usd: float
 
 
 class RequestGate:
-    """Lets attempts leave, one after another.
+    """Gives attempts their permits, one after another.
 
     Args:
         limits: requests and tokens per minute.
-        budget: has room for an attempt, or will have, or refuses it.
-        concurrency: finds how many requests may be in flight; None leaves that to the mode.
-        stop: ends all waiting: nothing more leaves.
+        budget: reserves an attempt's maximum cost, or refuses the attempt.
+        concurrency: bounds the requests in flight; None where the mode bounds them.
+        stop: ends all waiting.
     """
 
     def __init__(
@@ -57,51 +62,57 @@ class RequestGate:
         self._released = asyncio.Event()
 
     async def acquire(self, call: Call) -> Permit:
-        """Wait until an attempt may leave, and take what it needs.
+        """Wait until an attempt may leave, and return its permit.
 
         Raises:
-            Stopped: nothing more is to be sent; the budget's refusal of this attempt is such a reason.
+            Stopped: no further attempt is to leave. If the budget refuses this attempt, the refusal is the reason.
         """
         max_cost_usd = self._budget.cost_usd(call.max_input_tokens, call.max_output_tokens)
         async with self._queue:
             await self._wait_for_room(max_cost_usd)
-            await self._wait_for_limits(call.tokens)
+            await self._wait_for_limits(call.estimated_tokens)
             self._budget.reserve(max_cost_usd)
             number = self._concurrency.acquire() if self._concurrency else 0
             return Permit(number=number, max_cost_usd=max_cost_usd)
 
-    def release(self, permit: Permit, results: Sequence[Generated], *, lost: bool) -> None:
-        """Return what an attempt held. `lost`: it has no answer, and may be billed all the same."""
+    def release(self, permit: Permit, results: Sequence[Generated], *, lost: bool, throttled: bool) -> None:
+        """Take a permit back.
+
+        Args:
+            permit: the ended attempt's.
+            results: what the attempt returned; empty if it failed.
+            lost: the attempt failed, and may be billed.
+            throttled: the service asked for fewer requests.
+        """
         self._budget.settle(permit.max_cost_usd, results, lost=lost)
         if self._concurrency:
-            self._concurrency.release(permit.number, answered=bool(results))
+            self._concurrency.release(permit.number, answered=bool(results), throttled=throttled)
         self._released.set()
 
-    def throttled(self, permit: Permit) -> None:
-        """Take note that the service asked for fewer requests."""
-        if self._concurrency:
-            self._concurrency.throttled(permit.number)
-
     def pause(self, seconds: float, reason: str) -> None:
-        """Let nothing leave for so long."""
+        """Let no attempt leave for this many seconds."""
         now = asyncio.get_running_loop().time()
         self._paused_until = max(self._paused_until, now + seconds)
-        if self._paused_until - max(now, self._logged_until) >= _LOGGED_PAUSE_S:
+        if self._paused_until - max(now, self._logged_until) >= _MIN_LOGGED_PAUSE_S:
             self._logged_until = self._paused_until
             log.info("the service asks for a pause of %.0f s (%s): waiting", seconds, reason)
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep; raises Stopped if the run is to stop meanwhile."""
+        """Sleep.
+
+        Raises:
+            Stopped: the run was stopped before or meanwhile.
+        """
         self._stop.raise_if_set()
         await self._wait_unless_stopped(asyncio.sleep(max(0.0, seconds)))
 
     async def _wait_for_limits(self, tokens: float) -> None:
-        """Wait for the shared pause and the limits per minute; what was taken before a pause is not kept for its end."""
+        """Wait for the shared pause and for the limits per minute; after a pause, take from the limits anew."""
         while True:
             if (pause_s := self._pause_s) > 0:
                 await self.sleep(pause_s)
-            await self._take(self._requests, 1)
-            await self._take(self._tokens, tokens)
+            for limiter, amount in ((self._requests, 1), (self._tokens, tokens)):
+                await self._take(limiter, amount)
             if self._pause_s <= 0:
                 return
 
@@ -110,7 +121,7 @@ class RequestGate:
         return self._paused_until - asyncio.get_running_loop().time()
 
     async def _take(self, limiter: AsyncLimiter | None, amount: float) -> None:
-        """Take from a minute's allowance, in parts as large as the limiter grants at once."""
+        """Take from a limit per minute, in parts as large as the limiter grants at once."""
         while limiter is not None and amount > 0:
             part = min(amount, limiter.max_rate)
             await self._wait_unless_stopped(limiter.acquire(part))
@@ -125,25 +136,22 @@ class RequestGate:
             task.cancel()
 
     async def _wait_for_room(self, max_cost_usd: float) -> None:
-        """Wait until requests in flight leave room, in the budget and in the concurrency."""
+        """Wait until requests in flight leave room in the budget and in the concurrency."""
         while True:
             if refusal := self._budget.refusal(max_cost_usd):
                 self._stop.request(refusal)
             self._stop.raise_if_set()
-            if self._has_room(max_cost_usd):
+            if self._budget.has_room(max_cost_usd) and (self._concurrency is None or self._concurrency.has_room):
                 return
-            await self._wait_for_release()
-
-    def _has_room(self, max_cost_usd: float) -> bool:
-        return self._budget.has_room(max_cost_usd) and (self._concurrency is None or self._concurrency.has_room)
-
-    async def _wait_for_release(self) -> None:
-        self._released.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_POLL_S):
-                await self._released.wait()
+            self._released.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_POLL_S):
+                    await self._released.wait()
 
 
 def _per_minute(limit: float | None) -> AsyncLimiter | None:
-    """Spread a minute's allowance over its seconds: a bucket of a whole minute would let two minutes' worth through."""
+    """Return a limiter that spreads a minute's limit over its seconds.
+
+    A bucket of a whole minute would let the limit of two minutes through in one.
+    """
     return None if limit is None else AsyncLimiter(max(1.0, limit / 60), max(1.0, 60 / limit))

@@ -1,6 +1,6 @@
 """A provider whose requests keep to the account's limits: attempts, pauses, requests and tokens a minute, budget.
 
-It has the same calls as a provider, so that a batch mode does not know which of the two it calls.
+Its methods are those of a provider, so that a batch mode calls either in the same way.
 """
 
 import asyncio
@@ -26,7 +26,8 @@ from runner.types import Generated, Prompt
 log = logging.getLogger(__name__)
 
 _MAX_FAILED_ALONE = 3
-"""So many prompts in a row that failed alone too: the prompts are not the reason, and lists are split no further."""
+"""After so many prompts in a row that failed in a request of their own, the prompts are not the reason: lists are no
+longer split."""
 
 Send = Callable[[], Awaitable[Sequence[Generated]]]
 
@@ -35,12 +36,13 @@ class LimitedProvider:
     """A provider whose requests are limited: static batches of a service that takes lists, and concurrent requests.
 
     Args:
-        provider: one that has `generate` or `generate_list`.
-        model_id: which model a failure names.
+        provider: a ConcurrentProvider or a ListProvider.
+        model_id: the model that an error is recorded for.
         limits: attempts and timeout.
         gate: decides when an attempt may leave.
-        stop: asks to stop sending; a fatal error is requested here.
+        stop: ends sending; a fatal error becomes its reason.
         max_throttled_s: how long a call may be throttled.
+        clock: seconds, on the clock by which `max_throttled_s` is measured.
     """
 
     def __init__(
@@ -52,12 +54,15 @@ class LimitedProvider:
         stop: StopRequest,
         *,
         max_throttled_s: float,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._provider = provider
+        self._concurrent = provider if isinstance(provider, ConcurrentProvider) else None  # once: it takes 30 us
+        self._lists = provider if isinstance(provider, ListProvider) else None
         self._model_id = model_id
         self._timeout_s = limits.timeout_s
         self._retry = RetryPolicy(limits, max_throttled_s)
-        self._gate, self._stop = gate, stop
+        self._gate, self._stop, self._clock = gate, stop, clock
         self._answered_at: float | None = None
         self._failed_alone = 0
         self._runner: asyncio.Runner | None = None
@@ -71,7 +76,10 @@ class LimitedProvider:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._close_runner()
+            if self._runner is not None:
+                self._runner.run(self._connections.aclose())
+                self._runner.close()
+                self._runner = None
         finally:
             self._provider.__exit__(kind, error, trace)
 
@@ -89,20 +97,20 @@ class LimitedProvider:
         """Return the prompt's answers, or its error once no attempt is left.
 
         Raises:
-            Stopped: nothing more is to be sent; the stop request has the reason.
+            Stopped: no further request is to leave; the stop request has the reason.
         """
-        provider = self._provider
-        assert isinstance(provider, ConcurrentProvider)  # noqa: S101 - run.prepare refuses any other
+        provider = self._concurrent
+        assert provider is not None  # noqa: S101 - run.prepare refuses any other
 
         async def send() -> Sequence[Generated]:
             return [await provider.generate(prompt, params)]
 
-        return (await self._call(Call((prompt,), params), send))[0]
+        return (await self._call(Call((prompt,), params, clock=self._clock), send))[0]
 
     def generate_batch(self, prompts: Sequence[Prompt], params: GenerationParams) -> Sequence[Generated]:
         """Return the results of one list request, in the prompts' order; fewer if the run was stopped meanwhile.
 
-        A list that fails as a whole is sent again in halves, so that one poisonous prompt fails alone.
+        A list that fails as a whole is sent again in halves, so that a prompt that the service refuses fails alone.
 
         Raises:
             Stopped: as for `generate`.
@@ -110,17 +118,11 @@ class LimitedProvider:
         if self._runner is None:
             self._runner = asyncio.Runner()
             self._runner.run(self.__aenter__())
-        return self._runner.run(self._call_list(Call(prompts, params)))
-
-    def _close_runner(self) -> None:
-        if self._runner is not None:
-            self._runner.run(self._connections.aclose())
-            self._runner.close()
-            self._runner = None
+        return self._runner.run(self._call_list(Call(prompts, params, clock=self._clock)))
 
     async def _call_list(self, call: Call) -> Sequence[Generated]:
-        provider = self._provider
-        assert isinstance(provider, ListProvider)  # noqa: S101 - run.prepare refuses any other
+        provider = self._lists
+        assert provider is not None  # noqa: S101 - run.prepare refuses any other
         results = await self._call(call, lambda: provider.generate_list(call.prompts, call.params))
         if any(result.error is None for result in results):
             self._failed_alone = 0
@@ -132,7 +134,7 @@ class LimitedProvider:
         return await self._call_halves(call)
 
     async def _call_halves(self, call: Call) -> Sequence[Generated]:
-        """Return the results of both halves; if the run is stopped, of what was answered: it is paid for."""
+        """Return the results of both halves; if the run is stopped meanwhile, the results until then: they are paid."""
         results: list[Generated] = []
         for half in call.halves():
             try:
@@ -165,7 +167,7 @@ class LimitedProvider:
         permit = await self._gate.acquire(call)
         call.start_attempt()
         results: Sequence[Generated] = ()
-        lost = False
+        lost = throttled = False
         try:
             async with asyncio.timeout(self._timeout_s):
                 results = await send()
@@ -173,18 +175,20 @@ class LimitedProvider:
             lost = True
             raise CallError("Timeout", f"no answer within limits.timeout_s={self._timeout_s}", RETRY) from None
         except CallError as error:
-            lost = not error.policy.not_billed
-            if error.policy.throttled:
+            lost, throttled = not error.policy.not_billed, error.policy.throttled
+            if throttled:
                 call.count_throttled()
-                self._gate.throttled(permit)
             raise
         finally:
-            self._gate.release(permit, results, lost=lost)
-        self._answered_at = time.perf_counter()
+            self._gate.release(permit, results, lost=lost, throttled=throttled)
+        self._answered_at = self._clock()
         return results
 
     def _wait_s(self, state: tenacity.RetryCallState) -> float:
-        """Return how long this call waits: what the service asked for, else a jittered time; a throttled one pauses all."""
+        """Return how long a call waits before its next attempt: the service's Retry-After, or else a jittered time.
+
+        After a throttled attempt all calls wait, so that not every worker triggers a 429 of its own.
+        """
         _, error = failed_attempt(state)
         jitter_s = jittered_wait_s(state.attempt_number)
         retry_after_s = None if error.retry_after_s is None else max(0.0, error.retry_after_s)

@@ -6,34 +6,34 @@ import resource
 from runner.config.schema import BatchConfig
 from runner.errors import ConfigError
 
-_OTHERS = 64
-"""Open files beside the requests': the record, logs, pipes, the event loop, what libraries open for a moment."""
+_RESERVED_FILES = 64
+"""Open files beside the connections: the record, logs, pipes, the event loop, files that libraries open briefly."""
 
 
-def connections_for(batch: BatchConfig) -> int:
-    """Return how many requests may be in flight at once: `batch.size`, or for auto as many as there can be.
+def max_connections(batch: BatchConfig) -> int:
+    """Return how many requests may be in flight at once: `batch.size`, or for auto as many as the system allows.
 
-    The process's limit of open files is raised as far as that takes and the system allows.
+    Raises the process's soft limit of open files to what that takes, within the hard limit.
 
     Raises:
-        ConfigError: `batch.size` is more than fits.
+        ConfigError: `batch.size` is more than the limit of open files allows.
     """
-    allowed = _raised_to(batch.count + _OTHERS)
-    fitting = min(batch.count, allowed - _OTHERS)
-    if fitting < (1 if batch.size == "auto" else batch.count):
+    max_files = _raise_limit(batch.count + _RESERVED_FILES)
+    connections = min(batch.count, max_files - _RESERVED_FILES)
+    if connections < (1 if batch.size == "auto" else batch.count):
         raise ConfigError(
-            f"batch.size={batch.size}: this process may have {allowed} files open, enough for {max(0, fitting)} "
-            f"requests in flight: lower batch.size, or raise the limit: ulimit -n {batch.count + _OTHERS}"
+            f"batch.size={batch.size}: this process may have {max_files} files open, enough for {max(0, connections)} "
+            f"requests in flight: lower batch.size, or raise the limit: ulimit -n {batch.count + _RESERVED_FILES}"
         )
-    return fitting
+    return connections
 
 
-def _raised_to(needed: int) -> int:
-    """Raise the soft limit of open files to what is needed, or to the hard limit; return what it is then."""
+def _raise_limit(files: int) -> int:
+    """Raise the soft limit of open files to `files`, or to the hard limit; return how many files may be open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        with contextlib.suppress(ValueError, OSError):  # a system may refuse less than it says
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if soft != resource.RLIM_INFINITY and soft < files:
+        raised = files if hard == resource.RLIM_INFINITY else min(files, hard)
+        with contextlib.suppress(ValueError, OSError):  # a system may refuse a limit below its hard limit
+            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return needed if soft == resource.RLIM_INFINITY else soft
+    return files if soft == resource.RLIM_INFINITY else soft

@@ -1,6 +1,6 @@
-"""Answers from the prompt itself: free, offline, and fast enough to measure the runner instead of a model.
+"""Answers with the prompt itself: free, offline, and fast enough to measure the runner instead of a model.
 
-Its tokens are words: an answer is the prompt's first `max_tokens` words.It has every interactive batch mode.
+Tokens are words: an answer is the prompt's first `max_tokens` words. Has every batch mode that runs interactively.
 """
 
 import asyncio
@@ -19,12 +19,12 @@ from runner.types import Answer, ErrorInfo, Generated, Prompt, Stopwatch, Timing
 
 
 class EchoProvider:
-    """The free provider. `latency_s` is waited per call; prompts that contain `fail_on` fail.
+    """The provider for tests, documentation and overhead measurements.
 
     Args:
-        model: its id stands in the outcomes.
-        latency_s: seconds that every call takes; a stand-in for a service's answer time.
-        fail_on: a prompt with this text in it becomes a failure; null for none.
+        model: its id is recorded in the outcomes.
+        latency_s: seconds that every call takes.
+        fail_on: a prompt that contains this text fails; null for none.
     """
 
     name: ClassVar[str] = "echo"
@@ -40,7 +40,7 @@ class EchoProvider:
         self._fail_on = fail_on
 
     def validate(self, params: GenerationParams) -> None:
-        """Accept all values of what it supported_params."""
+        """Accept every value of the supported keys."""
 
     def __enter__(self) -> Self:
         return self
@@ -48,19 +48,19 @@ class EchoProvider:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is held."""
+        """Release nothing."""
 
     def describe(self) -> Mapping[str, Any]:
-        """Return what it is called; an echo depends on nothing."""
+        """Return the provider's name; an answer depends on nothing else."""
         return {"gen_ai.provider.name": "echo", "gen_ai.operation.name": "chat", "sends_seed": False}
 
     def list_models(self) -> Sequence[ModelInfo]:
-        """Return the one there is: an echo under any name."""
+        """Return one model, of whatever id is configured."""
         return [ModelInfo(id=self._model.id, kind="built in", detail="answers from the prompt")]
 
     def count_tokens(self, prompt: Prompt) -> int:
         """Return the number of words."""
-        return len(_words(prompt))
+        return len(prompt.text.split())
 
     def tokenize(self, texts: Sequence[str]) -> Sequence[Sequence[str]]:
         """Return the words of each text."""
@@ -69,7 +69,7 @@ class EchoProvider:
     def generate_batch(self, prompts: Sequence[Prompt], params: GenerationParams) -> Sequence[Generated]:
         """Answer all prompts after one latency."""
         watch = Stopwatch()
-        self._wait()
+        time.sleep(self._latency_s)
         watch.first_token()
         timing = watch.stop()
         return [self._generate(prompt, params, timing) for prompt in prompts]
@@ -77,7 +77,7 @@ class EchoProvider:
     def generate_continuously(
         self, prompts: Iterable[Prompt], params: GenerationParams, size: int
     ) -> Iterator[tuple[Prompt, Generated]]:
-        """Keep `size` prompts alive, each for one latency, and answer the oldest as it is done."""
+        """Keep `size` prompts alive, each for one latency, and yield the oldest as it finishes."""
         alive: deque[tuple[Prompt, Stopwatch, float]] = deque()
         waiting = iter(prompts)
         while True:
@@ -98,17 +98,13 @@ class EchoProvider:
         watch.first_token()
         return self._generate(prompt, params, watch.stop())
 
-    def _wait(self) -> None:
-        if self._latency_s:
-            time.sleep(self._latency_s)
-
     def _generate(self, prompt: Prompt, params: GenerationParams, timing: Timing) -> Generated:
         if self._fail_on is not None and self._fail_on in prompt.text:
             error = ErrorInfo(type="EchoRefused", message=f"the prompt contains {self._fail_on!r}", retryable=False)
             return Generated(model=self._model.id, timing=timing, error=error)
-        words = _words(prompt)
+        words = prompt.text.split()
         echoed = " ".join(words[: params.max_tokens])
-        stops = [at for stop in params.stop_sequences if (at := echoed.find(stop)) >= 0]
+        stops = [start for stop in params.stop_sequences if (start := echoed.find(stop)) >= 0]
         text = echoed[: min(stops)] if stops else echoed
         is_cut = not stops and len(words) > params.max_tokens
         answer = Answer(
@@ -117,7 +113,3 @@ class EchoProvider:
             usage=Usage(input_tokens=len(words), output_tokens=len(text.split())),
         )
         return Generated(model=self._model.id, timing=timing, answers=(answer,) * params.n)
-
-
-def _words(prompt: Prompt) -> list[str]:
-    return prompt.text.split()

@@ -1,4 +1,4 @@
-"""Why a call to a service has no answer, and what that means for it and for the next ones."""
+"""Why a call to a service has no answer, and what the error means for this call and for the next ones."""
 
 import math
 from collections.abc import Collection, Iterator, Mapping
@@ -23,11 +23,11 @@ class ErrorPolicy:
         retryable: sending the request again may help.
         throttled: the service asked for fewer requests, from everyone.
         fatal: no other request will be answered either, until a person changes something; `advice` says what.
-        not_billed: it is certain that nothing was generated: the service was not reached, or answered with an error.
-            The answer of any other call may have been generated, and be billed.
+        not_billed: nothing was generated: the service was not reached, or answered with an error. The answer of any
+            other failed call may have been generated, and may be billed.
         refuses_lists: the service takes no list of prompts in one request, whatever the prompts.
         advice: what a person can do.
-        quotes_service: whether the service's own words may be repeated; some hold parts of a signature.
+        quotes_service: the service's message may be repeated; some messages hold parts of a signature.
     """
 
     retryable: bool = False
@@ -50,8 +50,8 @@ class CallError(Exception):
 
     Args:
         type: the SDK's or the service's name for the error.
-        message: what the service said; never a secret.
-        policy: what it means.
+        message: the service's message, or why there is none. Without secrets.
+        policy: what the error means.
         retry_after_s: how long the service asked to wait.
     """
 
@@ -64,7 +64,7 @@ class CallError(Exception):
 
 @contextmanager
 def redact_errors(secrets: Collection[str]) -> Iterator[None]:
-    """Remove secrets from every CallError: its message goes to disk, and some services repeat a request's headers."""
+    """Redact secrets in every CallError: messages are written to disk, and some services repeat a request's headers."""
     try:
         yield
     except CallError as error:
@@ -73,13 +73,13 @@ def redact_errors(secrets: Collection[str]) -> Iterator[None]:
 
 
 def invalid_utf8(error: UnicodeEncodeError) -> str:
-    """Say why a prompt cannot be sent to a service or tokenized."""
+    """Return why a prompt cannot be sent to a service or tokenized."""
     surrogate = f"U+{ord(error.object[error.start]):04X}"
     return f"the prompt has a lone surrogate ({surrogate}), which cannot be written as UTF-8: correct its text"
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Return how long a service asked to wait: in milliseconds (the finer header), in seconds, or until a date."""
+    """Return how long a service asked to wait, from the headers `retry-after-ms` and `retry-after`."""
     for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         with suppress(KeyError, ValueError):
             wait_s = float(headers[name]) * unit_s

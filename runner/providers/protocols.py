@@ -1,7 +1,7 @@
-"""What a provider is: small protocols, one per way of being called.
+"""What a provider is: small protocols, one per way of calling a provider.
 
-A provider knows nothing of logging, retries, files or MLflow. Its constructor is cheap: it validates its settings and
-imports nothing heavy. `with provider:` loads what it needs and frees it at the end.
+A provider has no retries, and writes no files and nothing to MLflow. The constructor validates the settings and imports
+nothing heavy. `with provider:` loads a model or opens a client, and releases it at the end.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,33 +14,38 @@ from runner.types import Generated, Prompt
 
 
 class Provider(Protocol):
-    """What every provider has, whatever its modes."""
+    """What every provider has, whatever its modes.
+
+    Attributes:
+        name: the value of `provider`.
+        default_mode: the batch mode where `batch.mode` is null.
+        is_local: whether the model runs in this process. Only a local provider is warmed up: a service is paid.
+    """
 
     name: ClassVar[str]
     default_mode: ClassVar[BatchMode]
     is_local: ClassVar[bool]
-    """Local providers are warmed up; a hosted one would be paid for it."""
 
     @property
     def price_catalog(self) -> str | None:
-        """The provider's id in genai-prices; None where nothing is charged per token, or it is not known what."""
+        """The provider's id in genai-prices; None where no price per token is known."""
 
     @property
     def supported_params(self) -> frozenset[str]:
-        """The generation keys that it can honour; any other that is set is refused before a run."""
+        """The generation keys that the provider supports. A run that sets any other is refused before it begins."""
 
     def validate(self, params: GenerationParams) -> None:
-        """Raise ConfigError for values, or pairs of values, that this provider cannot honour."""
+        """Raise ConfigError for values, or combinations of values, that the provider does not support."""
 
     def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
     def describe(self) -> Mapping[str, Any]:
-        """Return what was resolved on loading (device, dtype, threads), for the record.
+        """Return what was resolved on loading (device, dtype, threads), as JSON values without secrets.
 
-        `gen_ai.provider.name` and `gen_ai.operation.name` are OpenTelemetry's words for it; `sends_seed` says whether
-        the run's seed goes with a request.
+        The keys `gen_ai.provider.name` and `gen_ai.operation.name` are those of OpenTelemetry's semantic conventions;
+        `sends_seed` is whether the run's seed is part of a request.
         """
 
 
@@ -56,13 +61,13 @@ class ModelInfo:
 
 @runtime_checkable
 class ModelLister(Protocol):
-    """A provider that can say which models there are."""
+    """A provider that can list its models."""
 
     def list_models(self) -> Sequence[ModelInfo]:
-        """Return them. Needs no `with`; asks a service that there is, with the account's credentials.
+        """Return the models. Needs no `with`; a service is asked with the account's credentials.
 
         Raises:
-            CallError: the service does not say.
+            CallError: the service does not answer, or refuses.
         """
 
 
@@ -71,24 +76,24 @@ class TokenCounter(Protocol):
     """A provider that can count a prompt's input tokens before it generates."""
 
     def count_tokens(self, prompt: Prompt) -> int:
-        """Return the input tokens of one prompt as this model will see it."""
+        """Return the number of input tokens of one prompt, those of the chat template included."""
 
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """A provider that can cut texts into its model's tokens on this machine, without loading the model."""
+    """A provider that can tokenize texts on this machine, without loading the model."""
 
     def tokenize(self, texts: Sequence[str]) -> Sequence[Sequence[int] | Sequence[str]]:
-        """Return the tokens of each text, none added: of equal texts the same, whatever stands in them.
+        """Return the tokens of each text, without special tokens. Equal texts have equal tokens.
 
         Raises:
-            UsageError: the tokenizer cannot be had.
+            UsageError: the tokenizer cannot be loaded.
         """
 
 
 @runtime_checkable
 class StaticProvider(Protocol):
-    """One call, many prompts."""
+    """Generates for many prompts in one call."""
 
     def generate_batch(self, prompts: Sequence[Prompt], params: GenerationParams) -> Sequence[Generated]:
         """Return what was generated for each prompt, in their order; `params.n` answers each, or one error."""
@@ -96,7 +101,7 @@ class StaticProvider(Protocol):
 
 @runtime_checkable
 class ContinuousProvider(Protocol):
-    """Many prompts, outcomes as they finish."""
+    """Generates for many prompts at once, and yields each result as it finishes."""
 
     def generate_continuously(
         self, prompts: Iterable[Prompt], params: GenerationParams, size: int
@@ -106,17 +111,17 @@ class ContinuousProvider(Protocol):
 
 @runtime_checkable
 class ConcurrentProvider(Protocol):
-    """One prompt a call; the mode keeps `size` calls in flight.
+    """Generates for one prompt a call; the mode keeps `batch.size` calls in flight.
 
-    A provider whose connections live in an event loop is an asynchronous context manager too: the loop that calls
-    `generate` enters it first.
+    A provider whose connections belong to an event loop is an asynchronous context manager too, and is entered in the
+    loop that calls `generate`.
     """
 
     async def generate(self, prompt: Prompt, params: GenerationParams) -> Generated:
         """Return the prompt's `params.n` answers, or an error that concerns this prompt alone.
 
         Raises:
-            CallError: the call has no answer; its policy says whether asking again may help.
+            CallError: the call has no answer; `policy.retryable` is whether sending it again may help.
         """
 
 
@@ -125,7 +130,7 @@ class ListProvider(Protocol):
     """A service that takes a list of prompts in one request: static batches over HTTP."""
 
     def validate_lists(self) -> None:
-        """Raise ConfigError if requests, as they are configured, have no place for a list."""
+        """Raise ConfigError if requests, as configured, cannot hold a list of prompts."""
 
     async def generate_list(self, prompts: Sequence[Prompt], params: GenerationParams) -> Sequence[Generated]:
         """Return what was generated for each prompt, in their order.

@@ -1,6 +1,6 @@
-"""What a service sent, taken for what its API promises: checked where it is read, so that an odd answer fails alone."""
+"""Checks a service's response where it is read, so that one malformed response fails alone."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -9,32 +9,24 @@ from pydantic import Field, TypeAdapter, ValidationError
 from runner.providers.errors import RETRY, CallError
 from runner.text import excerpt
 
-_COUNT: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(strict=True, ge=0, le=10**9)])
-_WORDS: TypeAdapter[str | None] = TypeAdapter(Annotated[str, Field(strict=True)] | None)
+token_count: Callable[[Any], int] = TypeAdapter(Annotated[int, Field(strict=True, ge=0, le=10**9)]).validate_python
+"""Returns a number of tokens as it is; raises ValidationError, which `shape_errors` takes for a wrong shape."""
+optional_text: Callable[[Any], str | None] = TypeAdapter(Annotated[str, Field(strict=True)] | None).validate_python
+"""Returns a text, or None, as it is; raises ValidationError, which `shape_errors` takes for a wrong shape."""
 
 
 @contextmanager
 def shape_errors() -> Iterator[None]:
-    """Raise CallError where an answer lacks what the API promises (HTML, say). For code that only reads an answer."""
+    """Raise CallError where a response lacks what the API promises (HTML, say). For code that only reads a response."""
     try:
         yield
     except ValidationError as error:
-        found = error.errors(include_url=False)[0]
-        raise _malformed(f"{found['input']!r}: {found['msg']}") from error
+        first = error.errors(include_url=False)[0]
+        raise _malformed(f"{first['input']!r}: {first['msg']}") from error
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise _malformed(str(error)) from error
 
 
-def token_count(value: Any) -> int:
-    """Return a number of tokens; raises what `shape_errors` takes for a wrong shape."""
-    return _COUNT.validate_python(value)
-
-
-def optional_text(value: Any) -> str | None:
-    """Return a text that may be absent; raises what `shape_errors` takes for a wrong shape."""
-    return _WORDS.validate_python(value)
-
-
-def _malformed(found: str) -> CallError:
-    said = f"the answer is no object of the API ({excerpt(found)}): check the provider's address"
-    return CallError("MalformedAnswer", said, RETRY)
+def _malformed(reason: str) -> CallError:
+    message = f"the answer is no object of the API ({excerpt(reason)}): check the provider's address"
+    return CallError("MalformedAnswer", message, RETRY)

@@ -4,12 +4,13 @@ import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
+from runner.config.renamed import with_current_keys
 from runner.config.schema import RunConfig
 from runner.errors import JournalError, RecordError, RunInUseError
 from runner.record.atomic import atomic_write
@@ -69,7 +70,8 @@ class RunFolder:
                 "resume"
             )
         try:
-            return RunManifest(**json.loads(path.read_bytes()))
+            manifest = RunManifest(**json.loads(path.read_bytes()))
+            return replace(manifest, config=with_current_keys(manifest.config))
         except (OSError, ValueError, TypeError) as error:
             raise _unreadable(path, error) from None
 
@@ -89,7 +91,7 @@ class RunFolder:
         if not path.exists():
             return {}
         try:
-            return {**yaml.safe_load(path.read_bytes())}
+            return with_current_keys({**yaml.safe_load(path.read_bytes())})
         except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
             raise _unreadable(path, error) from None
 

@@ -85,9 +85,13 @@ class Summary:
         return _exit_code(self.error["type"]) if self.error and not self.metrics else RunnerError.exit_code
 
 
+_RENAMED_ERRORS = {"RequestError": "UsageError", "TakenError": "RunInUseError"}
+"""Today's names of error classes that earlier versions recorded under another name."""
+
+
 def _exit_code(error_type: str) -> int:
-    """Return the exit code of an error of ours by its name; 1 for any other."""
-    kind = getattr(errors, error_type, RunnerError)
+    """Return the exit code of a recorded class of `runner.errors`; 1 for any other."""
+    kind = getattr(errors, _RENAMED_ERRORS.get(error_type, error_type), RunnerError)
     return kind.exit_code if isinstance(kind, type) and issubclass(kind, RunnerError) else RunnerError.exit_code
 
 

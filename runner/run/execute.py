@@ -16,6 +16,7 @@ from runner.record.manifest import environment_changes
 from runner.record.writer import OutcomeWriter
 from runner.run.failure_limit import FailureLimit
 from runner.run.finish import Measured, close_record
+from runner.run.machine import MachineCounters
 from runner.run.prepare import PreparedRun
 from runner.run.result import RunObserver, RunResult
 from runner.run.signals import GracePeriodExpired, stop_on_signals
@@ -62,12 +63,20 @@ def _measure(run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, o
         load_s = time.perf_counter() - start
         machine = environment.describe()
         _describe(run, machine, writer.segment)
-        _warm_up(run, pending)
+        warmup_s = _warm_up(run, pending)
         run.folder.remove_summary()  # not before: a run that cannot begin leaves the record as it was
-        memory = environment.PeakMemory()
+        memory, before = environment.PeakMemory(), MachineCounters.read()
         duration_s = _generate(run, pending, writer, observer)
-        measured = Measured(load_s=load_s, duration_s=duration_s, peak_memory_mb=memory.read_mb())
-        _write_environment(run, machine)  # again: by now the provider knows what answered
+        measured = Measured(
+            load_s=load_s,
+            warmup_s=warmup_s,
+            duration_s=duration_s,
+            peak_memory_mb=memory.read_mb(),
+            machine=before.until(MachineCounters.read()),
+        )
+        _write_environment(
+            run, {**machine, "machine_load": measured.machine.to_dict()}
+        )  # by now it knows what answered
     return measured
 
 
@@ -92,14 +101,20 @@ def _described(run: PreparedRun, machine: Mapping[str, Any]) -> Mapping[str, Any
     return {**machine, "provider": {**run.calls.provider.describe(), **price}}
 
 
-def _warm_up(run: PreparedRun, pending: PendingPrompts) -> None:
-    """Generate a few tokens for the first batches, unmeasured and not kept. Never on a service: it would be paid."""
+def _warm_up(run: PreparedRun, pending: PendingPrompts) -> float | None:
+    """Generate a few tokens for the first batches, not kept. Never on a service: it would be paid.
+
+    Returns the seconds that it took; None where there was none.
+    """
     config = run.config
-    if run.calls.provider.is_local and config.warmup_prompts:
-        few = config.params().model_copy(update={"max_tokens": min(_WARMUP_TOKENS, config.generation.max_tokens)})
-        first = [prompt for _, prompt in islice(pending.numbered(), config.warmup_prompts)]
-        for _ in run.calls.mode.generate(run.calls.provider, PendingPrompts(prompts=first), few, config.batch):
-            continue
+    if not (run.calls.provider.is_local and config.warmup_prompts):
+        return None
+    start = time.perf_counter()
+    few = config.params().model_copy(update={"max_tokens": min(_WARMUP_TOKENS, config.generation.max_tokens)})
+    first = [prompt for _, prompt in islice(pending.numbered(), config.warmup_prompts)]
+    for _ in run.calls.mode.generate(run.calls.provider, PendingPrompts(prompts=first), few, config.batch):
+        continue
+    return time.perf_counter() - start
 
 
 def _generate(run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, observer: RunObserver) -> float:
@@ -139,7 +154,8 @@ def _generate(run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, 
 def _publish(result: RunResult, publisher: RunPublisher) -> RunResult:
     """Have the record published to MLflow. An interrupt ends the waiting; the run has ended already."""
     try:
-        if reference := publisher.wait_until_open():
+        reference = publisher.wait_until_open()
+        if reference and reference.run_id != result.summary.mlflow_run_id:  # the store was slower than the run
             result = replace(result, summary=replace(result.summary, mlflow_run_id=reference.run_id))
             result.folder.write_summary(result.summary)
         publisher.finish()

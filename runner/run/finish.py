@@ -6,10 +6,11 @@ from functools import partial
 
 from runner import metrics
 from runner.errors import JournalError, RunnerError, ServiceError, UsageError
-from runner.pricing import Bill
+from runner.pricing import Price
 from runner.record.folder import RunFolder
 from runner.record.manifest import Segment, Series, Summary, status_after
 from runner.record.writer import OutcomeWriter
+from runner.run.machine import MachineLoad
 from runner.run.prepare import PreparedRun
 from runner.run.result import RunResult
 from runner.types import ErrorInfo, Failure, Outcome
@@ -23,8 +24,16 @@ class Measured:
     """What only the process that generated can measure."""
 
     load_s: float
+    warmup_s: float | None
     duration_s: float
     peak_memory_mb: float | None
+    machine: MachineLoad
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics of the contract, without `duration_s`, which sums over the processes of a run."""
+        named = {"load_s": self.load_s, "warmup_s": self.warmup_s, "peak_memory_mb": self.peak_memory_mb}
+        return {name: value for name, value in named.items() if value is not None} | self.machine.metrics
 
 
 class _Digest:
@@ -33,18 +42,18 @@ class _Digest:
     def __init__(self, run: PreparedRun) -> None:
         self.samples: list[Outcome] = []
         self.first_error: ErrorInfo | None = None
-        bill = Bill(run.calls.price) if run.calls.price else None
+        self._cost_usd = 0.0
         padded = run.calls.mode.pads_rows and run.calls.provider.is_local
-        outcomes = self._watch(run.folder.outcomes.read_marked(), bill)
+        outcomes = self._watch(run.folder.outcomes.read_marked(), run.calls.price)
         counted = metrics.summarize(outcomes, padded=padded, measured_s=_segment_seconds(run.folder))
-        self.metrics: Mapping[str, float] = counted | ({"cost_usd": bill.cost_usd} if bill else {})
+        self.metrics: Mapping[str, float] = counted | ({"cost_usd": self._cost_usd} if run.calls.price else {})
 
-    def _watch(self, outcomes: Iterable[tuple[Outcome, bool]], bill: Bill | None) -> Iterator[tuple[Outcome, bool]]:
+    def _watch(self, outcomes: Iterable[tuple[Outcome, bool]], price: Price | None) -> Iterator[tuple[Outcome, bool]]:
         for outcome, is_superseded in outcomes:
             if not is_superseded:
                 self._keep(outcome)
-                if bill:
-                    bill.add(outcome)
+                if price:
+                    self._cost_usd += price.outcome_usd(outcome)
             yield outcome, is_superseded
 
     def _keep(self, outcome: Outcome) -> None:
@@ -96,7 +105,7 @@ def _write_segment(run: PreparedRun, number: int, measured: Measured | None) -> 
 
 
 def _series(run: PreparedRun, before: Sequence[Segment]) -> Series:
-    """Return how concurrency changed in this process; steps count on from earlier segments, so that none is there twice."""
+    """Return how concurrency changed in this process; its steps continue those of earlier segments."""
     first = max((step + 1 for segment in before for step, _ in segment.series.get(_IN_FLIGHT, ())), default=0)
     path = run.calls.concurrency.path if run.calls.concurrency else ()
     return {_IN_FLIGHT: [(first + step, float(requests)) for step, requests in path]} if path else {}
@@ -125,11 +134,9 @@ def _why_it_ended(reason: RunnerError | None, digest: _Digest) -> RunnerError | 
 def _summary(run: PreparedRun, digest: _Digest, error: RunnerError | None, measured: Measured | None) -> Summary:
     """Return the summary; what only an earlier process could measure is taken from its own."""
     before = run.folder.read_summary() if measured is None else None
-    own: dict[str, float] = {}
+    own: Mapping[str, float] = {}
     if measured is not None:
-        own["load_s"] = measured.load_s
-        if measured.peak_memory_mb is not None:
-            own["peak_memory_mb"] = measured.peak_memory_mb
+        own = measured.metrics
     elif before:
         own = {name: value for name, value in before.metrics.items() if name in metrics.NAMES}
     reference = run.folder.read_mlflow_run()

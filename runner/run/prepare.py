@@ -12,17 +12,17 @@ from runner.dispatch.adaptive_concurrency import AdaptiveConcurrency
 from runner.dispatch.budget import Budget
 from runner.dispatch.gate import RequestGate
 from runner.dispatch.limited_provider import LimitedProvider
-from runner.dispatch.open_files import connections_for
+from runner.dispatch.open_files import max_connections
 from runner.dispatch.stop import StopRequest
 from runner.errors import ConfigError
-from runner.pricing import Price, price_of
+from runner.pricing import Price, find_price
 from runner.providers.factory import build
-from runner.providers.protocols import ListProvider, Provider
+from runner.providers.protocols import Provider
 from runner.record.folder import RunFolder
 from runner.record.prompts import PackedPrompts
 from runner.tracking.uri import check_store
 
-_FIRST_CONCURRENCY = 4
+_INITIAL_CONCURRENCY = 4
 """Requests in flight from which batch.size=auto starts."""
 
 
@@ -91,7 +91,7 @@ def prepare_calls(config: RunConfig, waits: Waits) -> Calls:
     """
     provider = build(config)
     mode = _mode(config, provider)
-    stop, price = StopRequest(), price_of(config.model, provider.price_catalog)
+    stop, price = StopRequest(), find_price(config.model, provider.price_catalog)
     sends_requests = mode.sends_requests_of(type(provider))
     if not sends_requests:
         _refuse_request_limits(config, mode)
@@ -116,10 +116,10 @@ def _mode(config: RunConfig, provider: Provider) -> Mode[Any]:
             f"batch.mode={name!r} is not something provider {provider.name!r} can do; it has: {', '.join(supported)}"
         )
     mode = MODES[name]
-    if mode.request_protocol is ListProvider and isinstance(provider, ListProvider):
-        provider.validate_lists()
+    mode.validate(provider)
     if config.batch.size == "auto" and not mode.size_is_requests:
-        raise ConfigError(f"batch.size='auto' is for batch.mode=concurrent only, not {name!r}: set a whole number")
+        sized = " or ".join(other.name for other in MODES.values() if other.size_is_requests)
+        raise ConfigError(f"batch.size='auto' is for batch.mode={sized} only, not {name!r}: set a whole number")
     return mode
 
 
@@ -135,5 +135,5 @@ def _refuse_request_limits(config: RunConfig, mode: Mode[Any]) -> None:
 def _concurrency(config: RunConfig, mode: Mode[Any], provider: Provider) -> AdaptiveConcurrency | None:
     max_requests = config.batch.count
     if mode.size_is_requests and not provider.is_local:
-        max_requests = connections_for(config.batch)
-    return AdaptiveConcurrency(_FIRST_CONCURRENCY, max_requests) if config.batch.size == "auto" else None
+        max_requests = max_connections(config.batch)
+    return AdaptiveConcurrency(_INITIAL_CONCURRENCY, max_requests) if config.batch.size == "auto" else None

@@ -1,1 +1,1 @@
-"""What MLflow is told. The only package that imports mlflow."""
+"""Publishes run folders to MLflow. The only package that imports mlflow."""

@@ -1,4 +1,4 @@
-"""From an MLflow run id to the folder that the run or the sweep left."""
+"""Finds the folder of an MLflow run."""
 
 from pathlib import Path
 
@@ -17,11 +17,12 @@ def folder_of(run_id: str, uri: str) -> Path:
             tags = connect(uri).get_run(run_id).data.tags
     except TrackingError as error:
         raise RecordError(
-            f"{run_id!r} is neither a folder nor a run that MLflow knows: {error}. Give the run's folder, or its id "
-            "and the store that has it: --tracking-uri URI"
+            f"{run_id!r} is neither a folder nor the id of a run in the store ({error}): give the run's folder, or the "
+            "store that has the id: --tracking-uri URI"
         ) from None
     folder = tags.get("runner.directory") or tags.get("sweep.dir")
-    if folder is None or not Path(folder).is_dir():
-        where = f"its folder {folder} is not on this machine" if folder else "it is not a run of this runner"
-        raise RecordError(f"MLflow run {run_id!r}: {where}")
+    if folder is None:
+        raise RecordError(f"MLflow run {run_id!r} has no folder, so this runner did not make it: give a run's folder")
+    if not Path(folder).is_dir():
+        raise RecordError(f"MLflow run {run_id!r}: its folder {folder!r} is not on this machine: copy it here first")
     return Path(folder)

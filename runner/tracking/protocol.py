@@ -1,15 +1,15 @@
-"""What the run's process and its tracking worker say to each other, in lines of JSON."""
+"""The messages between a run's process and its tracking worker: lines of JSON one way, commands the other."""
 
 import json
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 FINISH = "finish"
-"""The run's command to its worker: the run has ended, publish its record."""
+"""The command to the worker: the run has ended, publish its record."""
 
 
 class State(StrEnum):
-    """How far a worker is."""
+    """What a worker is doing, or how it ended."""
 
     STARTING = "starting"
     CONNECTING = "connecting"
@@ -29,8 +29,8 @@ class Report:
     """One report of a worker.
 
     Attributes:
-        state: how far it is.
-        message: what a person should know, where something is wrong.
+        state: the worker's state.
+        message: for the user, where something is wrong.
         traceback: of a defect, for the log.
     """
 
@@ -39,11 +39,11 @@ class Report:
     traceback: str = ""
 
     def to_line(self) -> str:
-        """Return it as one line, with its end."""
+        """Return the report as one line of JSON, with its newline."""
         return json.dumps(asdict(self)) + "\n"
 
     @classmethod
     def from_line(cls, line: str) -> "Report":
-        """Return what `to_line` wrote."""
+        """Return the report that `to_line` wrote."""
         fields = json.loads(line)
         return cls(**{**fields, "state": State(fields["state"])})

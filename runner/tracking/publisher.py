@@ -1,4 +1,4 @@
-"""A run's side of its tracking: starts the worker that publishes to MLflow, and follows it. Imports no mlflow."""
+"""The run's side of tracking: starts the worker that publishes to MLflow, and reads its reports. Imports no mlflow."""
 
 import logging
 import subprocess
@@ -46,35 +46,28 @@ class RunPublisher:
 
     def __enter__(self) -> Self:
         if self._uri is not None:
-            self._process = process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "runner.tracking.worker",
-                    str(self._folder.path),
-                    str(self._waits.store_retry_s),
-                ],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                encoding="utf-8",
-                start_new_session=True,  # Ctrl-C is for the run, which then decides what to publish
-            )
-            self._reader = threading.Thread(target=self._read_reports, args=(process,), name="tracking", daemon=True)
+            self._process = start_worker(self._folder, self._waits)
+            arguments = (self._process,)
+            self._reader = threading.Thread(target=self._read_reports, args=arguments, name="tracking", daemon=True)
             self._reader.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process is None or self._process.stdin is None:
+        """End the worker if it has nothing left to do; one that still publishes to a slow store goes on by itself."""
+        if self._process is None or self._process.stdin is None or self._reader is None:
             return
         if isinstance(error, Exception):
             self.finish()
         with suppress(OSError):
             self._process.stdin.close()
-        self._reap()
+        if self._report.state in ENDED:
+            if self._report.state == State.UNREACHABLE:
+                self._process.kill()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_EXIT_S)
+            self._reader.join(_EXIT_S)
 
     @property
     def is_published(self) -> bool:
@@ -99,22 +92,15 @@ class RunPublisher:
             return
         self._wait_for(ENDED)
 
-    def _reap(self) -> None:
-        """End the worker if it has nothing left to do; one that still publishes to a slow store goes on by itself."""
-        if self._process is not None and self._reader is not None and self._report.state in ENDED:
-            if self._report.state == State.UNREACHABLE:
-                self._process.kill()
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(_EXIT_S)
-            self._reader.join(_EXIT_S)
-
     def _wait_for(self, states: Collection[State]) -> None:
         with self._changed:
             start = self._reported_at = time.monotonic()
             while self._report.state not in states:
                 now = time.monotonic()
-                if now - start >= _UNEXPLAINED_S:
-                    self._explain()
+                if now - start >= _UNEXPLAINED_S and not self._explained:
+                    self._explained = True
+                    command = self._folder.resume_command
+                    log.info("publishing to MLflow at %s (Ctrl-C leaves it to %s)", self._uri, command)
                 left_s = self._reported_at + self._max_silence_s - now
                 if left_s <= 0:
                     return
@@ -122,13 +108,8 @@ class RunPublisher:
 
     @property
     def _max_silence_s(self) -> float:
-        unanswered = self._report.state == State.CONNECTING and is_server(str(self._uri))
-        return self._waits.connect_s if unanswered else self._waits.publish_s
-
-    def _explain(self) -> None:
-        if not self._explained:
-            self._explained = True
-            log.info("publishing to MLflow at %s (Ctrl-C leaves it to %s)", self._uri, self._folder.resume_command)
+        is_unanswered = self._report.state == State.CONNECTING and is_server(str(self._uri))
+        return self._waits.connect_s if is_unanswered else self._waits.publish_s
 
     def _read_reports(self, process: "subprocess.Popen[str]") -> None:
         assert process.stdout is not None  # noqa: S101 - a pipe
@@ -138,12 +119,25 @@ class RunPublisher:
                 log.warning("%s. The run folder keeps the record", report.message)
             if report.traceback:
                 log.debug("%s", report.traceback)
-            self._note(report)
+            self._set(report)
         process.stdout.close()
         if self._report.state not in ENDED:
-            self._note(Report(state=State.CRASHED, message="the tracking worker ended early"))
+            self._set(Report(state=State.CRASHED, message="the tracking worker ended early"))
 
-    def _note(self, report: Report) -> None:
+    def _set(self, report: Report) -> None:
         with self._changed:
             self._report, self._reported_at = report, time.monotonic()
             self._changed.notify_all()
+
+
+def start_worker(folder: RunFolder, waits: Waits) -> "subprocess.Popen[str]":
+    """Start the worker of a folder: commands go to its standard input, reports come from its standard output."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "runner.tracking.worker", str(folder.path), str(waits.store_retry_s)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        encoding="utf-8",
+        start_new_session=True,  # Ctrl-C is for the run, which then decides what to publish
+    )

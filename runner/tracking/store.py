@@ -1,4 +1,4 @@
-"""The MLflow store: opened once per run, created if it is not there, and written in few calls."""
+"""The MLflow store: opened once per run, created where absent, and written in few calls."""
 
 import getpass
 import json
@@ -7,11 +7,16 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from runner.errors import TrackingError
+from runner.record.manifest import MlflowRunRef
+from runner.text import first_line, shorten
 from runner.tracking.uri import sqlite_path
 
 if TYPE_CHECKING:
@@ -19,18 +24,36 @@ if TYPE_CHECKING:
 
 _MLFLOW_SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_MODEL_CATALOG_URI": "",  # else every first trace of a model asks github.com for its price
+    "MLFLOW_MODEL_CATALOG_URI": "",  # else every first trace of a model requests its price from github.com
     "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # a server that is away is tried again later, by whoever waits for it
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # whoever waits for an unreachable server tries again later
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
-"""A benchmark reaches nothing but its provider and its store. Yours win, where the environment has them."""
+"""A benchmark reaches nothing but its provider and its store. Values in the environment win."""
 KEY_TAG = "runner.key"
 """The tag by which a run's folder is found again among MLflow's runs."""
-_LONGEST_MESSAGE = 200
-_LONGEST_NAME = 250
-_LONGEST_PARAM, _LONGEST_TAG = 6000, 8000
-"""MLflow's limits; config.yaml has long values whole."""
+MAX_PARAM = 6000
+"""Characters of a parameter that MLflow keeps; config.yaml has long values whole."""
+_MAX_TAG, _MAX_NAME, _MAX_MESSAGE = 8000, 250, 200
+_MAX_METRICS_PER_CALL = 1000
+"""MLflow's limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One value of a metric.
+
+    Attributes:
+        name: the metric's.
+        step: where the point stands in the metric's curve.
+        value: the metric's.
+        at: when; None is the start of the MLflow run.
+    """
+
+    name: str
+    step: int
+    value: float
+    at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +64,63 @@ class Store:
     uri: str
     experiment_id: str
 
+    def find_or_create_run(self, key: str, name: str, tags: Mapping[str, str]) -> "StoreRun":
+        """Return the run that bears this key as a tag, creating it if there is none.
+
+        The search comes first: a run whose creation was answered too late, or to a dead process, exists all the same.
+        """
+        runs = self.client.search_runs([self.experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
+        if runs:
+            return StoreRun(self, str(runs[0].info.run_id))
+        source = {"mlflow.source.name": "python -m runner", "mlflow.source.type": "LOCAL", "mlflow.user": _user()}
+        run_tags = {name: shorten(value, _MAX_TAG) for name, value in ({KEY_TAG: key} | source | dict(tags)).items()}
+        run = self.client.create_run(self.experiment_id, run_name=name[:_MAX_NAME], tags=run_tags)
+        return StoreRun(self, str(run.info.run_id))
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRun:
+    """One run in a store. Writing to it again replaces what is there."""
+
+    store: Store
+    run_id: str
+
+    @property
+    def reference(self) -> MlflowRunRef:
+        """Which MLflow run this is, for a file."""
+        return MlflowRunRef(uri=self.store.uri, experiment_id=self.store.experiment_id, run_id=self.run_id)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags, all in one call."""
+        from mlflow.entities import RunTag
+
+        run_tags = [RunTag(name, shorten(value, _MAX_TAG)) for name, value in tags.items()]
+        self.store.client.log_batch(self.run_id, tags=run_tags)
+
+    def log_table(self, file: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Log rows as a table that the UI shows and compares between runs; an earlier one of that name is replaced."""
+        if not rows:
+            return
+        columns = list(rows[0])
+        cells = [[row[column] for column in columns] for row in rows]
+        data = [[storable(cell) if isinstance(cell, str) else cell for cell in row] for row in cells]
+        table = json.dumps({"columns": columns, "data": data})
+        self.store.client.log_text(self.run_id, table, file)  # MLflow's own log_table appends to what is there
+        listed = json.dumps([{"path": file, "type": "table"}])
+        self.store.client.set_tag(self.run_id, "mlflow.loggedArtifacts", listed)
+
+    def log_points(self, points: Iterable[Point]) -> None:
+        """Log points of metrics. A point with the same step, value and time as one that is there stays one point."""
+        from mlflow.entities import Metric
+
+        start_ms = int(self.store.client.get_run(self.run_id).info.start_time)
+        metrics = (
+            Metric(point.name, point.value, int(point.at.timestamp() * 1000) if point.at else start_ms, point.step)
+            for point in points
+        )
+        while batch := list(islice(metrics, _MAX_METRICS_PER_CALL)):
+            self.store.client.log_batch(self.run_id, metrics=batch)
+
 
 def open_store(uri: str, experiment: str) -> Store:
     """Connect to the store, creating an embedded one and the experiment if they are not there.
@@ -48,23 +128,25 @@ def open_store(uri: str, experiment: str) -> Store:
     Raises:
         TrackingError: the store cannot be opened or the experiment cannot be used.
     """
+    path = sqlite_path(uri)
     with _store_lock(uri), store_errors(uri):
         client = connect(uri)
-        found = client.get_experiment_by_name(experiment)
-        if found is not None and found.lifecycle_stage == "deleted":
+        known = client.get_experiment_by_name(experiment)
+        if known is not None and known.lifecycle_stage == "deleted":
             raise TrackingError(
                 f"name={experiment!r}: this MLflow experiment is deleted: restore it "
-                f"(mlflow experiments restore --experiment-id {found.experiment_id})"
+                f"(mlflow experiments restore --experiment-id {known.experiment_id})"
             )
-        experiment_id = found.experiment_id if found else client.create_experiment(
-            experiment, artifact_location=_artifact_location(uri)
-        )  # fmt: skip
-    return Store(client, uri, experiment_id)
+        if known is not None:
+            return Store(client, uri, known.experiment_id)
+        # beside an embedded store; MLflow's own default is ./mlruns in the working directory
+        artifacts = (path.parent / "artifacts").as_uri() if path else None
+        return Store(client, uri, client.create_experiment(experiment, artifact_location=artifacts))
 
 
 def connect(uri: str) -> "MlflowClient":
     """Return a client of the store. Raises what MLflow raises: see `store_errors`."""
-    mlflow = _mlflow()
+    mlflow = _import_mlflow()
     mlflow.set_tracking_uri(uri)
     client: MlflowClient = mlflow.MlflowClient(tracking_uri=uri)
     return client
@@ -76,74 +158,20 @@ def store_errors(uri: str) -> Iterator[None]:
     import requests
     import sqlalchemy.exc
 
-    mlflow = _mlflow()
+    mlflow = _import_mlflow()
+    expected = (mlflow.exceptions.MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError)
     try:
         yield
-    except mlflow.exceptions.MlflowException as error:
-        raise TrackingError(f"MLflow at {uri}: {_first_line(error.message)}") from error
-    except (requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
-        raise TrackingError(f"MLflow at {uri}: {_first_line(error)}") from error
-
-
-def find_or_create_run(store: Store, key: str, name: str, tags: Mapping[str, str]) -> str:
-    """Return the id of the run that bears this key as a tag, creating it if there is none.
-
-    Asked first, because a run whose creation was answered too late, or to a dead process, is there all the same.
-    """
-    found = store.client.search_runs([store.experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
-    if found:
-        return str(found[0].info.run_id)
-    origin = {"mlflow.source.name": "python -m runner", "mlflow.source.type": "LOCAL", "mlflow.user": _user()}
-    run = store.client.create_run(
-        store.experiment_id, run_name=name[:_LONGEST_NAME], tags=_cut_values({KEY_TAG: key} | origin | dict(tags))
-    )
-    return str(run.info.run_id)
-
-
-def set_tags(store: Store, run_id: str, tags: Mapping[str, str]) -> None:
-    """Set tags, all in one call."""
-    from mlflow.entities import RunTag
-
-    store.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in _cut_values(tags).items()])
-
-
-def log_table(store: Store, run_id: str, file: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Log rows as a table that the UI shows and compares between runs; an earlier one of that name is replaced."""
-    if not rows:
-        return
-    columns = list(rows[0])
-    table = {"columns": columns, "data": [[_cell(row[column]) for column in columns] for row in rows]}
-    store.client.log_text(run_id, json.dumps(table), file)  # MLflow's own log_table appends to what is there
-    store.client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([{"path": file, "type": "table"}]))
-
-
-def log_points(store: Store, run_id: str, points: Iterable[tuple[str, int, float]]) -> None:
-    """Write points with a time that is always the same: written again, they are the same points."""
-    from mlflow.entities import Metric
-
-    began_ms = store.client.get_run(run_id).info.start_time
-    store.client.log_batch(run_id, metrics=[Metric(name, value, began_ms, step) for name, step, value in points])
-
-
-def _cell(value: Any) -> Any:
-    return storable(value) if isinstance(value, str) else value
-
-
-def _cut_values(tags: Mapping[str, str]) -> dict[str, str]:
-    return {name: cut(value, _LONGEST_TAG) for name, value in tags.items()}
+    except expected as error:
+        raise TrackingError(f"MLflow at {uri}: {shorten(first_line(error), _MAX_MESSAGE)}") from error
 
 
 def storable(text: str) -> str:
-    """Return what every store and reader can bear of a text: no lone surrogates, no NUL. outcomes.jsonl has all."""
+    """Return the text without lone surrogates and NUL, which not every store and reader takes."""
     return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
 
 
-def cut(value: str, most: int = _LONGEST_PARAM) -> str:
-    """Return what MLflow can keep of a value."""
-    return value if len(value) <= most else value[: most - 1] + "…"
-
-
-def _mlflow() -> Any:
+def _import_mlflow() -> ModuleType:
     for name, value in _MLFLOW_SETTINGS.items():
         os.environ.setdefault(name, value)
     import mlflow
@@ -160,11 +188,6 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def _first_line(error: object) -> str:
-    line = (str(error).strip() or type(error).__name__).partition("\n")[0]
-    return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]}…"
-
-
 def _store_lock(uri: str) -> Any:
     """Let one process at a time create an embedded store: its migrations do not bear a race."""
     path = sqlite_path(uri)
@@ -172,9 +195,3 @@ def _store_lock(uri: str) -> Any:
         return nullcontext()
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(f"{path}.lock")
-
-
-def _artifact_location(uri: str) -> str | None:
-    """Keep artifacts beside an embedded store; MLflow's own default is ./mlruns in the working directory."""
-    path = sqlite_path(uri)
-    return (path.parent / "artifacts").as_uri() if path else None

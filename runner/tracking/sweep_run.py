@@ -1,8 +1,8 @@
-"""The parent run of a sweep: made by whichever job comes first, ended with the comparison."""
+"""The parent run of a sweep: the first job creates the run, the comparison ends it."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from filelock import FileLock
@@ -11,14 +11,14 @@ from runner.config.schema import RunConfig
 from runner.record.atomic import atomic_write
 from runner.record.folder import RunFolder
 from runner.record.manifest import MlflowRunRef, Status
-from runner.tracking.store import Store, find_or_create_run, log_points, log_table, open_store, set_tags, store_errors
+from runner.tracking.store import Point, Store, StoreRun, open_store, store_errors
 
 PARENT = "sweep.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepReport:
-    """What a comparison tells MLflow.
+    """What a comparison adds to MLflow.
 
     Attributes:
         note: Markdown, for the parent run.
@@ -35,45 +35,55 @@ class SweepReport:
     metrics: Mapping[Path, Mapping[str, float]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parent:
+    """What sweep.json holds."""
+
+    uri: str
+    experiment: str
+    run_id: str
+
+
 def join(directory: Path, store: Store, config: RunConfig) -> str:
-    """Return the parent run's id, creating the run if this job is the first; jobs may be processes."""
+    """Return the parent run's id; the first job creates the run. Jobs may be processes of their own."""
     path = directory / PARENT
     with FileLock(f"{path}.lock"):
-        if known := _parent(directory):
-            return known["run_id"]
-        run_id = find_or_create_run(store, str(directory), f"sweep of {config.name}", {"sweep.dir": str(directory)})
-        parent = {"uri": store.uri, "experiment": config.name, "run_id": run_id}
-        atomic_write(path, (json.dumps(parent, indent=2) + "\n").encode())
-        return run_id
+        if parent := _read_parent(directory):
+            return parent.run_id
+        run = store.find_or_create_run(str(directory), f"sweep of {config.name}", {"sweep.dir": str(directory)})
+        parent = _Parent(uri=store.uri, experiment=config.name, run_id=run.run_id)
+        atomic_write(path, (json.dumps(asdict(parent), indent=2) + "\n").encode())
+        return run.run_id
 
 
-def _parent(directory: Path) -> Mapping[str, str] | None:
-    """Return what the first job wrote of the parent run; a file that is damaged is written again, of the same run."""
+def _read_parent(directory: Path) -> _Parent | None:
+    """Return what the first job wrote of the parent run; None where the file is absent or damaged."""
     try:
-        return {str(name): str(value) for name, value in json.loads((directory / PARENT).read_bytes()).items()}
-    except (OSError, ValueError, AttributeError):
+        return _Parent(**json.loads((directory / PARENT).read_bytes()))
+    except (OSError, ValueError, TypeError):
         return None
 
 
-def finish(directory: Path, story: SweepReport, *, status: Status) -> MlflowRunRef | None:
-    """End the parent run with its comparison; None if no job got as far as making it.
+def finish(directory: Path, report: SweepReport, *, status: Status) -> MlflowRunRef | None:
+    """End the parent run with its comparison; None if no job created a parent run.
 
     Raises:
         TrackingError: the store cannot be used.
     """
-    parent = _parent(directory)
+    parent = _read_parent(directory)
     if parent is None:
         return None
-    run_id = parent["run_id"]
-    with store_errors(parent["uri"]):
-        store = open_store(parent["uri"], parent["experiment"])
-        log_table(store, run_id, "table.json", story.table)
-        set_tags(store, run_id, {"mlflow.note.content": story.note})
-        for file, folder in story.files:
-            store.client.log_artifact(run_id, str(file), folder or None)
-        log_points(store, run_id, story.curves)
-        for job, values in story.metrics.items():
-            if tracked := RunFolder(job).read_mlflow_run():
-                log_points(store, tracked.run_id, [(name, 0, value) for name, value in values.items()])
-        store.client.set_terminated(run_id, status)
-    return MlflowRunRef(uri=store.uri, experiment_id=store.experiment_id, run_id=run_id)
+    with store_errors(parent.uri):
+        store = open_store(parent.uri, parent.experiment)
+        run = StoreRun(store, parent.run_id)
+        run.log_table("table.json", report.table)
+        run.set_tags({"mlflow.note.content": report.note})
+        for file, folder in report.files:
+            store.client.log_artifact(run.run_id, str(file), folder or None)
+        run.log_points(Point(*point) for point in report.curves)
+        for job, metrics in report.metrics.items():
+            if reference := RunFolder(job).read_mlflow_run():
+                points = [Point(name, 0, value) for name, value in metrics.items()]
+                StoreRun(store, reference.run_id).log_points(points)
+        store.client.set_terminated(run.run_id, status)
+    return run.reference

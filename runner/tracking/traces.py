@@ -1,81 +1,93 @@
 """Outcomes as MLflow traces. Attribute names: OpenTelemetry semantic conventions for generative AI."""
 
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from runner.batching.modes import MODES
 from runner.config.schema import RunConfig
 from runner.record.folder import RunFolder
-from runner.tracking.store import Store, storable
+from runner.record.prompts import PackedPrompts
+from runner.tracking.store import StoreRun, storable
 from runner.types import Completion, Outcome, Prompt
 
-_SAMPLE = 16
+MAX_SAMPLED_TRACES = 16
+"""Traces of a run with `tracking.traces=sample`."""
 _OUTCOME = "runner.outcome"
-"""The trace's note of its prompt, choice and, from the second on, segment: by it an outcome is traced once."""
+"""The trace's metadata that name its outcome, so that an outcome is traced once."""
 _OPERATION, _PROVIDER, _MODEL = "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"
-_LONGEST_ID = 200
-_TRACES_A_READ = 500
-"""The most that a store gives at once."""
+_MAX_ID = 200
+_TRACES_PER_PAGE = 100
+"""MLflow's own default."""
 
 
-def log_traces(store: Store, run_id: str, folder: RunFolder, config: RunConfig) -> Iterator[str]:
-    """Log outcomes as traces, those that are not there yet: all, or a sample spread evenly over the run.
+def trace_name(outcome: Outcome, segment: int | None = None) -> str:
+    """Return prompt and choice of an outcome and, from the second on, its segment (or the given one)."""
+    number = outcome.segment if segment is None else segment
+    return f"{storable(outcome.prompt_id)[:_MAX_ID]}/{outcome.choice}{f'@{number}' if number else ''}"
 
-    Yields the name of each after it was logged: a slow store takes its time for each.
+
+def retries_traced(outcome: Outcome, traced: Set[str]) -> bool:
+    """Return whether an outcome has no trace, and supersedes one that has."""
+    if not outcome.segment or trace_name(outcome) in traced:
+        return False
+    return any(trace_name(outcome, segment) in traced for segment in range(outcome.segment))
+
+
+def read_traced(run: StoreRun) -> set[str]:
+    """Return the names of the outcomes that have a trace."""
+    names, page = set[str](), None
+    while page is None or page.token:
+        page = run.store.client.search_traces(
+            locations=[run.store.experiment_id],
+            run_id=run.run_id,
+            include_spans=False,
+            max_results=_TRACES_PER_PAGE,
+            page_token=page and page.token,
+        )
+        names |= {name for trace in page if (name := trace.info.trace_metadata.get(_OUTCOME))}
+    return names
+
+
+def log_traces(
+    run: StoreRun,
+    config: RunConfig,
+    folder: RunFolder,
+    traces: Iterator[tuple[Prompt, Outcome]],
+    on_logged: Callable[[], object],
+) -> None:
+    """Log outcomes as traces.
+
+    Args:
+        run: the MLflow run.
+        config: the run's.
+        folder: the run's.
+        traces: what to log: prompts with their outcomes.
+        on_logged: called after each, for a slow store takes time for each.
     """
     import mlflow
 
-    if config.tracking.traces == "off":
-        return
-    told = _told(store, run_id)
-    chosen = list(_chosen(folder, config, told))
-    wanted = {outcome.prompt_id for outcome in chosen}
-    prompts = {prompt.id: prompt for prompt in folder.read_prompts() if prompt.id in wanted} if wanted else {}
     request = _request_attributes(config, folder.read_environment().get("provider", {}))
-    for outcome in chosen:
-        _log_trace(store.experiment_id, run_id, request, prompts[outcome.prompt_id], outcome)
-        yield _name(outcome)
+    for prompt, outcome in traces:
+        _log_trace(run, request, prompt, outcome)
+        on_logged()
     mlflow.flush_trace_async_logging()
 
 
-def _told(store: Store, run_id: str) -> set[str]:
-    """Return the names of the outcomes that are traced already."""
-    told, page = set[str](), None
-    while page is None or page.token:
-        page = store.client.search_traces(
-            locations=[store.experiment_id],
-            run_id=run_id,
-            include_spans=False,
-            max_results=_TRACES_A_READ,
-            page_token=page and page.token,
-        )
-        told |= {name for trace in page if (name := trace.info.trace_metadata.get(_OUTCOME))}
-    return told
+def untraced(
+    config: RunConfig, folder: RunFolder, prompts: PackedPrompts, sample: Sequence[Outcome], traced: Set[str]
+) -> Iterator[tuple[Prompt, Outcome]]:
+    """Yield what has no trace yet: of the sample, or with `tracking.traces=all` of the folder, which is read anew."""
+    outcomes: Iterator[Outcome] = iter(sample)
+    wanted = {outcome.prompt_id for outcome in sample}
+    is_all = config.tracking.traces == "all"
+    if is_all:
+        outcomes = (outcome for outcome in folder.outcomes.read() if trace_name(outcome) not in traced)
+    positions = {prompt.id: position for position, prompt in enumerate(prompts) if is_all or prompt.id in wanted}
+    for outcome in outcomes:
+        yield prompts[positions[outcome.prompt_id]], outcome
 
 
-def _chosen(folder: RunFolder, config: RunConfig, told: set[str]) -> Iterator[Outcome]:
-    """Yield what is to be traced and is not: what of the sample has room, and what supersedes a traced failure."""
-    sampled = config.tracking.traces == "sample"
-    every = max(1, sum(1 for _ in folder.outcomes.read()) // _SAMPLE) if sampled else 1
-    room = _SAMPLE - len(told) if sampled else math.inf
-    for place, outcome in enumerate(folder.outcomes.read()):
-        if _name(outcome) in told:
-            continue
-        if any(_name(replace(outcome, segment=segment)) in told for segment in range(outcome.segment)):
-            yield outcome
-        elif place % every == 0 and room > 0:
-            room -= 1
-            yield outcome
-
-
-def _name(outcome: Outcome) -> str:
-    again = f"@{outcome.segment}" if outcome.segment else ""
-    return f"{storable(outcome.prompt_id)[:_LONGEST_ID]}/{outcome.choice}{again}"
-
-
-def _log_trace(experiment_id: str, run_id: str, request: Mapping[str, Any], prompt: Prompt, outcome: Outcome) -> None:
+def _log_trace(run: StoreRun, request: Mapping[str, Any], prompt: Prompt, outcome: Outcome) -> None:
     """Log one outcome after the fact, with its own times."""
     import mlflow
 
@@ -85,8 +97,8 @@ def _log_trace(experiment_id: str, run_id: str, request: Mapping[str, Any], prom
         span_type="CHAT_MODEL",
         inputs={"messages": [{"role": turn.role, "content": storable(turn.content)} for turn in prompt.messages]},
         attributes={**request, **_response_attributes(outcome)},
-        metadata={"mlflow.sourceRun": run_id, _OUTCOME: _name(outcome)},
-        experiment_id=experiment_id,
+        metadata={"mlflow.sourceRun": run.run_id, _OUTCOME: trace_name(outcome)},
+        experiment_id=run.store.experiment_id,
         start_time_ns=start_ns,
     )
     end_ns = start_ns + int(outcome.timing.latency_s * 1e9)
@@ -95,13 +107,13 @@ def _log_trace(experiment_id: str, run_id: str, request: Mapping[str, Any], prom
         choice = {"index": outcome.choice, "finish_reason": outcome.finish_reason, "message": message}
         span.end(outputs={"choices": [choice]}, end_time_ns=end_ns)
     else:
-        said = storable(f"{outcome.error.type}: {outcome.error.message}")
-        span.end(outputs={"error": said}, status="ERROR", end_time_ns=end_ns)
+        error = storable(f"{outcome.error.type}: {outcome.error.message}")
+        span.end(outputs={"error": error}, status="ERROR", end_time_ns=end_ns)
 
 
 def _request_attributes(config: RunConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a request carried; `facts` are the provider's own. A static batch's seed is not the run's."""
-    sent = {name: getattr(config.generation, name) for name in ("max_tokens", "temperature", "top_p", "top_k")}
+    """Return attributes of every request; `facts` are the provider's own. A static batch's seed is not the run's."""
+    params = {name: getattr(config.generation, name) for name in ("max_tokens", "temperature", "top_p", "top_k")}
     attributes = {
         _OPERATION: facts.get(_OPERATION, "chat"),
         _PROVIDER: facts.get(_PROVIDER, config.provider.name),
@@ -113,7 +125,7 @@ def _request_attributes(config: RunConfig, facts: Mapping[str, Any]) -> dict[str
     }
     if facts.get("sends_seed") and config.batch.mode and not MODES[config.batch.mode].batch_is_call:
         attributes["gen_ai.request.seed"] = config.seed
-    return attributes | {f"gen_ai.request.{name}": value for name, value in sent.items() if value is not None}
+    return attributes | {f"gen_ai.request.{name}": value for name, value in params.items() if value is not None}
 
 
 def _response_attributes(outcome: Outcome) -> dict[str, Any]:

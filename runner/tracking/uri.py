@@ -1,4 +1,4 @@
-"""Where an MLflow store is, and how a person opens it. Imports no mlflow, so that a run need not."""
+"""The address of an MLflow store, and how a person opens the store. Imports no mlflow, so that a run need not."""
 
 import os
 import shlex
@@ -15,7 +15,7 @@ def check_store(uri: str | None) -> None:
     """Make sure that an embedded store's folder can be written, before anything is generated.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: the folder cannot be written.
     """
     path = sqlite_path(uri) if uri else None
     if path is None:
@@ -45,9 +45,9 @@ def ui_command(uri: str, start: Path) -> str:
     if is_server(uri):
         return f"open {uri}"
     path = sqlite_path(uri)
-    typed = uri if path is None else f"{_SQLITE}{relative_to_start(path, start)}"
+    store = f"{_SQLITE}{relative_to_start(path, start)}" if path else uri
     python = relative_to_start(Path(sys.executable), start)
-    return f"{shlex.quote(python)} -m mlflow ui --port 5000 --backend-store-uri {shlex.quote(typed)}"
+    return f"{shlex.quote(python)} -m mlflow ui --port 5000 --backend-store-uri {shlex.quote(store)}"
 
 
 def page_address(uri: str, page: str) -> str:

@@ -1,8 +1,8 @@
 """The process that publishes one run to MLflow: `python -m runner.tracking.worker FOLDER RETRY_S`.
 
-The run starts it and tells it when the run has ended. The run itself never waits for MLflow, imports none of it and
-shares no interpreter with it: what is measured is not disturbed, and a slow or unreachable store costs nothing.
-Reports go to standard output, a line each; commands come from standard input.
+The run starts the worker and sends FINISH when the run has ended. The run's process never waits for MLflow while
+prompts are generated, and imports none of it: MLflow disturbs no measurement, and a slow or unreachable store costs
+nothing. Reports go to standard output, a line each; commands come from standard input.
 """
 
 import os
@@ -10,8 +10,9 @@ import queue
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -21,17 +22,19 @@ from runner.errors import RunnerError
 from runner.record.folder import SUMMARY, RunFolder
 from runner.tracking.protocol import FINISH, Report, State
 from runner.tracking.publish import open_run, publish
-from runner.tracking.store import Store, store_errors
+from runner.tracking.store import StoreRun, store_errors
 
 _NICE = 10
 """The run comes first where cores are few."""
 _LOCK = ".tracking.lock"
+_RUN_IS_GONE = ""
+"""The command that stands for the end of standard input."""
 
 Send = Callable[[Report], None]
 
 
-def follow(folder: RunFolder, commands: "queue.SimpleQueue[str]", send: Send, *, retry_s: float) -> None:
-    """Open the MLflow run, wait for the run's end, and publish. Commands: FINISH, or "" when the run's process is gone.
+def publish_when_ended(folder: RunFolder, commands: "queue.SimpleQueue[str]", send: Send, *, retry_s: float) -> None:
+    """Open the MLflow run, wait for the run's end, and publish the record.
 
     Args:
         folder: the run's.
@@ -48,13 +51,13 @@ def follow(folder: RunFolder, commands: "queue.SimpleQueue[str]", send: Send, *,
             continue
         break
     if run is not None:
-        _end(folder, *run, command, send)
+        _publish(folder, run, command, send)
 
 
-def _open(folder: RunFolder, send: Send) -> tuple[Store, str] | None:
+def _open(folder: RunFolder, send: Send) -> StoreRun | None:
     uri = str(folder.read_manifest().config["tracking"]["uri"])
     try:
-        with store_errors(uri):  # from here on MLflow is imported: what takes time now is the store
+        with store_errors(uri):  # which imports MLflow: what takes time from here on is the store
             send(Report(state=State.CONNECTING))
             run = open_run(folder, on_connected=lambda: send(Report(state=State.CONNECTED)))
     except RunnerError as error:
@@ -64,64 +67,52 @@ def _open(folder: RunFolder, send: Send) -> tuple[Store, str] | None:
     return run
 
 
-def _end(folder: RunFolder, store: Store, run_id: str, command: str, send: Send) -> None:
+def _publish(folder: RunFolder, run: StoreRun, command: str, send: Send) -> None:
     try:
-        with store_errors(store.uri):
+        with store_errors(run.store.uri):
             if folder.read_summary() is None:  # killed, or it could not write one: a full disk, say
-                store.client.set_terminated(run_id, "FAILED" if command == FINISH else "KILLED")
-                message = f"MLflow does not know how the run ended: {folder.path} has no {SUMMARY}"
+                run.store.client.set_terminated(run.run_id, "FAILED" if command == FINISH else "KILLED")
+                message = f"how the run ended is not in MLflow: {folder.path} has no {SUMMARY}; resume the run"
                 send(Report(state=State.UNREACHABLE, message=message))
                 return
-            for _ in publish(store, run_id, folder):
-                send(Report(state=State.PUBLISHING))
+            publish(run, folder, on_progress=lambda: send(Report(state=State.PUBLISHING)))
     except RunnerError as error:
         send(Report(state=State.UNREACHABLE, message=str(error)))
     else:
         send(Report(state=State.DONE))
 
 
-@contextmanager
-def _only_worker(folder: RunFolder) -> Iterator[None]:
-    """Let one worker at a time publish a run: one that was not waited for may be at it when the run is resumed."""
-    lock = FileLock(folder.path / _LOCK)
-    with suppress(OSError, NotImplementedError):  # not every file system has locks
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _receive(lines: TextIO, commands: "queue.SimpleQueue[str]") -> None:
     for line in lines:
         commands.put(line.strip())
-    commands.put("")
+    commands.put(_RUN_IS_GONE)
 
 
-def _sender(output: TextIO) -> Send:
-    def send(report: Report) -> None:
-        with suppress(OSError):  # nobody reads any more; the record is published all the same
-            output.write(report.to_line())
-            output.flush()
-
-    return send
+def _send(output: TextIO, report: Report) -> None:
+    with suppress(OSError):  # nobody reads any more; the record is published all the same
+        output.write(report.to_line())
+        output.flush()
 
 
 def main() -> None:
     """Publish the run in the folder that is named."""
-    send, sys.stdout = _sender(sys.stdout), sys.stderr  # MLflow prints to standard output, which is the run's
+    send, sys.stdout = partial(_send, sys.stdout), sys.stderr  # MLflow prints to standard output, which is the run's
     folder, retry_s = RunFolder(Path(sys.argv[1])), float(sys.argv[2])
     commands: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(sys.stdin, commands), daemon=True).start()
     if hasattr(os, "nice"):
         os.nice(_NICE)
+    lock = FileLock(folder.path / _LOCK)  # a worker that was not waited for may still publish when the run is resumed
     try:
-        with _only_worker(folder):
-            follow(folder, commands, send, retry_s=retry_s)
+        with suppress(OSError, NotImplementedError):  # not every file system has locks
+            lock.acquire()
+        publish_when_ended(folder, commands, send, retry_s=retry_s)
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
         send(Report(state=State.CRASHED, message=message, traceback=traceback.format_exc()))
         raise SystemExit(1) from None
+    finally:
+        lock.release()
 
 
 if __name__ == "__main__":

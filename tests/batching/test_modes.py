@@ -1,24 +1,24 @@
-"""The modes, driven with echo: every protocol carries outcomes, in every shape that a run can have."""
+"""The batch modes on the echo provider: every prompt answered once, batches, seeds, requests in flight."""
 
 import asyncio
 import time
-from collections.abc import Sequence
 from datetime import timedelta
+from typing import Literal
 
 import pytest
 
 from runner.batching import concurrent, static
 from runner.batching.base import PendingPrompts
 from runner.batching.modes import MODES
-from runner.config.schema import BatchConfig, GenerationParams
+from runner.config.schema import BatchConfig, BatchMode, GenerationParams
 from runner.providers.echo import EchoProvider
 from runner.providers.factory import build
-from runner.types import Completion, Failure, Outcome, Prompt
+from runner.types import Completion, Failure, Generated, Prompt, Stopwatch
 from tests.conftest import Compose
 from tests.factories import outcomes_of, prompts
 
 
-def batch(mode: str = "static", size: int = 2, order: str = "given") -> BatchConfig:
+def batch(mode: BatchMode = "static", size: int = 2, order: Literal["length", "given"] = "given") -> BatchConfig:
     return BatchConfig(mode=mode, size=size, order=order, warmup=0)
 
 
@@ -36,7 +36,7 @@ def params(config: Compose) -> GenerationParams:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("size", [1, 3, 100])
-def test_every_mode_answers_every_prompt_once(mode: str, size: int, echo: EchoProvider, params: GenerationParams):
+def test_every_mode_answers_every_prompt_once(mode: BatchMode, size: int, echo: EchoProvider, params: GenerationParams):
     asked = prompts(*(f"text {i}" if i % 4 else f"bad {i}" for i in range(10)))
     outcomes = outcomes_of(echo, asked, params.model_copy(update={"n": 2}), batch(mode, size))
     completions = [outcome for outcome in outcomes if isinstance(outcome, Completion)]
@@ -49,18 +49,18 @@ def test_every_mode_answers_every_prompt_once(mode: str, size: int, echo: EchoPr
 def test_echo_stops_at_a_stop_sequence_and_at_max_tokens(echo: EchoProvider, params: GenerationParams):
     short = params.model_copy(update={"max_tokens": 3, "stop_sequences": ("STOP",)})
     cut, stopped = echo.generate_batch(prompts("a b c d", "a STOP b"), short)
-    assert isinstance(cut, Completion)
-    assert (cut.text, cut.finish_reason, cut.usage.output_tokens) == ("a b c", "length", 3)
-    assert isinstance(stopped, Completion)
-    assert (stopped.text, stopped.finish_reason, stopped.usage.output_tokens) == ("a ", "stop", 1)
+    (cut_answer,), (stopped_answer,) = cut.answers, stopped.answers
+    assert (cut_answer.text, cut_answer.finish_reason, cut_answer.usage.output_tokens) == ("a b c", "length", 3)
+    assert (stopped_answer.text, stopped_answer.finish_reason) == ("a ", "stop")
+    assert stopped_answer.usage.output_tokens == 1
 
 
 def test_batches_are_formed_by_length_longest_first_and_always_the_same(echo: EchoProvider):
     asked = prompts("a", "a b c", "a b", "c", "a b c d")
-    planned = list(static.plan(echo, asked, batch(order="length")))
-    assert [[prompt.id for prompt in group] for group in planned] == [["p4", "p1"], ["p2", "p0"], ["p3"]]
-    assert planned == list(static.plan(echo, asked, batch(order="length")))
-    given = static.plan(echo, asked, batch(order="given"))
+    batches = list(static.form_batches(echo, asked, batch(order="length")))
+    assert [[prompt.id for prompt in group] for group in batches] == [["p4", "p1"], ["p2", "p0"], ["p3"]]
+    assert batches == list(static.form_batches(echo, asked, batch(order="length")))
+    given = static.form_batches(echo, asked, batch(order="given"))
     assert [prompt.id for group in given for prompt in group] == ["p0", "p1", "p2", "p3", "p4"]
 
 
@@ -71,30 +71,31 @@ def test_a_batchs_seed_depends_on_the_run_and_on_its_own_prompts_only():
     assert 0 <= static.batch_seed(0, first) < 2**32
 
 
-def test_continuous_batching_refills_a_place_as_soon_as_it_is_free(config: Compose, params: GenerationParams):
+def test_continuous_batching_refills_a_slot_as_soon_as_it_is_free(config: Compose, params: GenerationParams):
     echo = build(config("provider=echo", "provider.latency_s=0.05"))
     outcomes = outcomes_of(echo, prompts(*"abcdefgh"), params, batch("continuous", 4))
     starts = [outcome.timing.started_at for outcome in outcomes]
     ends = [
         start + timedelta(seconds=outcome.timing.latency_s) for start, outcome in zip(starts, outcomes, strict=True)
     ]
-    assert all(ends[place] <= starts[place + 4] for place in range(4)), "never more than four alive"
+    assert all(ends[index] <= starts[index + 4] for index in range(4)), "never more than four alive"
     assert starts[3] < ends[0], "four at once"
 
 
 class Recorder:
-    """A provider that keeps count of what is in flight, and may break down."""
+    """A provider that counts requests in flight, and may raise an error of its own."""
 
     def __init__(self, latency_s: float, *, breaks_at: str | None = None) -> None:
         self.latency_s, self.breaks_at = latency_s, breaks_at
-        self.in_flight = self.most = self.asked = self.cancelled = 0
+        self.in_flight = self.max_in_flight = self.requests = self.cancelled = 0
 
-    async def generate(self, prompt: Prompt, params: GenerationParams) -> Sequence[Outcome]:
-        self.asked += 1
+    async def generate(self, prompt: Prompt, params: GenerationParams) -> Generated:
+        self.requests += 1
         if prompt.id == self.breaks_at:
             raise LookupError(prompt.id)
+        watch = Stopwatch()
         self.in_flight += 1
-        self.most = max(self.most, self.in_flight)
+        self.max_in_flight = max(self.max_in_flight, self.in_flight)
         try:
             await asyncio.sleep(self.latency_s)
         except asyncio.CancelledError:
@@ -102,13 +103,13 @@ class Recorder:
             raise
         finally:
             self.in_flight -= 1
-        return []
+        return Generated(model="recorder", timing=watch.stop())
 
 
-def test_as_many_requests_are_in_flight_as_asked(params: GenerationParams):
+def test_batch_size_requests_are_in_flight(params: GenerationParams):
     recorder = Recorder(0.02)
     outcomes_of(recorder, prompts(*"abcdefghijkl"), params, batch("concurrent", 5))
-    assert (recorder.most, recorder.asked) == (5, 12)
+    assert (recorder.max_in_flight, recorder.requests) == (5, 12)
 
 
 def test_a_broken_provider_ends_the_run_with_its_own_error(params: GenerationParams):
@@ -122,7 +123,7 @@ def test_a_broken_provider_ends_the_run_with_its_own_error(params: GenerationPar
 
 def test_leaving_early_cancels_what_is_in_flight(echo: EchoProvider, params: GenerationParams):
     class Mixed(Recorder):
-        async def generate(self, prompt: Prompt, params: GenerationParams) -> Sequence[Outcome]:
+        async def generate(self, prompt: Prompt, params: GenerationParams) -> Generated:
             if prompt.id == "p0":
                 return await echo.generate(prompt, params)
             return await super().generate(prompt, params)
@@ -130,6 +131,6 @@ def test_leaving_early_cancels_what_is_in_flight(echo: EchoProvider, params: Gen
     recorder = Mixed(30)
     outcomes = concurrent.generate(recorder, PendingPrompts(prompts=prompts(*"abcdef")), params, batch("concurrent", 3))
     assert next(outcomes)[0].prompt_id == "p0"
-    outcomes.close()  # type: ignore[attr-defined]
+    outcomes.close()
     assert recorder.in_flight == 0
-    assert recorder.asked <= 4
+    assert recorder.requests <= 4

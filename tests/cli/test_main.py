@@ -26,16 +26,16 @@ def test_a_run_ends_with_its_metrics_and_the_way_to_the_ui(run_command: Runner, 
 def test_a_terminal_sees_progress(tmp_path: Path, store: str):
     import pty
 
-    ours, theirs = pty.openpty()
+    reader, writer = pty.openpty()
     command = [sys.executable, "-m", "runner", "provider=echo", "provider.latency_s=0.1", f"tracking.uri={store}"]
     process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=theirs, env=os.environ | {"TERM": "xterm"}
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=writer, env=os.environ | {"TERM": "xterm"}
     )
-    os.close(theirs)
+    os.close(writer)
     shown = b""
     while True:
         try:
-            shown += os.read(ours, 4096)
+            shown += os.read(reader, 4096)
         except OSError:
             break
     assert process.wait(60) == 0
@@ -108,7 +108,11 @@ def test_jobs_of_a_sweep_are_told_apart_by_their_names_in_mlflow(run_command: Ru
     experiment = client.get_experiment_by_name("named")
     assert experiment is not None
     assert sorted(str(run.info.run_name) for run in client.search_runs([experiment.experiment_id])) == [
-        *(f"echo concurrent 2, repeat={time}, generation.max_tokens={most}" for time in (1, 2) for most in (3, 5)),
+        *(
+            f"echo concurrent 2, repeat={repeat}, generation.max_tokens={max_tokens}"
+            for repeat in (1, 2)
+            for max_tokens in (3, 5)
+        ),
         "sweep of named",
     ]
 
@@ -145,9 +149,9 @@ def test_a_failing_job_does_not_stop_the_others_and_says_why_in_its_own_log(
 
 
 def test_a_defect_is_logged_with_its_traceback_where_it_happened(run_command: Runner, tmp_path: Path):
-    git = tmp_path / "bin" / "git"  # the first time it is asked, it says what nobody foresaw
+    git = tmp_path / "bin" / "git"  # its first answer is not UTF-8, which the runner does not expect
     git.parent.mkdir()
-    git.write_text(f"#!/bin/sh\n[ -e {tmp_path}/asked ] || printf '\\377'\ntouch {tmp_path}/asked\n")
+    git.write_text(f"#!/bin/sh\n[ -e {tmp_path}/ran_once ] || printf '\\377'\ntouch {tmp_path}/ran_once\n")
     git.chmod(0o755)
     path = f"{git.parent}:{os.environ['PATH']}"
     done = run_command("-m", "provider=echo", "prompts=memo", "seed=1,2", "hydra.sweep.dir=s", PATH=path)
@@ -164,10 +168,9 @@ def test_a_sweep_in_which_every_job_is_wrong_is_a_wrong_request(run_command: Run
 def test_jobs_in_other_processes_join_the_same_parent(tmp_path: Path, store: str):
     """Two jobs of one sweep as separate processes, as a launcher would start them."""
     code = (
-        "import sys; from pathlib import Path; from hydra import compose, initialize_config_dir\n"
-        "from runner import app, commandline; from runner.config import CONF_DIR\n"
-        "with initialize_config_dir(str(CONF_DIR), version_base='1.3'):\n"
-        f"    config = commandline.from_hydra(compose('config', ['provider=echo', 'prompts=memo', 'name=joined', 'tracking.uri={store}']))\n"
+        "import sys; from pathlib import Path\n"
+        "from runner import app; from runner.cli.compose import compose_config\n"
+        f"config = compose_config(['provider=echo', 'prompts=memo', 'name=joined', 'tracking.uri={store}'])\n"
         "app.run(config, Path(sys.argv[1]), sweep_dir=Path('s').absolute())\n"
     )
     jobs = [

@@ -1,4 +1,4 @@
-"""`python -m runner.plan` and `python -m runner.models`: what they say, and what they do not do."""
+"""`python -m runner.plan` and `python -m runner.models`: what they print, and what they do not do."""
 
 import json
 import socket
@@ -15,20 +15,20 @@ import pytest
 from runner import app
 from runner.cli import models, plan
 from runner.errors import AccessError, ConfigError
+from runner.providers.protocols import LIST_TIMEOUT_S
 from tests.conftest import Compose
-from tests.providers.test_bedrock import bedrock
 from tests.servers.openai_server import OpenAIServer
 
 
 def test_a_plan_adds_up(config: Compose):
-    found = plan.plan(
+    planned = plan.plan(
         config("provider=echo", "batch.mode=static", "batch.size=10", "generation.max_tokens=5", "generation.n=2",
                "model.price={input_usd_per_million: 1000000, output_usd_per_million: 2000000}")
     )  # fmt: skip
-    assert (found.prompts, found.requests, found.most_output_tokens) == (64, 7, 640)
-    assert (found.input_tokens_are, found.price) == ("counted", "model.price")
-    assert found.least_cost_usd == pytest.approx(found.input_tokens)
-    assert found.most_cost_usd == pytest.approx(found.input_tokens + 2 * 640)
+    assert (planned.prompts, planned.requests, planned.most_output_tokens) == (64, 7, 640)
+    assert (planned.input_tokens_are, planned.price) == ("counted", "model.price")
+    assert planned.least_cost_usd == pytest.approx(planned.input_tokens)
+    assert planned.most_cost_usd == pytest.approx(planned.input_tokens + 2 * 640)
 
 
 def test_a_plan_knows_the_time_under_the_limits(config: Compose):
@@ -38,39 +38,39 @@ def test_a_plan_knows_the_time_under_the_limits(config: Compose):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         (["provider=azure", "limits.max_cost_usd=1"], r"limits\.max_cost_usd=1.*model\.price"),
         (["provider=echo", "batch.mode=static", "limits.requests_per_minute=3"], r"limits\.requests_per_minute=3"),
         (["provider=openai", "batch.size=2000000000"], r"batch\.size=2000000000.*ulimit -n"),
     ],
 )
-def test_a_plan_refuses_what_the_run_would_refuse(overrides: list[str], said: str, config: Compose):
-    with pytest.raises(ConfigError, match=said):
+def test_a_plan_refuses_what_the_run_would_refuse(overrides: list[str], message: str, config: Compose):
+    with pytest.raises(ConfigError, match=message):
         plan.plan(config(*overrides))
 
 
-@pytest.mark.parametrize(("limit", "said"), [("0.000001", "will stop"), ("0.03", "may stop"), ("5", "enough")])
-def test_a_plan_says_whether_the_budget_is_enough(limit: str, said: str, capsys: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize(("limit", "verdict"), [("0.000001", "will stop"), ("0.03", "may stop"), ("5", "enough")])
+def test_a_plan_states_whether_the_budget_is_enough(limit: str, verdict: str, capsys: pytest.CaptureFixture[str]):
     price = "model.price={input_usd_per_million: 1, output_usd_per_million: 10}"
     plan.main(["provider=openai", price, f"limits.max_cost_usd={limit}"])
-    assert said in capsys.readouterr().out
+    assert verdict in capsys.readouterr().out
 
 
 def test_a_plan_needs_no_key_and_sends_nothing(config: Compose, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with OpenAIServer() as server:
-        found = plan.plan(config("provider=openai", f"provider.base_url={server.url}/v1"))
+        planned = plan.plan(config("provider=openai", f"provider.base_url={server.url}/v1"))
         assert not server.asked
-    assert found.input_tokens_are.startswith("estimated")
-    assert found.most_cost_usd is None, "another server than OpenAI's own has no known price"
+    assert planned.input_tokens_are.startswith("estimated")
+    assert planned.most_cost_usd is None, "another server than OpenAI's own has no known price"
 
 
 def test_prices_are_looked_up_exactly_or_not_at_all(config: Compose):
     assert (plan.plan(config("provider=openai")).most_cost_usd or 0) > 0
     for unknown in (("model.id=gpt-nonsense-9",), ("provider.service_tier=flex",)):
-        found = plan.plan(config("provider=openai", *unknown))
-        assert (found.price, found.most_cost_usd) == (None, None)
+        planned = plan.plan(config("provider=openai", *unknown))
+        assert (planned.price, planned.most_cost_usd) == (None, None)
     assert plan.plan(config("provider=bedrock", "model.id=amazon.nova-micro-v9:0")).price is None, "v1 is another model"
     for known in ("amazon.nova-micro-v1:0", "us.amazon.nova-micro-v1:0", "eu.anthropic.claude-haiku-4-5-20251001-v1:0"):
         assert (plan.plan(config("provider=bedrock", f"model.id={known}")).most_cost_usd or 0) > 0
@@ -80,10 +80,10 @@ def test_prices_are_looked_up_exactly_or_not_at_all(config: Compose):
 def test_a_local_models_tokens_are_counted_without_loading_it(config: Compose, tiny_model: Path):
     (tiny_model / "model.safetensors").rename(tiny_model / "away")
     try:
-        found = plan.plan(config(f"model.id={tiny_model}", "prompts=memo"))
+        planned = plan.plan(config(f"model.id={tiny_model}", "prompts=memo"))
     finally:
         (tiny_model / "away").rename(tiny_model / "model.safetensors")
-    assert (found.input_tokens, found.input_tokens_are) == (
+    assert (planned.input_tokens, planned.input_tokens_are) == (
         len("Hello, my name is" + "What is the capital of"),
         "counted",
     )
@@ -114,14 +114,14 @@ def test_a_services_models_are_listed_with_their_end(provider: str, config: Comp
 
 @contextmanager
 def serving_json(answers: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """A server of fixed answers by path, each a body or (status, body); yield its address and what it is asked."""
-    asked: list[tuple[str, str]] = []
+    """A server of fixed answers by path, each a body or (status, body); yield its address and the requests it received."""
+    requests: list[tuple[str, str]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append((self.path, self.headers.get("Authorization", "")))
-            found = answers[self.path.partition("?")[0]]
-            status, answer = found if isinstance(found, tuple) else (200, found)
+            requests.append((self.path, self.headers.get("Authorization", "")))
+            stored = answers[self.path.partition("?")[0]]
+            status, answer = stored if isinstance(stored, tuple) else (200, stored)
             body = json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
@@ -134,7 +134,7 @@ def serving_json(answers: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str,
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", asked
+        yield f"http://127.0.0.1:{server.server_port}", requests
         server.shutdown()
 
 
@@ -168,9 +168,9 @@ def test_what_listing_bedrocks_models_needs_is_named(config: Compose, monkeypatc
 @pytest.mark.usefixtures("aws")
 @pytest.mark.parametrize("provider", ["openai", "bedrock"])
 def test_a_list_that_does_not_come_is_not_waited_for(provider: str, config: Compose, monkeypatch: pytest.MonkeyPatch):
-    for module in (openai, bedrock):
-        assert module.LIST_TIMEOUT_S == 30
-        monkeypatch.setattr(module, "LIST_TIMEOUT_S", 0.3)
+    assert LIST_TIMEOUT_S == 30
+    for module in ("openai.requests", "bedrock.provider"):
+        monkeypatch.setattr(f"runner.providers.{module}.LIST_TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK", url)
@@ -215,31 +215,31 @@ def test_azures_deployments_are_listed_where_the_caller_may(config: Compose):
     }
     with (
         OpenAIServer() as server,
-        serving_json({f"{resource}/deployments": {"value": [deployment]}}) as (management, asked),
+        serving_json({f"{resource}/deployments": {"value": [deployment]}}) as (management, requests),
     ):
         settings = (f"provider.azure_endpoint={server.url}", "provider.auth=entra", f"provider.resource_id={resource}")
         first, *others = models.models(config("provider=azure", *settings, f"provider.management_url={management}"))
     assert (first.id, first.kind, first.detail) == ("mine", "deployment", "gpt-x 1 GlobalStandard")
     assert {model.id for model in others} == {"small", "old"}
-    assert asked[0][1] == "Bearer entra-token"
+    assert requests[0][1] == "Bearer entra-token"
     assert server.asked[0].headers["authorization"] == "Bearer entra-token"
 
 
 @pytest.mark.usefixtures("identity")
 @pytest.mark.parametrize(
-    ("answer", "says"),
+    ("answer", "message"),
     [
         (None, r"provider\.management_url"),
         ((403, {"error": {"message": "no rights: Bearer entra-token"}}), r"403 for provider\.resource_id.*no rights"),
         ({"odd": 1}, "'value'"),
     ],
 )
-def test_deployments_that_cannot_be_had_are_one_message(answer: Any, says: str, config: Compose):
+def test_deployments_that_cannot_be_had_are_one_message(answer: Any, message: str, config: Compose):
     resource = "/subscriptions/s"
     with OpenAIServer() as server, serving_json({f"{resource}/deployments": answer}) as (management, _):
         address = management if answer else "http://127.0.0.1:9"
         settings = (f"provider.azure_endpoint={server.url}", "provider.auth=entra", f"provider.resource_id={resource}")
-        with pytest.raises(AccessError, match=says) as caught:
+        with pytest.raises(AccessError, match=message) as caught:
             models.models(config("provider=azure", *settings, f"provider.management_url={address}"))
     assert "entra-token" not in str(caught.value)
 

@@ -1,9 +1,9 @@
 """A wrong request ends in exit code 2 and one message that names the key, the value and the remedy."""
 
+import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -55,8 +55,8 @@ WRONG = {
     "prompts=file prompts.path=x.jsonl prompts.dataset=y": ["path", "dataset"],
     "+provider.api_key=planted-secret": ["provider.api_key", "environment variable"],
     **{
-        f"provider=openai {override}": [override.partition("=")[0].strip("+"), says]
-        for override, says in {
+        f"provider=openai {override}": [override.partition("=")[0].strip("+"), remedy]
+        for override, remedy in {
             "provider.api_key_env=sk-proj-planted-secret": "name of an environment variable",
             "+provider.api_key_env=sk_planted_secret": "name of an environment variable",
             "provider.api_key_env='sk-planted-secret'": "name of an environment variable",
@@ -74,27 +74,45 @@ WRONG = {
 }
 
 
+FORK = """
+import json, os, sys
+from runner import app
+from runner.cli.main import main
+
+for number, arguments in enumerate(json.load(sys.stdin)):
+    if os.fork() == 0:
+        for stream, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(f"{number}.{name}", os.O_WRONLY | os.O_CREAT), stream)
+        sys.argv = ["runner", *arguments]
+        main()
+        sys.exit("main returned")
+    _, status = os.wait()
+    print(os.waitstatus_to_exitcode(status), flush=True)
+"""
+"""Runs each command line in a process of its own, forked where the imports are done: a cold start is not the subject."""
+
+
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str, str]]:
-    """The exit code, stdout and stderr of each wrong request; two at a time, for each is a process."""
+    """The exit code, stdout and stderr of each wrong request."""
     folder = tmp_path_factory.mktemp("wrong")
-
-    def ask(line: str) -> tuple[int, str, str]:
-        first = [] if line.startswith("provider=") else ["provider=echo"]
-        command = [sys.executable, "-m", "runner", *first, *line.split()]
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, check=False, env=os.environ | {"HOME": str(folder)}
-        )
-        return done.returncode, done.stdout, done.stderr
-
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        found = dict(zip(WRONG, pool.map(ask, WRONG), strict=True))
-    found["everything written"] = (
+    lines = [line.split() if line.startswith("provider=") else ["provider=echo", *line.split()] for line in WRONG]
+    done = subprocess.run(
+        [sys.executable, "-c", FORK], input=json.dumps(lines), stdout=subprocess.PIPE, cwd=folder, text=True,
+        env=os.environ | {"HOME": str(folder)}, check=True,
+    )  # fmt: skip
+    printed = [
+        ((folder / f"{number}.stdout").read_text(), (folder / f"{number}.stderr").read_text())
+        for number in range(len(WRONG))
+    ]
+    codes = map(int, done.stdout.split())
+    answers = {line: (code, out, err) for line, code, (out, err) in zip(WRONG, codes, printed, strict=True)}
+    answers["everything written"] = (
         0,
         "\n".join(p.read_text() for p in folder.rglob("*") if p.suffix in (".yaml", ".log", ".json")),
         "",
     )
-    return found
+    return answers
 
 
 @pytest.mark.parametrize("line", WRONG)

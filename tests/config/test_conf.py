@@ -16,22 +16,27 @@ from tests.conftest import Compose
 
 NEEDED = {"prompts=file": ["prompts.path=some.jsonl"], "prompts=hub": ["prompts.dataset=some/dataset"]}
 PROVIDERS = sorted(path.stem for path in (CONF_DIR / "provider").glob("*.yaml"))
-PROVIDER_FILES = sorted(
-    path.stem for path in (CONF_DIR.parent / "runner" / "providers").glob("[!_]*.py") if path.stem != "base"
-)
+_ROOM = CONF_DIR.parent / "runner" / "providers"
+PROVIDER_ROOMS = {
+    path.relative_to(_ROOM).parts[0].removesuffix(".py")
+    for path in _ROOM.rglob("*.py")
+    if "@validate_call" in path.read_text(encoding="utf-8")
+}
 
 
 def options() -> list[str]:
-    found = []
+    names = []
     for path in sorted(CONF_DIR.rglob("*.yaml")):
         group, option = path.parent.relative_to(CONF_DIR).as_posix(), path.stem
+        if group.endswith("/shared"):  # what options build on
+            continue
         if group.startswith("model/"):
-            found.append(f"provider={group.removeprefix('model/')} model={group.removeprefix('model/')}/{option}")
+            names.append(f"provider={group.removeprefix('model/')} model={group.removeprefix('model/')}/{option}")
         elif group == "experiment":
-            found.append(f"+experiment={option}")
+            names.append(f"+experiment={option}")
         elif group != "." and not group.startswith("hydra"):
-            found.append(f"{group}={option}")
-    return found
+            names.append(f"{group}={option}")
+    return names
 
 
 @pytest.mark.parametrize("option", options())
@@ -49,9 +54,9 @@ def test_a_providers_yaml_states_exactly_its_constructors_arguments(name: str, c
     assert all(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters), "YAML owns the values"
 
 
-def test_every_provider_file_has_a_yaml_and_every_yaml_a_provider(config: Compose):
+def test_every_provider_has_a_yaml_and_every_yaml_a_provider(config: Compose):
     targets = {config(f"provider={name}").provider.name for name in PROVIDERS}
-    assert set(PROVIDER_FILES) == targets
+    assert targets == PROVIDER_ROOMS
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
@@ -81,14 +86,40 @@ def test_no_yaml_holds_a_secret():
         )
 
 
-def test_help_shows_the_groups_without_torch_or_mlflow(tmp_path: Path):
+def run_and_list_imports(folder: Path, *arguments: str) -> "tuple[subprocess.CompletedProcess[str], set[str]]":
+    """Run `python -m runner` and return what the process printed, and the packages that it imported."""
     watch = (
-        "import sys, runpy\nsys.argv = ['runner', '--help']\n"
+        f"import sys, runpy\nsys.argv = {['runner', *arguments]!r}\n"
         "try: runpy.run_module('runner', run_name='__main__')\n"
-        "finally: print([name for name in ('torch', 'mlflow', 'transformers') if name in sys.modules], file=sys.stderr)"
+        "finally: print('imported', *{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", watch], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", watch], cwd=folder, capture_output=True, text=True, check=False)
+    return done, set(done.stderr.splitlines()[-1].split()[1:])
+
+
+HEAVY = {
+    *("torch", "transformers", "mlflow", "openai", "boto3", "datasets", "genai_prices", "pyarrow"),
+    *("matplotlib", "jinja2", "rapidfuzz"),
+}
+
+
+def test_help_shows_the_groups_without_heavy_packages(tmp_path: Path):
+    done, imported = run_and_list_imports(tmp_path, "--help")
+    assert done.returncode == 0
     assert "provider: azure, bedrock, echo, llama-server, ollama, openai" in done.stdout
     assert "model/transformers: default, gpt2" in done.stdout
-    assert done.stderr.strip() == "[]"
+    assert not imported & HEAVY
+    assert done.stderr.startswith("imported"), "help prints no error"
     assert not list(tmp_path.iterdir()), "help writes nothing"
+
+
+def test_a_wrong_key_is_refused_before_heavy_packages_are_imported(tmp_path: Path):
+    done, imported = run_and_list_imports(tmp_path, "batch.sise=4")
+    assert done.returncode == 2
+    assert not imported & HEAVY
+
+
+def test_a_run_of_echo_imports_nothing_that_another_provider_or_a_comparison_needs(tmp_path: Path):
+    done, imported = run_and_list_imports(tmp_path, "provider=echo", "prompts=memo", "tracking=off")
+    assert done.returncode == 0
+    assert not imported & HEAVY

@@ -1,348 +1,293 @@
-"""Attempts, limits a minute, the budget and the window: on a local server that tells when requests arrived."""
+"""Attempts, limits per minute, pauses, budget and concurrency: the arithmetic, on a virtual clock."""
 
 import asyncio
 import itertools
 import logging
 import random
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
-from runner import app
 from runner.config.schema import GenerationParams, RunConfig
 from runner.config.waits import Waits
 from runner.dispatch.adaptive_concurrency import AdaptiveConcurrency
-from runner.dispatch.call import estimate_tokens, max_tokens
+from runner.dispatch.budget import Budget
+from runner.dispatch.call import estimate_tokens, max_input_tokens
+from runner.dispatch.gate import RequestGate
 from runner.dispatch.limited_provider import LimitedProvider
-from runner.dispatch.stop import StopRequest
+from runner.dispatch.stop import Stopped, StopRequest
 from runner.errors import AccessError, BudgetError, Interrupted, RunnerError, ServiceError
+from runner.pricing import find_price
 from runner.providers.echo import EchoProvider
-from runner.providers.errors import CallError, ErrorPolicy
-from runner.providers.factory import build
-from runner.record.folder import RunFolder
-from runner.types import Completion, Failure, Outcome, Prompt
+from runner.providers.errors import RETRY, THROTTLED, CallError, ErrorPolicy
+from runner.types import Generated, Prompt
 from tests.conftest import Compose
-from tests.factories import generate, outcomes_of, prompts
-from tests.servers.openai_server import OpenAIServer
+from tests.factories import prompts
+from tests.virtual_clock import run_on_virtual_clock
 
-Hosted = Callable[..., RunConfig]
+Fault = Callable[[int, Prompt], CallError | None]
 DEAR = "model.price={input_usd_per_million: 1000, output_usd_per_million: 1000}"
 """A tenth of a cent a token."""
-SLOW_DOWN = {"status": 429, "headers": {"retry-after-ms": "20"}, "body": {"error": {"message": "slow down"}}}
+NOT_BILLED = ErrorPolicy(retryable=True, throttled=True, not_billed=True)
+SLOW_DOWN = CallError("RateLimitError", "slow down", NOT_BILLED, retry_after_s=0.02)
+SLOW_DOWN_MUCH = CallError("RateLimitError", "slow down", NOT_BILLED, retry_after_s=20)
+exactly = partial(pytest.approx, abs=1e-6)
+"""Up to the nanoseconds that a turn of the loop takes on the virtual clock."""
+
+
+class ObservedEcho(EchoProvider):
+    """Answers like echo, records when each request left, and raises what `fault` returns for a request."""
+
+    def __init__(self, config: RunConfig, fault: Fault, latency_s: float) -> None:
+        super().__init__(model=config.model, latency_s=0, fail_on=None)
+        self.fault, self.latency_s = fault, latency_s
+        self.sent_at: list[float] = []
+        self.sent_ids: list[str] = []
+        self.in_flight = self.max_in_flight = 0
+
+    async def generate(self, prompt: Prompt, params: GenerationParams) -> Generated:
+        self.sent_at.append(asyncio.get_running_loop().time())
+        self.sent_ids.append(prompt.id)
+        self.in_flight += 1
+        self.max_in_flight = max(self.max_in_flight, self.in_flight)
+        number = len(self.sent_at) - 1
+        try:
+            await asyncio.sleep(self.latency_s)
+            if error := self.fault(number, prompt):
+                raise error
+            return await super().generate(prompt, params)
+        finally:
+            self.in_flight -= 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulated:
+    """What was sent, and what became of it. `results` lacks prompts that were not sent before the end."""
+
+    provider: ObservedEcho
+    results: dict[str, Generated]
+    reason: RunnerError | None
+    ended_at: float
+
+    @property
+    def gaps_s(self) -> list[float]:
+        return [later - earlier for earlier, later in itertools.pairwise(self.provider.sent_at)]
+
+    @property
+    def completed(self) -> set[str]:
+        return {prompt_id for prompt_id, result in self.results.items() if result.error is None}
+
+
+Simulate = Callable[..., Simulated]
 
 
 @pytest.fixture
-def hosted(config: Compose, monkeypatch: pytest.MonkeyPatch) -> Hosted:
-    monkeypatch.setenv("OPENAI_API_KEY", "k")
+def simulate(config: Compose) -> Simulate:
+    """Send prompts through a LimitedProvider on a virtual clock, `workers` at a time."""
 
-    def made(server: OpenAIServer, *overrides: str) -> RunConfig:
-        composed = config("provider=openai", f"provider.base_url={server.url}/v1", "batch.size=4", *overrides)
-        return composed.with_mode(composed.batch.mode or "concurrent")
+    async def send(
+        composed: RunConfig, asked: Sequence[Prompt], workers: int, provider: ObservedEcho,
+        concurrency: AdaptiveConcurrency | None, interrupted_after_s: float | None,
+    ) -> Simulated:  # fmt: skip
+        loop, stop, results = asyncio.get_running_loop(), StopRequest(), dict[str, Generated]()
+        if interrupted_after_s is not None:
+            loop.call_later(interrupted_after_s, stop.request, Interrupted("interrupted"))
+        budget = Budget(composed.limits.max_cost_usd, find_price(composed.model, None))
+        limited = LimitedProvider(
+            provider, composed.model.id, composed.limits, RequestGate(composed.limits, budget, concurrency, stop), stop,
+            max_throttled_s=Waits().throttled_s, clock=loop.time,
+        )  # fmt: skip
+        waiting = iter(asked)
 
-    return made
+        async def work() -> None:
+            for prompt in waiting:
+                try:
+                    results[prompt.id] = await limited.generate(prompt, composed.params())
+                except Stopped:
+                    return
+
+        with limited:
+            async with limited:
+                await asyncio.gather(*(work() for _ in range(workers)))
+        return Simulated(provider=provider, results=results, reason=stop.reason, ended_at=loop.time())
+
+    def run(
+        asked: Sequence[Prompt], *overrides: str, workers: int = 4, fault: Fault = lambda *_: None, latency_s: float = 0,
+        concurrency: AdaptiveConcurrency | None = None, interrupted_after_s: float | None = None,
+    ) -> Simulated:  # fmt: skip
+        composed = config("provider=echo", *overrides)
+        provider = ObservedEcho(composed, fault, latency_s)
+        return run_on_virtual_clock(send(composed, asked, workers, provider, concurrency, interrupted_after_s))
+
+    return run
 
 
 def numbered(count: int) -> list[Prompt]:
     return prompts(*map(str, range(count)))
 
 
-def generate_impatiently(config: RunConfig, asked: Sequence[Prompt], throttled_s: float) -> list[Outcome]:
-    return generate(config, asked, waits=Waits(throttled_s=throttled_s))
-
-
-def many(folder: Path, count: int) -> tuple[str, str]:
-    path = folder / "many.txt"
-    path.write_text("".join(f"prompt number {number}\n" for number in range(count)))
-    return "prompts=file", f"prompts.path={path}"
-
-
-def completed(outcomes: Sequence[Outcome]) -> set[str]:
-    return {outcome.prompt_id for outcome in outcomes if isinstance(outcome, Completion)}
-
-
-def gaps_s(server: OpenAIServer) -> list[float]:
-    return [later.arrived - earlier.arrived for earlier, later in itertools.pairwise(server.asked)]
-
-
-def test_small_requests_use_what_a_second_allows(hosted: Hosted):
+def test_small_requests_use_what_a_second_allows(simulate: Simulate):
     assert estimate_tokens(numbered(1)[0]) + 46 == 50, "at 100 a second: two at once, and then one in 0.5 s"
-    with OpenAIServer() as server:
-        limits = ("limits.tokens_per_minute=6000", "generation.max_tokens=46", "batch.size=10")
-        began = time.perf_counter()
-        generate(hosted(server, *limits), numbered(10))
-    for before, asked in enumerate(server.asked):
-        assert asked.arrived - began >= (before - 1) * 0.5 - 0.1, "never more than the limit has allowed by then"
+    run = simulate(numbered(10), "limits.tokens_per_minute=6000", "generation.max_tokens=46", workers=10)
+    assert run.provider.sent_at == exactly([0, 0, *(0.5 * number for number in range(1, 9))])
 
 
-def test_requests_of_more_tokens_than_a_second_allows_leave_first_come_first_served(hosted: Hosted):
-    with OpenAIServer() as server:  # 200 tokens each, 100 a second
-        limits = ("limits.tokens_per_minute=6000", "generation.max_tokens=196", "batch.size=4")
-        began = time.perf_counter()
-        generate(hosted(server, *limits), numbered(4))
-    assert [asked.body["messages"][0]["content"] for asked in server.asked] == list("0123")
-    assert min(gaps_s(server)) > 1.4, "one in 2 s, and no burst at the end"
-    first, last = server.asked[0], server.asked[-1]
-    assert first.arrived - began < (last.arrived - began) / 2, "the first does not wait for the room of all"
+def test_requests_of_more_tokens_than_a_second_allows_leave_first_come_first_served(simulate: Simulate):
+    run = simulate(numbered(4), "limits.tokens_per_minute=6000", "generation.max_tokens=196")  # 200 each, 100 a second
+    assert run.provider.sent_ids == ["p0", "p1", "p2", "p3"]
+    assert run.provider.sent_at == exactly([1, 3, 5, 7]), "one in 2 s; the first does not wait for the others"
 
 
-def test_a_pause_saves_up_no_room(hosted: Hosted):
-    def first(number: int, _: dict[str, Any]) -> dict[str, Any] | None:
-        return {"status": 429, "headers": {"Retry-After": "3"}} if number == 0 else None
-
-    with OpenAIServer(fault=first) as server:
-        generate(hosted(server, "limits.requests_per_minute=60"), numbered(4))
-    assert gaps_s(server)[0] > 2.5, "the pause"
-    assert min(gaps_s(server)[1:]) > 0.4, "then one a second"
+def test_requests_per_minute_are_spread_over_the_minute(simulate: Simulate):
+    run = simulate(numbered(300), "limits.requests_per_minute=120", workers=300)
+    assert run.gaps_s == exactly([0.0, *[0.5] * 298])
+    slow = simulate(numbered(5), "limits.requests_per_minute=2")
+    assert slow.provider.sent_at == exactly([0, 30, 60, 90, 120])
 
 
-def test_throttled_attempts_do_not_count_and_every_prompt_completes(hosted: Hosted):
+def test_no_minute_has_more_requests_than_its_limit_and_what_a_second_may_add(simulate: Simulate):
+    sent_at = simulate(numbered(400), "limits.requests_per_minute=60", workers=50, latency_s=7).provider.sent_at
+    for start in sent_at:
+        assert sum(start <= moment < start + 60 - 1e-6 for moment in sent_at) <= 61
+
+
+def test_a_pause_saves_up_no_room(simulate: Simulate):
+    asks_to_wait = CallError("RateLimitError", "slow down", THROTTLED, retry_after_s=3)
+    run = simulate(
+        numbered(4), "limits.requests_per_minute=60", fault=lambda number, _: asks_to_wait if number == 0 else None
+    )
+    assert run.gaps_s[0] == pytest.approx(3, abs=0.01), "the pause"
+    assert run.gaps_s[1:] == pytest.approx([1, 1, 1]), "then one a second"
+    assert len(run.completed) == 4
+
+
+def test_after_a_throttled_request_every_request_waits_as_long_as_the_service_asked(simulate: Simulate):
+    asks_to_wait = CallError("RateLimitError", "slow down", THROTTLED, retry_after_s=30)
+    run = simulate(numbered(20), workers=5, latency_s=1, fault=lambda number, _: asks_to_wait if number == 0 else None)
+    assert run.provider.sent_at[:5] == exactly([0] * 5)
+    assert min(run.provider.sent_at[5:]) == exactly(31)
+    assert len(run.completed) == 20
+
+
+def test_throttled_attempts_do_not_count_and_every_prompt_completes(simulate: Simulate):
     chance = random.Random(0)
-    with OpenAIServer(fault=lambda *_: SLOW_DOWN if chance.random() < 0.5 else None) as server:
-        outcomes = generate(hosted(server, "batch.size=16"), numbered(100))
-    assert len(completed(outcomes)) == 100
-    assert max(outcome.attempts for outcome in outcomes) > 5, "more than limits.max_attempts, and on record"
-    assert sum(outcome.attempts for outcome in outcomes) == len(server.asked)
+    run = simulate(numbered(100), workers=16, fault=lambda *_: SLOW_DOWN if chance.random() < 0.5 else None)
+    assert len(run.completed) == 100
+    attempts = [result.attempts for result in run.results.values()]
+    assert max(attempts) > 5, "more than limits.max_attempts, and on record"
+    assert sum(attempts) == len(run.provider.sent_at)
 
 
-def test_attempts_that_failed_count_beside_those_that_were_throttled(hosted: Hosted):
-    faults = itertools.cycle([SLOW_DOWN, SLOW_DOWN, {"status": 500}])
-    with OpenAIServer(fault=lambda *_: next(faults)) as server:
-        (failed,) = generate(hosted(server, "limits.max_attempts=2"), numbered(1))
-    assert isinstance(failed, Failure)
-    assert (failed.attempts, len(server.asked), failed.error.type) == (6, 6, "InternalServerError")
+def test_attempts_that_failed_count_beside_those_that_were_throttled(simulate: Simulate):
+    faults = itertools.cycle([SLOW_DOWN, SLOW_DOWN, CallError("InternalServerError", "broken", RETRY)])
+    run = simulate(numbered(1), "limits.max_attempts=2", fault=lambda *_: next(faults))
+    failed = run.results["p0"]
+    assert failed.error is not None
+    assert (failed.attempts, len(run.provider.sent_at), failed.error.type) == (6, 6, "InternalServerError")
 
 
 @pytest.mark.parametrize(("answered", "ending"), [(0, AccessError), (3, ServiceError)])
-def test_a_service_that_only_throttles_ends_the_run(answered: int, ending: type[RunnerError], hosted: Hosted):
-    with OpenAIServer(fault=lambda number, _: SLOW_DOWN if number >= answered else None) as server:
-        with pytest.raises(ending, match=r"slow down: the service has throttled every request for .*batch\.size"):
-            generate_impatiently(hosted(server), numbered(50), throttled_s=0.3)
-        assert len(server.asked) > answered + 5, "it was asked again, more often than limits.max_attempts"
+def test_a_service_that_only_throttles_ends_the_run(answered: int, ending: type[RunnerError], simulate: Simulate):
+    run = simulate(numbered(50), fault=lambda number, _: SLOW_DOWN_MUCH if number >= answered else None)
+    assert type(run.reason) is ending
+    assert "slow down: the service has throttled every request for 9" in str(run.reason)
+    assert "batch.size" in str(run.reason)
+    assert run.ended_at == pytest.approx(920, abs=25), "Waits.throttled_s"
+    assert len(run.provider.sent_at) > answered + 5, "it was asked again, more often than limits.max_attempts"
 
 
-def test_a_prompt_that_is_always_throttled_fails_alone(hosted: Hosted):
-    def too_large(_: int, body: dict[str, Any]) -> dict[str, Any] | None:
-        return SLOW_DOWN if body["messages"][0]["content"] == "0" else None
+def test_a_prompt_that_is_always_throttled_fails_alone(simulate: Simulate):
+    run = simulate(
+        numbered(100), workers=2, latency_s=15, fault=lambda _, prompt: SLOW_DOWN_MUCH if prompt.id == "p0" else None
+    )
+    failed = run.results["p0"]
+    assert failed.error is not None
+    assert (failed.error.type, failed.error.retryable) == ("RateLimitError", True)
+    assert "(throttled for 9" in failed.error.message
+    assert len(run.completed) == 99
+    assert run.reason is None
 
-    with OpenAIServer(fault=too_large, first_token_s=0.05) as server:
-        outcomes = generate_impatiently(hosted(server, "batch.size=2"), numbered(60), throttled_s=0.3)
-    (failed,) = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-    assert (failed.prompt_id, failed.error.type, failed.error.retryable) == ("p0", "RateLimitError", True)
-    assert "throttled for" in failed.error.message
-    assert len(completed(outcomes)) == 59
 
-
-def test_a_long_pause_is_said_once_and_an_interrupt_ends_it(hosted: Hosted, caplog: pytest.LogCaptureFixture):
-    stop, began = StopRequest(), time.perf_counter()
-    threading.Timer(1.0, stop.request, [Interrupted("interrupted")]).start()
-    with (
-        caplog.at_level(logging.INFO, logger="runner.dispatch.gate"),
-        OpenAIServer(fault=lambda *_: {"status": 429, "headers": {"Retry-After": "120"}}) as server,
-        pytest.raises(Interrupted),
-    ):
-        generate(hosted(server), numbered(8), stop=stop)
-    assert time.perf_counter() - began < 60
+def test_a_long_pause_is_logged_once_and_an_interrupt_ends_it(simulate: Simulate, caplog: pytest.LogCaptureFixture):
+    asks_to_wait = CallError("RateLimitError", "slow down", THROTTLED, retry_after_s=120)
+    with caplog.at_level(logging.INFO, logger="runner.dispatch.gate"):
+        run = simulate(numbered(8), fault=lambda *_: asks_to_wait, interrupted_after_s=50)
+    assert isinstance(run.reason, Interrupted)
+    assert run.ended_at == pytest.approx(50, abs=0.3)
     assert [record.getMessage() for record in caplog.records] == [
         "the service asks for a pause of 120 s (RateLimitError): waiting"
     ]
 
 
-class _Asking(EchoProvider):
-    """Answers nothing, and asks for a wait."""
-
-    wait_s = 0.0
-
-    async def generate(self, prompt: Prompt, params: GenerationParams) -> Sequence[Outcome]:
-        raise CallError(
-            "Busy", "no", ErrorPolicy(retryable=True, throttled=True, not_billed=True), retry_after_s=self.wait_s
-        )
-
-
 @pytest.mark.parametrize("wait_s", [3601.0, float("inf"), float("nan")])
-def test_a_wait_that_nobody_would_wait_ends_the_run(wait_s: float, config: Compose):
-    composed = config("provider=echo", "batch.mode=concurrent")
-    provider = _Asking(model=composed.model, **composed.provider.settings)
-    provider.wait_s = wait_s
-    with pytest.raises(AccessError, match=f"Busy: no: the service asks to wait {wait_s:.0f} s"):
-        outcomes_of(paced(provider, composed, StopRequest()), numbered(3), composed.params(), composed.batch)
+def test_a_wait_that_nobody_would_wait_ends_the_run(wait_s: float, simulate: Simulate):
+    run = simulate(numbered(3), fault=lambda *_: CallError("Busy", "no", NOT_BILLED, retry_after_s=wait_s))
+    assert isinstance(run.reason, AccessError)
+    assert f"Busy: no: the service asks to wait {wait_s:.0f} s" in str(run.reason)
 
 
-def test_a_service_that_asks_for_a_day_is_asked_once(hosted: Hosted):
-    with OpenAIServer(fault=lambda *_: {"status": 503, "headers": {"Retry-After": "86400"}}) as server:
-        with pytest.raises(AccessError, match="asks to wait 86400 s"):
-            generate(hosted(server, "batch.size=1"), numbered(3))
-        assert len(server.asked) == 1
-
-
-def test_a_budget_that_is_enough_stops_nothing_whatever_is_in_flight(hosted: Hosted):
+def test_a_budget_that_is_enough_stops_nothing_whatever_is_in_flight(simulate: Simulate):
     # each costs $0.002 and could cost $0.133: the ten in flight could cost $1.33
-    with OpenAIServer(first_token_s=0.05) as server:
-        settings = (DEAR, "generation.max_tokens=100", "batch.size=10", "limits.max_cost_usd=0.3")
-        outcomes = generate(hosted(server, *settings), numbered(30))
-    assert len(completed(outcomes)) == len(server.asked) == 30
-    assert server.most_open == 2, "as many as the budget has room for"
+    settings = (DEAR, "generation.max_tokens=100", "limits.max_cost_usd=0.3")
+    run = simulate(numbered(30), *settings, workers=10, latency_s=0.05)
+    assert len(run.completed) == len(run.provider.sent_at) == 30
+    assert run.provider.max_in_flight == 2, "as many as the budget has room for"
 
 
-def test_a_call_that_is_sent_again_holds_no_budget_meanwhile(hosted: Hosted):
-    sent: set[str] = set()
+def test_a_call_that_is_sent_again_holds_no_budget_meanwhile(simulate: Simulate):
+    throttled: set[str] = set()
 
-    def each_once(_: int, body: dict[str, Any]) -> dict[str, Any] | None:
-        text = body["messages"][0]["content"]
-        return None if text in sent else sent.add(text) or SLOW_DOWN
+    def each_once(_: int, prompt: Prompt) -> CallError | None:
+        is_second = prompt.id in throttled
+        throttled.add(prompt.id)
+        return None if is_second else SLOW_DOWN
 
-    with OpenAIServer(fault=each_once) as server:
-        settings = (DEAR, "generation.max_tokens=100", "limits.max_cost_usd=0.2")  # room for one at a time
-        outcomes = generate(hosted(server, *settings), numbered(8))
-    assert len(completed(outcomes)) == 8
-    assert len(server.asked) == 16
-
-
-def test_an_interrupt_ends_the_waiting_for_the_budget(hosted: Hosted):
-    stop = StopRequest()
-    threading.Timer(0.5, stop.request, [Interrupted("interrupted")]).start()
-    with OpenAIServer(fault=lambda *_: {"hang": 2}) as server:
-        settings = (DEAR, "generation.max_tokens=100", "limits.max_cost_usd=0.2")
-        with pytest.raises(Interrupted):
-            generate(hosted(server, *settings), numbered(4), stop=stop)
-        assert len(server.asked) == 1
+    settings = (DEAR, "generation.max_tokens=100", "limits.max_cost_usd=0.2")  # room for one at a time
+    run = simulate(numbered(8), *settings, fault=each_once)
+    assert len(run.completed) == 8
+    assert len(run.provider.sent_at) == 16
 
 
-def test_the_budget_counts_what_was_spent_before_a_resume(hosted: Hosted, tmp_path: Path):
-    texts = many(tmp_path, 100)  # $0.006 each, and $0.057 at most
-    settings = (DEAR, "generation.max_tokens=10", "batch.size=1", "limits.max_cost_usd=0.2", "name=budget")
-    with OpenAIServer() as server:
-        with pytest.raises(BudgetError):
-            app.run(hosted(server, *texts, *settings), tmp_path / "run")
-        sent = len(server.asked)
-        for _ in range(2):
-            with pytest.raises(BudgetError, match=r"\$0\.1\d* are spent"):
-                app.resume(tmp_path / "run")
-        assert len(server.asked) == sent, "there is no more room than there was"
-    usages = [
-        outcome.usage for outcome in RunFolder(tmp_path / "run").outcomes.read_all() if isinstance(outcome, Completion)
-    ]
-    assert 0.14 < sum(usage.input_tokens + usage.output_tokens for usage in usages) / 1000 <= 0.2
+def test_an_interrupt_ends_the_waiting_for_the_budget(simulate: Simulate):
+    settings = (DEAR, "generation.max_tokens=100", "limits.max_cost_usd=0.2")
+    run = simulate(numbered(4), *settings, latency_s=2, interrupted_after_s=0.5)
+    assert isinstance(run.reason, Interrupted)
+    assert len(run.provider.sent_at) == 1
+    assert run.completed == {"p0"}, "what is in flight is awaited"
 
 
-def test_the_most_that_a_request_may_cost_holds_for_any_language(hosted: Hosted):
-    letters = prompts("a " * 100)  # 100 tokens for this server, 54 by the rule of thumb
-    with OpenAIServer() as server:
-        with pytest.raises(BudgetError, match=r"this one could cost \$0\.233"):
-            generate(hosted(server, DEAR, "generation.max_tokens=1", "limits.max_cost_usd=0.08"), letters)
-        assert not server.asked
+def test_the_maximum_cost_of_a_request_holds_for_any_language(simulate: Simulate):
+    letters = prompts("a " * 100)  # 100 tokens where every letter is one, 54 by the rule of thumb
+    run = simulate(letters, DEAR, "generation.max_tokens=1", "limits.max_cost_usd=0.08")
+    assert isinstance(run.reason, BudgetError)
+    assert "this one could cost $0.233" in str(run.reason)
+    assert not run.provider.sent_at
     (chinese,) = prompts("\u8a9e" * 100)
-    assert max_tokens(chinese) >= 300 > estimate_tokens(chinese)
+    assert max_input_tokens(chinese) >= 300 > estimate_tokens(chinese)
 
 
-def test_auto_grows_only_by_answers_and_as_far_as_requests_were_in_flight(hosted: Hosted, tmp_path: Path):
-    texts = (*many(tmp_path, 150), "batch.size=auto")
-    with OpenAIServer(first_token_s=0.2) as server:
-        summary = app.run(hosted(server, *texts, "limits.requests_per_minute=1800"), tmp_path / "limited")
-    in_flight = [requests for _, requests in summary.series["batch/requests_in_flight"]]
-    assert 4 < max(in_flight) <= server.most_open
-    refused = {"status": 400, "body": {"error": {"message": "no"}}}
-    with OpenAIServer(fault=lambda number, _: refused if number else None) as server:
-        summary = app.run(hosted(server, *texts), tmp_path / "refused")
-    assert [requests for _, requests in summary.series["batch/requests_in_flight"]][-1] <= 5
-    assert server.most_open <= 5
+def test_concurrency_grows_only_as_far_as_requests_were_in_flight(simulate: Simulate):
+    concurrency = AdaptiveConcurrency(4, 1000)
+    run = simulate(
+        numbered(150), "limits.requests_per_minute=1800", workers=150, latency_s=0.2, concurrency=concurrency
+    )
+    in_flight = [requests for _, requests in concurrency.path]
+    assert 4 < max(in_flight) <= run.provider.max_in_flight < 150
+    assert len(run.completed) == 150
 
 
-def fill(window: AdaptiveConcurrency) -> list[int]:
-    sent = []
-    while window.has_room:
-        sent.append(window.enter())
-    return sent
-
-
-def test_a_window_doubles_a_round_and_halves_once_for_a_round():
-    window = AdaptiveConcurrency(4, 100)
-    for expected in (4, 8, 16):
-        sent = fill(window)
-        assert len(sent) == expected
-        for number in sent:
-            window.leave(number, answered=True)
-    sent = fill(window)
-    for number in sent:
-        window.leave(number, answered=False)
-        window.throttled(number)
-    assert (len(sent), len(fill(window))) == (32, 16)
-    assert [requests for _, requests in window.path] == [4, 8, 16, 32, 16]
-
-
-def test_a_window_that_is_not_full_learns_nothing():
-    window = AdaptiveConcurrency(4, 100)
-    for _ in range(20):
-        window.leave(window.enter(), answered=True)
-    assert len(fill(window)) == 4
-    assert len(fill(AdaptiveConcurrency(4, 2))) == 2, "nor is it ever wider than it may be"
-
-
-def _limited(limit: str, url: str, folder: Path, *overrides: str) -> "subprocess.CompletedProcess[str]":
-    run = [sys.executable, "-m", "runner", "provider=openai", f"provider.base_url={url}/v1", "tracking=off"]
-    command = ["bash", "-c", f'ulimit {limit}; exec "$@"', "run", *run, *many(folder, 200)]
-    return subprocess.run([*command, *overrides], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
-
-
-@pytest.mark.usefixtures("hosted")
-def test_a_batch_size_beyond_the_limit_of_open_files_is_refused(tmp_path: Path):
-    with OpenAIServer() as server:
-        done = _limited("-n 100", server.url, tmp_path, "batch.size=150")
-        assert not server.asked
-    assert done.returncode == 2, done.stderr
-    assert "batch.size=150" in done.stderr
-    assert "ulimit -n 214" in done.stderr
-
-
-@pytest.mark.usefixtures("hosted")
-@pytest.mark.parametrize(("limit", "size"), [("-S -n 100", "150"), ("-n 100", "auto")])
-def test_open_files_are_raised_as_far_as_they_may_and_auto_keeps_to_them(limit: str, size: str, tmp_path: Path):
-    with OpenAIServer(first_token_s=0.1, hold_until_open=150 if size == "150" else 0) as server:
-        done = _limited(limit, server.url, tmp_path, f"batch.size={size}")
-    assert done.returncode == 0, done.stderr
-    assert len(server.asked) == 200
-    assert server.most_open <= (150 if size == "150" else 36)
-
-
-def test_nothing_is_left_in_the_loop(hosted: Hosted):
-    """A loop of one's own ends with no task pending: asyncio.run would wait for it, or warn."""
-
-    async def one(config: RunConfig) -> int:
-        with build(config) as provider:
-            async with LimitedProvider(provider, config.model.id, config.limits, None, StopRequest()) as calls:
-                await asyncio.gather(*(calls.generate(prompt, config.params()) for prompt in numbered(5)))
-        return len(asyncio.all_tasks())
-
-    with OpenAIServer() as server:
-        assert asyncio.run(one(hosted(server, "limits.requests_per_minute=600"))) == 1
-
-
-def test_an_end_in_the_middle_of_a_split_keeps_the_parts_that_were_answered(hosted: Hosted):
-    stop = StopRequest()
-
-    def fault(number: int, body: dict[str, Any]) -> dict[str, Any] | None:
-        if number == 2:
-            stop.request(Interrupted("interrupted"))
-        return {"status": 400, "body": {"error": {"message": "no"}}} if "bad" in body["prompt"] else None
-
-    texts = ["a", "b", "c", "d", "bad", "f", "g", "h"]
-    with OpenAIServer(fault=fault) as server:
-        lists = ("provider.endpoint=completions", "batch.mode=static", "batch.size=8", "batch.order=given")
-        config = hosted(server, *lists)
-        kept = generate(config, prompts(*texts), stop=stop)
-    assert [outcome.prompt_id for outcome in kept if isinstance(outcome, Completion)] == ["p0", "p1", "p2", "p3"]
-    assert len(server.asked) == 3
-
-
-def test_a_list_is_split_no_further_once_prompts_failed_alone_in_a_row(hosted: Hosted):
-    with OpenAIServer(fault=lambda *_: {"status": 400, "body": {"error": {"message": "no"}}}) as server:
-        config = hosted(server, "provider.endpoint=completions", "batch.mode=static", "batch.size=64")
-        outcomes = generate(config, numbered(64))
-    assert len(outcomes) == 64
-    assert all(isinstance(outcome, Failure) for outcome in outcomes)
-    assert len(server.asked) < 20, "127 requests find nothing that these do not"
+def test_concurrency_does_not_grow_by_refused_requests(simulate: Simulate):
+    concurrency = AdaptiveConcurrency(4, 1000)
+    refused = CallError("BadRequest", "no")
+    run = simulate(
+        numbered(150),
+        workers=150,
+        latency_s=0.1,
+        concurrency=concurrency,
+        fault=lambda number, _: refused if number else None,
+    )
+    assert len(run.results) == 150
+    assert [requests for _, requests in concurrency.path][-1] <= 5
+    assert run.provider.max_in_flight <= 5

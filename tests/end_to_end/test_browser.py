@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Locator, Page, expect, sync_playwright
 
 from runner.config.schema import CONF_DIR
 from runner.record.folder import RunFolder
@@ -130,8 +130,16 @@ def same_letters(text: str) -> re.Pattern[str]:
 def save(page: Page, name: str, *, start: float = 0, end: float) -> None:
     """Keep what stands between two heights of a page."""
     if SCREENSHOTS:
-        clip = {"x": 0, "y": start, "width": page.viewport_size["width"], "height": end - start}
+        assert page.viewport_size is not None
+        clip: FloatRect = {"x": 0, "y": start, "width": page.viewport_size["width"], "height": end - start}
         page.screenshot(path=Path(SCREENSHOTS) / name, full_page=True, clip=clip)
+
+
+def box(shown: Locator) -> FloatRect:
+    """Where an element stands on its page."""
+    found = shown.bounding_box()
+    assert found is not None
+    return found
 
 
 def run_row(page: Page, run_id: str) -> Locator:
@@ -142,7 +150,8 @@ def test_the_list_of_runs_folds_a_sweeps_jobs_under_their_parent(page: Page, sho
     page.goto(f"{shown.address}/runs")
     parent = run_row(page, shown.parent)
     expect(parent).to_contain_text("sweep of")
-    jobs = [RunFolder(job).read_mlflow_run().run_id for job in sorted(shown.folder.glob("[0-9]*"))]
+    references = [RunFolder(job).read_mlflow_run() for job in sorted(shown.folder.glob("[0-9]*"))]
+    jobs = [reference.run_id for reference in references if reference]
     for job in jobs:
         expect(run_row(page, job)).to_have_count(0)
     parent.get_by_role("button").first.click()
@@ -190,7 +199,7 @@ def test_the_parents_description_is_the_comparison(page: Page, shown: Shown):
     expect(description.get_by_text("Reference: run 0")).to_be_visible()
     for run in compared(shown.folder)["runs"]:
         expect(page.locator(f"a[href$='{run['mlflow_run_id']}']")).to_be_visible()
-    save(page, "mlflow.png", end=page.get_by_text("Metrics (").bounding_box()["y"])
+    save(page, "mlflow.png", end=box(page.get_by_text("Metrics ("))["y"])
 
 
 def test_a_trace_has_prompt_and_answer(page: Page, shown: Shown):
@@ -219,7 +228,7 @@ def test_the_page_of_a_comparison_marks_what_differs_and_asks_for_nothing(page: 
     assert re.search(r"\S", marked.first.inner_text())
     for picture in page.locator("#pictures img").all():
         expect(picture).not_to_have_js_property("naturalWidth", 0)
-    start, last = page.locator("#texts").bounding_box(), page.locator("#texts article").nth(1).bounding_box()
+    start, last = box(page.locator("#texts")), box(page.locator("#texts article").nth(1))
     save(page, "comparison.png", start=start["y"], end=last["y"] + last["height"])
     assert {url for url in asked if not url.startswith("data:")} == {(sweep / "comparison.html").as_uri()}
     assert not said

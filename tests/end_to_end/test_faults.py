@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -21,7 +21,7 @@ from tests.servers.openai_server import OpenAIServer
 
 EVENTS, PAGE = {"content-type": "text/event-stream"}, {"content-type": "text/html"}
 BEGUN = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 900\r\n\r\n{"id": '
-Faults = Mapping[str, tuple[dict[str, Any], str]]
+Faults = dict[str, tuple[dict[str, Any], str]]
 """By name: what the server does, and what the failure says."""
 
 FAULTS: Faults = {
@@ -101,7 +101,7 @@ def outcomes_of(directory: Path) -> dict[str, Outcome]:
     return {outcome.prompt_id: outcome for outcome in outcomes}
 
 
-def said(outcome: Outcome) -> str:
+def error_of(outcome: Outcome) -> str:
     return f"{outcome.error.type}: {outcome.error.message}" if isinstance(outcome, Failure) else "(completed)"
 
 
@@ -132,14 +132,14 @@ def test_a_fault_that_passes_costs_an_attempt_and_one_that_stays_costs_its_own_p
     outcomes = outcomes_of(tmp_path / "run")
     assert met == {text: 1 if text.startswith("never") else 2 for text in texts}
     for name, (_, message) in faults.items():
-        calm, passing, stubborn = (outcomes[f"{when} {name}"] for when in ("never", "once", "always"))
-        assert isinstance(calm, Completion), f"{name}: a neighbour failed: {said(calm)}"
-        assert isinstance(passing, Completion), f"{name}: {said(passing)}"
-        assert (calm.text, calm.attempts) == (f"never {name}", 1)
+        healthy, passing, lasting = (outcomes[f"{when} {name}"] for when in ("never", "once", "always"))
+        assert isinstance(healthy, Completion), f"{name}: a neighbour failed: {error_of(healthy)}"
+        assert isinstance(passing, Completion), f"{name}: {error_of(passing)}"
+        assert (healthy.text, healthy.attempts) == (f"never {name}", 1)
         assert (passing.text, passing.attempts) == (f"once {name}", 2)
-        assert isinstance(stubborn, Failure), name
-        assert (stubborn.attempts, stubborn.error.retryable) == (2, True), name
-        assert message in said(stubborn)
+        assert isinstance(lasting, Failure), name
+        assert (lasting.attempts, lasting.error.retryable) == (2, True), name
+        assert message in error_of(lasting)
     assert (summary.status, summary.metrics["failed_prompts"]) == ("FINISHED", len(faults))
     assert summary.metrics["retries"] == 2 * len(faults)
 
@@ -197,10 +197,10 @@ def test_a_clock_that_was_set_between_two_processes_leaves_the_metrics_meaningfu
     app.run(config("provider=echo", "provider.latency_s=0.01"), tmp_path)
     first = [outcome for _, outcome in zip(range(20), RunFolder(tmp_path).outcomes.read(), strict=False)]
     (tmp_path / OUTCOMES).unlink()
-    with OutcomeWriter(tmp_path) as journal:
+    with OutcomeWriter(RunFolder(tmp_path)) as writer:
         for outcome in first:
             moved = replace(outcome.timing, started_at=outcome.timing.started_at + timedelta(days=days))
-            journal.append([replace(outcome, timing=moved)])
+            writer.append([replace(outcome, timing=moved)])
     metrics = app.resume(tmp_path).metrics
     assert metrics["completed_prompts"] == 64
     assert all(value >= 0 for value in metrics.values()), metrics

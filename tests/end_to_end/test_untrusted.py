@@ -1,4 +1,4 @@
-"""Prompts and answers that nobody vetted: kept as they are, shown as plain text, told to MLflow without harm."""
+"""Prompts and answers that nobody vetted: kept as they are, shown as plain text, published to MLflow without harm."""
 
 import json
 import subprocess
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 from runner import app
+from runner.cli.observer import TerminalObserver
 from runner.errors import ConfigError
 from runner.record.folder import RunFolder
 from runner.types import Completion, Failure
@@ -56,7 +57,8 @@ def shows_no_commands(shown: str) -> bool:
 def test_odd_texts_are_kept_as_they_are_and_shown_as_plain_text(
     config: Compose, prompts: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
-    app.run(config("provider=echo", "prompts=file", f"prompts.path={prompts}"), tmp_path / "run")
+    configuration = config("provider=echo", "prompts=file", f"prompts.path={prompts}")
+    app.run(configuration, tmp_path / "run", observer=TerminalObserver())
     assert {prompt.id: prompt.text for prompt in RunFolder(tmp_path / "run").read_prompts()} == TEXTS
     outcomes = {outcome.prompt_id: outcome for outcome in RunFolder(tmp_path / "run").outcomes.read()}
     assert {name: outcome.text for name, outcome in outcomes.items() if isinstance(outcome, Completion)} == {
@@ -66,9 +68,11 @@ def test_odd_texts_are_kept_as_they_are_and_shown_as_plain_text(
         lines = (tmp_path / "run" / file).read_bytes().splitlines(keepends=True)
         assert len(lines) == len(TEXTS), "one line each, whatever stands in them"
         assert all(isinstance(json.loads(line), dict) for line in lines)
-    resumed = app.resume(tmp_path / "run")
+    resumed = app.resume(tmp_path / "run", observer=TerminalObserver())
     assert resumed.metrics["completed_prompts"] == len(TEXTS)
-    assert shows_no_commands("".join(capfd.readouterr()))
+    printed = capfd.readouterr()
+    assert "red" in printed.out
+    assert shows_no_commands("".join(printed))
 
 
 @settings(max_examples=12)
@@ -104,12 +108,12 @@ def test_the_command_shows_odd_texts_and_errors_without_escapes(prompts: Path, t
 
 
 def test_odd_texts_reach_mlflow_as_table_and_traces(tracked: Compose, store: str, prompts: Path, tmp_path: Path):
-    asked = tracked(
+    configuration = tracked(
         "provider=echo", "tracking.traces=all", "name=odd", "prompts=file", f"prompts.path={prompts}",
         "provider.fail_on=half",
     )  # fmt: skip
-    summary = app.run(asked, tmp_path / "run")
-    run_id = str(summary.mlflow_run_id)
+    result = app.run(configuration, tmp_path / "run")
+    run_id = str(result.summary.mlflow_run_id)
     client = MlflowClient(store)
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
@@ -142,7 +146,9 @@ def test_a_prompt_that_cannot_be_sent_is_one_failure_that_says_why(
     assert "surrogate" in failed.error.message
     assert "UTF-8" in failed.error.message
     for name in ("ansi", "nul", "html", "long"):
-        assert outcomes[name].text == echoed(TEXTS[name])
+        answered = outcomes[name]
+        assert isinstance(answered, Completion)
+        assert answered.text == echoed(TEXTS[name])
 
 
 @pytest.mark.parametrize(

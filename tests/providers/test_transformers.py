@@ -1,4 +1,4 @@
-"""The local provider on a tiny model of random weights: what a row is, where it ends, and what it costs."""
+"""provider=transformers on a tiny model of random weights: rows, their ends and token counts, errors."""
 
 import json
 import shutil
@@ -18,18 +18,18 @@ from runner.providers.transformers.provider import TransformersProvider
 from runner.record.folder import RunFolder
 from runner.types import Completion, Failure, Message, Outcome, Prompt
 from tests.conftest import Compose
-from tests.factories import outcomes_of
+from tests.factories import not_superseded, outcomes_of
 
 TEXTS = ["a", "some words", "a much longer prompt than the others are", "mid length here", "zz"]
 
 
 @pytest.fixture
 def tiny(config: Compose, tiny_model: Path) -> Any:
-    def made(*overrides: str) -> RunConfig:
+    def composed(*overrides: str) -> RunConfig:
         base = (f"model.id={tiny_model}", "provider.dtype=float32", "provider.device=cpu", "generation.max_tokens=12")
         return config(*base, *overrides)
 
-    return made
+    return composed
 
 
 def prompts(texts: list[str]) -> list[Prompt]:
@@ -53,7 +53,8 @@ def by_hand(folder: Path, text: str, max_tokens: int) -> list[int]:
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    ids, new = tokenizer(text)["input_ids"], []
+    ids: list[int] = tokenizer(text)["input_ids"]
+    new: list[int] = []
     with torch.inference_mode():
         while len(new) < max_tokens and (not new or new[-1] != tokenizer.eos_token_id):
             new.append(int(model(torch.tensor([ids + new])).logits[0, -1].argmax()))
@@ -78,9 +79,11 @@ def test_padded_rows_are_what_each_prompt_gives_alone(size: int, tiny: Any, tiny
 @pytest.fixture
 def early_end(tiny_model: Path, tmp_path: Path) -> Path:
     """The tiny model, whose end of sequence is a token that it says early after some prompts and not after others."""
-    said = {text: by_hand(tiny_model, text, 12) for text in TEXTS}
+    tokens = {text: by_hand(tiny_model, text, 12) for text in TEXTS}
     ends = {
-        token: sum(token in tokens[1:8] for tokens in said.values()) for tokens in said.values() for token in tokens
+        token: sum(token in answer[1:8] for answer in tokens.values())
+        for generated in tokens.values()
+        for token in generated
     }
     token = next(token for token, times in sorted(ends.items()) if 0 < times < len(TEXTS))
     folder = tmp_path / "early"
@@ -97,14 +100,14 @@ def test_each_row_ends_at_its_own_first_end_of_sequence(early_end: Path, tiny_mo
     outcomes = generate(config)
     tokens_out = []
     for outcome in outcomes:
-        said = by_hand(tiny_model, TEXTS[int(outcome.prompt_id[1:])], 12)
-        expected = said.index(end) + 1 if end in said else len(said)
+        tokens = by_hand(tiny_model, TEXTS[int(outcome.prompt_id[1:])], 12)
+        expected = tokens.index(end) + 1 if end in tokens else len(tokens)
         assert isinstance(outcome, Completion)
         assert outcome.usage.output_tokens == expected
-        assert outcome.finish_reason == ("stop" if end in said else "length")
+        assert outcome.finish_reason == ("stop" if end in tokens else "length")
         tokens_out.append(expected)
     assert len(set(tokens_out)) > 1, "the batch is ragged"
-    metrics = summarize(outcomes, padded=True, measured_s={0: 1.0})
+    metrics = summarize(not_superseded(outcomes), padded=True, measured_s={0: 1.0})
     lengths = [len(text) for text in TEXTS]
     assert metrics["tail_wait_ratio"] == pytest.approx(1 - sum(tokens_out) / (5 * max(tokens_out)))
     assert metrics["prompt_padding_ratio"] == pytest.approx(1 - sum(lengths) / (5 * max(lengths)))
@@ -147,9 +150,14 @@ def test_a_batch_generated_alone_gives_what_it_gave_in_its_run(tiny: Any):
     provider = build(config)
     assert isinstance(provider, TransformersProvider)
     with provider:
-        batch = list(static.plan(provider, prompts(TEXTS), config.batch))[1]
+        batch = list(static.form_batches(provider, prompts(TEXTS), config.batch))[1]
         params = config.params(seed=static.batch_seed(config.seed, batch))
-        alone = texts_of(list(provider.generate_batch(batch, params)))
+        alone = {
+            (prompt.id, choice): answer.text
+            for prompt, result in zip(batch, provider.generate_batch(batch, params), strict=True)
+            for choice, answer in enumerate(result.answers)
+        }
+    assert len(alone) == 2
     assert alone == {key: text for key, text in whole.items() if key in alone}
 
 
@@ -233,19 +241,19 @@ def test_a_chat_template_is_applied_where_there_is_one_and_can_be_turned_off(
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile on a CPU needs a C++ compiler")
-def test_a_compiled_model_says_the_same(tiny: Any):
+def test_a_compiled_model_gives_the_same_texts(tiny: Any):
     few = ("generation.max_tokens=3", "batch.size=2")
     compiled = generate(tiny("provider.compile=true", *few), TEXTS[:2])
     assert texts_of(compiled) == texts_of(generate(tiny(*few), TEXTS[:2]))
 
 
-def test_what_was_resolved_is_described_and_given_back(tiny: Any):
+def test_what_was_resolved_is_described_until_the_model_is_released(tiny: Any):
     provider: Provider = build(tiny("provider.attn_implementation=eager"))
     with provider:
-        facts = provider.describe()
-    assert facts["device"] == "cpu"
-    assert facts["dtype"] == "float32"
-    assert facts["attn_implementation"] == "eager"
+        described = provider.describe()
+    assert described["device"] == "cpu"
+    assert described["dtype"] == "float32"
+    assert described["attn_implementation"] == "eager"
     with pytest.raises(RuntimeError):
         provider.describe()
 
@@ -291,10 +299,10 @@ def test_remote_code_is_off_and_turning_it_on_is_logged(tiny: Any, caplog: pytes
         assert "trust_remote_code is on" in caplog.text
 
 
-def test_knobs_of_generation_reach_the_model(tiny: Any):
+def test_generation_parameters_reach_the_model(tiny: Any):
     params: GenerationParams = tiny("generation=sampled", "generation.top_k=7").params()
     provider = build(tiny())
     assert isinstance(provider, TransformersProvider)
     with provider:
-        sent = provider._here._generation_config(params)
+        sent = provider._model._generation_config(params)
     assert (sent.max_new_tokens, sent.temperature, sent.top_p, sent.top_k, sent.do_sample) == (12, 0.7, 0.95, 7, True)

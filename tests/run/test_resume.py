@@ -1,4 +1,4 @@
-"""`app.resume` and `python -m runner.resume`: what is left is generated, what is there stays, and nothing else goes on."""
+"""`app.resume` and `python -m runner.resume` generate what is missing and keep what is there."""
 
 import itertools
 import json
@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,9 @@ from runner.errors import RecordError, RunnerError
 from runner.record.folder import LOCK, OUTCOMES, SEGMENTS, SUMMARY, RunFolder
 from runner.record.writer import OutcomeWriter
 from runner.types import Completion, ErrorInfo, Failure, Outcome
+from tests import processes
 from tests.conftest import Compose
+from tests.run.running import Running
 from tests.servers.openai_server import OpenAIServer
 
 MODES = [(mode, n) for mode in ("concurrent", "continuous", "static") for n in (1, 2)]
@@ -35,15 +37,15 @@ class Finished:
 
     folder: Path
 
-    def copy(self, mode: str, n: int, journal: bytes) -> Path:
+    def copy(self, mode: str, n: int, lines: bytes) -> Path:
         copied = self.folder / f"{mode}-{n}-copy"
         shutil.rmtree(copied, ignore_errors=True)
         shutil.copytree(self.folder / f"{mode}-{n}", copied)
-        (copied / OUTCOMES).write_bytes(journal)
+        (copied / OUTCOMES).write_bytes(lines)
         (copied / SUMMARY).unlink()  # as a process that was killed leaves it
         return copied
 
-    def journal(self, mode: str, n: int) -> bytes:
+    def lines(self, mode: str, n: int) -> bytes:
         return (self.folder / f"{mode}-{n}" / OUTCOMES).read_bytes()
 
     def outcomes(self, mode: str, n: int) -> list[Outcome]:
@@ -62,9 +64,11 @@ def finished(config: Compose, tmp_path_factory: pytest.TempPathFactory) -> Finis
 
 
 def texts(outcomes: Iterable[Outcome]) -> Texts:
-    found = [(o.prompt_id, o.choice, o.text) for o in outcomes if isinstance(o, Completion)]
-    assert len({(prompt_id, choice) for prompt_id, choice, _ in found}) == len(found), "one answer a prompt and choice"
-    return set(found)
+    answers = [(o.prompt_id, o.choice, o.text) for o in outcomes if isinstance(o, Completion)]
+    assert len({(prompt_id, choice) for prompt_id, choice, _ in answers}) == len(answers), (
+        "one answer a prompt and choice"
+    )
+    return set(answers)
 
 
 def failed(outcome: Outcome) -> Failure:
@@ -76,10 +80,10 @@ def failed(outcome: Outcome) -> Failure:
 @given(case=st.sampled_from(MODES), share=st.floats(0, 1), torn=st.booleans())
 @example(case=("concurrent", 2), share=0.0, torn=False)
 @example(case=("static", 2), share=1.0, torn=False)
-def test_any_prefix_of_a_journal_resumes_to_the_same_final_set(
+def test_any_prefix_of_the_outcomes_resumes_to_the_same_final_set(
     finished: Finished, case: tuple[str, int], share: float, torn: bool
 ):
-    whole = finished.journal(*case)
+    whole = finished.lines(*case)
     cut = round(share * len(whole))
     prefix = whole[:cut] if torn else whole[: whole.rfind(b"\n", 0, cut) + 1] if cut < len(whole) else whole
     run = finished.copy(*case, prefix)
@@ -105,11 +109,11 @@ def test_failures_are_tried_again_and_superseded_or_kept_as_they_are(
 ):
     fate_of = dict(zip(sorted({outcome.prompt_id for outcome in finished.outcomes(*case)}), fates, strict=True))
     run = finished.copy(*case, b"")
-    with OutcomeWriter(run, resume=True) as journal:
-        for prompt_id, outcomes in itertools.groupby(finished.outcomes(*case), key=lambda outcome: outcome.prompt_id):
-            answers = list(outcomes)
+    with OutcomeWriter(RunFolder(run), resume=True) as writer:
+        for prompt_id, group in itertools.groupby(finished.outcomes(*case), key=lambda outcome: outcome.prompt_id):
+            answers = list(group)
             if fate_of[prompt_id] != "absent":
-                journal.append(answers if fate_of[prompt_id] == "done" else [failed(answers[0])])
+                writer.append(answers if fate_of[prompt_id] == "done" else [failed(answers[0])])
     failures = fates.count("failed")
     if failures < 10:
         kept = app.resume(run, keep_failures=True)
@@ -152,8 +156,7 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture
 def resume_command(tmp_path: Path) -> Command:
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "runner.resume", *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+        return processes.run(["runner.resume", *arguments], cwd=tmp_path)
 
     return run
 
@@ -163,8 +166,8 @@ def half(config: Compose, tmp_path: Path) -> Path:
     """A run of ten prompts from a file, of which five are done."""
     (tmp_path / "p.txt").write_text("".join(f"text {number}\n" for number in range(10)))
     app.run(config("provider=echo", "prompts=file", f"prompts.path={tmp_path / 'p.txt'}"), tmp_path / "run")
-    journal = tmp_path / "run" / OUTCOMES
-    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:5]))
+    outcomes = tmp_path / "run" / OUTCOMES
+    outcomes.write_bytes(b"".join(outcomes.read_bytes().splitlines(keepends=True)[:5]))
     return tmp_path / "run"
 
 
@@ -219,7 +222,7 @@ def test_a_damaged_file_that_says_what_was_asked_for_is_one_message(
 def test_without_its_prompt_file_a_run_goes_on_from_its_own_copy(half: Path, caplog: pytest.LogCaptureFixture):
     (half.parent / "p.txt").unlink()
     assert app.resume(half).metrics["completed_prompts"] == 10
-    assert "going on with the run's own copy" in caplog.text
+    assert "using the run's own copy" in caplog.text
 
 
 def test_a_folder_that_is_no_run_is_one_message(resume_command: Command, tmp_path: Path):
@@ -232,14 +235,14 @@ def test_a_folder_that_is_no_run_is_one_message(resume_command: Command, tmp_pat
         assert done.stderr.count("\n") == 1
 
 
-def test_a_folder_in_use_is_refused_and_says_by_whom(half: Path, resume_command: Command):
-    with OutcomeWriter(half, resume=True) as journal:
+def test_a_folder_in_use_is_refused_and_its_process_is_named(half: Path, resume_command: Command):
+    with OutcomeWriter(RunFolder(half), resume=True) as writer:
         done = resume_command("run")
         host = os.uname().nodename
         assert done.returncode == 2
         assert f"is being written by process {os.getpid()} on host {host}" in done.stderr
         assert "Traceback" not in done.stderr
-        assert journal.segment == 1
+        assert writer.segment == 1
     assert app.resume(half).metrics["completed_prompts"] == 10
 
 
@@ -250,8 +253,8 @@ def service(config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with OpenAIServer() as server:
         where = ("provider=openai", f"provider.base_url={server.url}/v1", "batch.size=4", "prompts.limit=24")
         app.run(config(*where), tmp_path / "run")
-        journal = tmp_path / "run" / OUTCOMES
-        journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:12]))
+        outcomes = tmp_path / "run" / OUTCOMES
+        outcomes.write_bytes(b"".join(outcomes.read_bytes().splitlines(keepends=True)[:12]))
         summary = json.loads((tmp_path / "run" / SUMMARY).read_text())
         summary |= {"status": "KILLED", "metrics": {"completed_prompts": 12, "failed_prompts": 0}}
         (tmp_path / "run" / SUMMARY).write_text(json.dumps(summary))
@@ -269,7 +272,7 @@ def test_a_resume_that_cannot_begin_leaves_the_record_as_it_was(
     assert {name: (tmp_path / "run" / name).read_bytes() for name in before} == before
 
 
-def test_a_resume_that_the_service_refuses_tells_what_there_is(
+def test_a_resume_that_the_service_refuses_reports_what_there_is(
     service: OpenAIServer, resume_command: Command, tmp_path: Path
 ):
     service.fault = lambda *_: {"status": 401, "body": {"error": {"message": "Incorrect API key provided"}}}
@@ -310,20 +313,20 @@ def test_a_share_of_failures_is_judged_over_the_whole_record(config: Compose, tm
             assert (again.status, again.metrics["failed_prompts"]) == ("FINISHED", 3)
 
 
-def test_another_environment_is_said_and_both_are_kept(
+def test_another_environment_is_named_and_both_are_kept(
     half: Path, resume_command: Command, caplog: pytest.LogCaptureFixture
 ):
-    assert "another environment" not in resume_command("run").stderr
-    journal, path = half / OUTCOMES, half / "environment.json"
-    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:8]))
+    assert "the environment has changed" not in resume_command("run").stderr
+    outcomes, path = half / OUTCOMES, half / "environment.json"
+    outcomes.write_bytes(b"".join(outcomes.read_bytes().splitlines(keepends=True)[:8]))
     before = json.loads(path.read_text())
     before["packages"]["numpy"], before["git"] = "0.1", {"commit": "f00", "dirty": False}
     path.write_text(json.dumps(before))
-    said = resume_command("run").stderr
-    assert "another environment" in said
-    assert "packages.numpy: 0.1 before, " in said
-    assert "git.commit: f00 before, " in said
-    assert "python: " not in said
+    messages = resume_command("run").stderr
+    assert "the environment has changed" in messages
+    assert "packages.numpy: 0.1 before, " in messages
+    assert "git.commit: f00 before, " in messages
+    assert "python: " not in messages
     assert json.loads((half / "environment.1.json").read_text()) == before
     assert json.loads(path.read_text())["packages"]["numpy"] != "0.1"
 
@@ -333,73 +336,27 @@ def test_the_printed_command_can_be_pasted(config: Compose, tmp_path: Path):
     for name in ("began", "elsewhere"):
         (tmp_path / name).mkdir()
     overrides = ["provider=echo", "provider.fail_on=Write", "tracking=off"]
-    begun = [sys.executable, "-m", "runner", *overrides, "hydra.run.dir='it is; mine'"]
-    done = subprocess.run(begun, cwd=tmp_path / "began", capture_output=True, text=True, check=False)
+    done = processes.run(["runner", *overrides, "hydra.run.dir='it is; mine'"], cwd=tmp_path / "began")
     assert "python -m runner.resume 'it is; mine'\n" in done.stderr
     run = tmp_path / "began" / "it is; mine"
     for where in ("elsewhere", "began"):
-        resumed = [sys.executable, "-m", "runner.resume", str(run)]
-        done = subprocess.run(resumed, cwd=tmp_path / where, capture_output=True, text=True, check=False)
+        done = processes.run(["runner.resume", str(run)], cwd=tmp_path / where)
         (line,) = [line for line in done.stderr.splitlines() if "python -m runner.resume" in line]
         pasted = line.partition(": ")[2].partition(": ")[2].replace("python", sys.executable, 1)
         done = subprocess.run(pasted, shell=True, cwd=tmp_path / where, capture_output=True, text=True, check=False)  # noqa: S602
-        assert "prompts are done" in done.stderr, (pasted, done.stderr)
+        assert "prompts are completed" in done.stderr, (pasted, done.stderr)
 
 
 @pytest.mark.parametrize("left", ["by a killed process", "before it had a name in it"])
 def test_a_lock_that_was_left_behind_is_taken_over(left: str, half: Path):
     if left == "by a killed process":
-        code = (
-            "import os, signal, sys; from pathlib import Path; from runner.journal import OutcomeWriter\n"
-            "with OutcomeWriter(Path(sys.argv[1]), resume=True): os.kill(os.getpid(), signal.SIGKILL)\n"
-        )
-        killed = subprocess.run([sys.executable, "-c", code, str(half)], cwd=Path(__file__).parents[1], check=False)
+        killed = processes.run(["tests.record.killed_writer", str(half), "0"], cwd=processes.ROOT)
         assert killed.returncode == -signal.SIGKILL
     else:
         (half / LOCK).touch()
     assert (half / LOCK).exists()
     assert app.resume(half).metrics["completed_prompts"] == 10
     assert not (half / LOCK).exists()
-
-
-class Running:
-    """`python -m runner` against a server, until it is told to stop."""
-
-    def __init__(
-        self, folder: Path, server: OpenAIServer, *arguments: str,
-        stdout: int = subprocess.DEVNULL, stderr: int = subprocess.PIPE, ignored: Sequence[signal.Signals] = (),
-    ) -> None:  # fmt: skip
-        def signals_as_in_a_terminal() -> None:  # a background shell has SIGINT ignored
-            for number in (signal.SIGINT, signal.SIGHUP):
-                signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
-
-        self.server = server
-        address = f"provider.base_url={server.url}/v1"
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "runner", *arguments, "provider=openai", address, "batch.size=4"],
-            cwd=folder, env=os.environ | {"OPENAI_API_KEY": "planted"}, text=True,
-            stdout=stdout, stderr=stderr, preexec_fn=signals_as_in_a_terminal,
-        )  # fmt: skip
-        self.said = ""
-
-    def until_asked(self, count: int) -> None:
-        while len(self.server.asked) < count:
-            assert self.process.poll() is None, self.process.communicate()[1]
-            time.sleep(0.005)
-
-    def until_it_says(self, text: str) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.said += line
-            if text in line:
-                return
-        raise AssertionError(self.said)
-
-    def end(self) -> int:
-        _, rest = self.process.communicate(timeout=25)
-        self.said += rest
-        assert "Traceback" not in self.said
-        return self.process.returncode
 
 
 @pytest.mark.parametrize(
@@ -416,12 +373,12 @@ def test_an_interrupt_sends_nothing_more_keeps_what_is_in_flight_and_can_be_resu
     run = tmp_path / "r" / "0"
     with OpenAIServer(first_token_s=1.0) as server:
         running = Running(tmp_path, server, *arguments)
-        running.until_asked(8)  # four have their answer, four are in flight
+        running.wait_for_requests(8)  # four have their answer, four are in flight
         running.process.send_signal(signalled)
-        running.until_it_says("stopping: waiting up to")
-        assert running.end() == 130, running.said
+        running.wait_for_message("stopping: waiting up to")
+        assert running.end() == 130, running.messages
         assert len(server.asked) == 8, "nothing more was sent"
-        assert "python -m runner.resume r/0" in running.said
+        assert "python -m runner.resume r/0" in running.messages
         summary = RunFolder(run).read_summary()
         assert summary is not None
         assert (summary.status, summary.error and summary.error["type"]) == ("KILLED", "Interrupted")
@@ -434,7 +391,7 @@ def test_an_interrupt_sends_nothing_more_keeps_what_is_in_flight_and_can_be_resu
         resumed = app.resume(run)
         assert len(server.asked) == 24
     assert (resumed.status, resumed.metrics["completed_prompts"]) == ("FINISHED", 24)
-    assert resumed.mlflow_run_id == summary.mlflow_run_id
+    assert resumed.summary.mlflow_run_id == summary.mlflow_run_id
     if track:
         assert sorted(statuses(store, name)) == ["FINISHED", *(["KILLED"] if sweep else [])]
 
@@ -446,22 +403,22 @@ def statuses(store: str, name: str) -> list[str]:
     return [run.info.status for run in client.search_runs([experiment.experiment_id])]
 
 
-def test_a_second_interrupt_ends_at_once_with_the_journal_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_second_interrupt_ends_at_once_with_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OPENAI_API_KEY", "planted")
     with OpenAIServer(fault=lambda number, _: {"hang": 600} if number >= 8 else None) as server:
         running = Running(tmp_path, server, "tracking=off", "prompts.limit=24", "hydra.run.dir=r")
-        running.until_asked(12)
+        running.wait_for_requests(12)
         running.process.send_signal(signal.SIGINT)
-        running.until_it_says("stopping: waiting up to")
-        time.sleep(1.0)  # nearer signals are one wish
+        running.wait_for_message("stopping: waiting up to")
+        time.sleep(1.0)  # nearer signals count as one
         running.process.send_signal(signal.SIGINT)
-        assert running.end() == 130, running.said  # in less than the time that what is in flight is given
+        assert running.end() == 130, running.messages  # in less than the time that what is in flight is given
         assert (tmp_path / "r" / OUTCOMES).read_bytes().endswith(b"\n")
         assert len(list(RunFolder(tmp_path / "r").outcomes.read())) == 8
         summary = RunFolder(tmp_path / "r").read_summary()
         assert summary is not None
         assert (summary.status, summary.metrics["completed_prompts"]) == ("KILLED", 8)
-        assert "python -m runner.resume r\n" in running.said
+        assert "python -m runner.resume r\n" in running.messages
         assert not (tmp_path / "r" / LOCK).exists()
         server.fault = lambda *_: None
         asked = len(server.asked)

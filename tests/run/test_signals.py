@@ -1,4 +1,4 @@
-"""Real signals to real processes, in the ways in which they come; and a run that nobody reads any more."""
+"""Real signals to real processes, in the ways in which they come; and a run whose output nobody reads any more."""
 
 import os
 import pty
@@ -14,9 +14,10 @@ from runner import app
 from runner.config.waits import Waits
 from runner.record.folder import OUTCOMES, RunFolder
 from runner.record.manifest import Summary
-from tests.run.test_resume import Running
+from tests.run.running import Running
 from tests.servers.openai_server import OpenAIServer
 
+SHORT = Waits(grace_s=2.0)
 ARGUMENTS = ("tracking=off", "prompts.limit=24", "hydra.run.dir=r")
 
 
@@ -45,11 +46,11 @@ def test_a_run_whose_reader_is_gone_goes_on_and_is_closed(gone: str, server: Ope
         running = Running(tmp_path, server, *ARGUMENTS, stdout=subprocess.PIPE)
         ends = [running.process.stdout, running.process.stderr]
     else:
-        ours, theirs = pty.openpty()
-        running = Running(tmp_path, server, *ARGUMENTS, stdout=theirs, stderr=theirs)
-        os.close(theirs)
-        ends = [os.fdopen(ours)]
-    running.until_asked(8)
+        terminal, child_side = pty.openpty()
+        running = Running(tmp_path, server, *ARGUMENTS, stdout=child_side, stderr=child_side)
+        os.close(child_side)
+        ends = [os.fdopen(terminal)]
+    running.wait_for_requests(8)
     for end in ends:
         assert end is not None
         end.close()
@@ -63,32 +64,32 @@ def test_a_run_whose_reader_is_gone_ends_as_any_other(server: OpenAIServer, tmp_
     running = Running(tmp_path, server, *ARGUMENTS, stdout=subprocess.PIPE)
     assert running.process.stdout is not None
     assert running.process.stderr is not None
-    running.until_asked(8)
+    running.wait_for_requests(8)
     running.process.stdout.close()
     running.process.stderr.close()
     assert running.process.wait(25) == 0
     assert summary_of(tmp_path / "r").status == "FINISHED"
 
 
-def test_two_signals_at_once_are_one_wish(server: OpenAIServer, tmp_path: Path):
+def test_two_signals_at_once_count_as_one(server: OpenAIServer, tmp_path: Path):
     running = Running(tmp_path, server, *ARGUMENTS)
-    running.until_asked(8)
+    running.wait_for_requests(8)
     running.process.send_signal(signal.SIGTERM)  # timeout(1) signals its child, then the child's group
     time.sleep(0.02)
     running.process.send_signal(signal.SIGTERM)
-    assert running.end() == 130, running.said
+    assert running.end() == 130, running.messages
     assert_closed(tmp_path / "r", completed=8)
 
 
 def test_two_signals_at_once_with_nothing_in_flight_leave_the_record_closed(tmp_path: Path):
     with OpenAIServer(fault=lambda *_: {"status": 429, "headers": {"retry-after": "60"}, "body": {}}) as server:
         running = Running(tmp_path, server, *ARGUMENTS, "provider.api_key_env=null")
-        running.until_asked(4)
+        running.wait_for_requests(1)  # whose answer may hold the other three back for a minute
         time.sleep(0.5)
         running.process.send_signal(signal.SIGTERM)
-        running.until_it_says("stopping: waiting up to")
+        running.wait_for_message("stopping: waiting up to")
         running.process.send_signal(signal.SIGTERM)
-        assert running.end() == 130, running.said
+        assert running.end() == 130, running.messages
     assert "completed_prompts" in summary_of(tmp_path / "r").metrics
 
 
@@ -98,30 +99,29 @@ def test_the_first_interrupt_of_a_run_that_is_stopping_already_keeps_what_is_in_
     server.fault = lambda number, _: {"hang": 0.5, "status": 400, "body": {}} if number == 0 else None
     server.first_token_s = 3.0
     running = Running(tmp_path, server, *ARGUMENTS, "limits.max_failures=0")
-    running.until_asked(4)
+    running.wait_for_requests(4)
     while not (tmp_path / "r" / OUTCOMES).read_bytes():
         time.sleep(0.005)
     time.sleep(0.3)
     running.process.send_signal(signal.SIGINT)
-    running.until_it_says("stopping: waiting up to")
-    assert running.end() == 130, running.said
+    running.wait_for_message("stopping: waiting up to")
+    assert running.end() == 130, running.messages
     summary = summary_of(tmp_path / "r")
     assert summary.metrics["completed_prompts"] == len(server.asked) - 1 >= 3
     assert summary.error is not None
     assert "limits.max_failures=0" in summary.error["message"], "the reason before is not lost"
 
 
-@pytest.mark.skipif("RUNNER_KILLS" not in os.environ, reason="takes the 30 s of grace: make test-faults")
-def test_what_is_in_flight_for_longer_than_its_grace_is_given_up(server: OpenAIServer, tmp_path: Path):
+def test_requests_in_flight_for_longer_than_the_grace_period_are_cancelled(server: OpenAIServer, tmp_path: Path):
     server.fault, server.first_token_s = lambda number, _: {"hang": 600} if number >= 8 else None, 0.0
-    running = Running(tmp_path, server, *ARGUMENTS)
-    running.until_asked(12)
+    running = Running(tmp_path, server, "tracking=off", "prompts.limit=24", waits=SHORT)
+    running.wait_for_requests(12)
     running.process.send_signal(signal.SIGTERM)
-    running.until_it_says("what was in flight took too long, and is given up")
-    assert running.end() == 130, running.said
+    running.wait_for_message("requests still in flight after 2 s were cancelled")
+    assert running.end() == 130, running.messages
     assert_closed(tmp_path / "r", completed=8)
-    assert summary_of(tmp_path / "r").metrics["duration_s"] > Waits().grace_s
-    assert "python -m runner.resume r\n" in running.said
+    assert summary_of(tmp_path / "r").metrics["duration_s"] > SHORT.grace_s
+    assert "python -m runner.resume r\n" in running.messages
     server.fault = lambda *_: None
     asked = len(server.asked)
     assert app.resume(tmp_path / "r").metrics["completed_prompts"] == 24
@@ -130,16 +130,16 @@ def test_what_is_in_flight_for_longer_than_its_grace_is_given_up(server: OpenAIS
 
 def test_a_terminal_that_goes_is_a_request_to_end(server: OpenAIServer, tmp_path: Path):
     running = Running(tmp_path, server, *ARGUMENTS)
-    running.until_asked(8)
+    running.wait_for_requests(8)
     running.process.send_signal(signal.SIGHUP)
-    assert running.end() == 130, running.said
+    assert running.end() == 130, running.messages
     assert_closed(tmp_path / "r", completed=8)
 
 
 def test_under_nohup_a_terminal_that_goes_is_nothing(server: OpenAIServer, tmp_path: Path):
     server.first_token_s = 0.3
     running = Running(tmp_path, server, *ARGUMENTS, ignored=[signal.SIGHUP])
-    running.until_asked(8)
+    running.wait_for_requests(8)
     running.process.send_signal(signal.SIGHUP)
-    assert running.end() == 0, running.said
+    assert running.end() == 0, running.messages
     assert summary_of(tmp_path / "r").metrics["completed_prompts"] == 24

@@ -1,7 +1,7 @@
-"""A stand-in for Bedrock's runtime on 127.0.0.1: what boto3 sends is checked against botocore's own service model.
+"""A local server with Bedrock's runtime API, which validates requests against botocore's own service model.
 
-It answers with the words of the last user turn. What a family's InvokeModel body may hold is written down here a second
-time, apart from the provider.
+Answers with the words of the last user turn. The keys of each family's InvokeModel body are written down here a second
+time, independently of the provider.
 """
 
 import base64
@@ -164,7 +164,14 @@ class Reply:
 
 
 class BedrockServer(ThreadingHTTPServer):
-    """`with BedrockServer() as server:` serves until the block ends. `faults` are met first, one a request."""
+    """`with BedrockServer() as server:` serves until the block ends.
+
+    Attributes:
+        faults: what the next requests get instead of an answer, one each.
+        refused_text: a request that contains this text gets an error.
+        seen: the requests that arrived.
+        barrier: answers wait for each other here.
+    """
 
     daemon_threads = True
     request_queue_size = 128
@@ -172,6 +179,7 @@ class BedrockServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.faults: deque[Fault] = deque()
+        self.refused_text: str | None = None
         self.seen: list[Seen] = []
         self.barrier: threading.Barrier | None = None
         self.lock = threading.Lock()
@@ -236,9 +244,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.barrier.wait(timeout=30)
         if isinstance(fault, Hang):
             fault.release.wait(timeout=600)
-        wrong = self._wrong()
-        if wrong:
-            fault = Refusal(400, "ValidationException", wrong)
+        if self.server.refused_text is not None and self.server.refused_text in self.raw.decode():
+            fault = Refusal(400, "ValidationException", "the prompt is refused")
+        if invalid := self._invalid():
+            fault = Refusal(400, "ValidationException", invalid)
         if isinstance(fault, Refusal):
             self._refuse(fault)
         elif self.action.endswith("stream"):
@@ -246,8 +255,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._whole(fault)
 
-    def _wrong(self) -> str | None:
-        """Say what botocore's model, or the family's own body, has no place for."""
+    def _invalid(self) -> str | None:
+        """Return what is wrong with the request by botocore's service model, or by the keys of the family's body."""
         operation = self.server.service.operation_model(OPERATIONS[self.action])
         sent = {"body": self.raw} if self.action.startswith("invoke") else self.body
         report = ParamValidator().validate({"modelId": self.model_id, **sent}, operation.input_shape)
@@ -330,7 +339,7 @@ def _family(model_id: str) -> str:
 
 
 def _read(family: str, body: Mapping[str, Any]) -> tuple[str, str, int]:
-    """Return the last user turn, all that was said, and the limit of new tokens."""
+    """Return the last user turn, the text of all messages, and the limit of new tokens."""
     if family in ("converse", "nova"):
         turns = [turn["content"][0]["text"] for turn in body["messages"]]
         system = [block["text"] for block in body.get("system", [])]

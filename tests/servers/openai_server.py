@@ -1,7 +1,7 @@
-"""A local server that speaks as much of OpenAI's API as the provider uses, with a known pace and chosen faults.
+"""A local server that has as much of OpenAI's API as the provider uses, with a known pace and chosen faults.
 
-Answers are the prompt's words, one a chunk. It keeps what it was asked, when, and how many requests were open at once.
-asyncio streams and nothing else: it must cost little beside the client that it measures.
+Answers are the prompt's words, one a chunk. The server keeps every request, its arrival, and how many were open at once.
+asyncio streams and nothing else: the server must cost little beside the client that it measures.
 """
 
 import asyncio
@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+KEY = "planted-key-3f9c"
+"""The key that tests put into the environment."""
 MODELS = {
     "object": "list",
     "data": [
@@ -46,7 +48,7 @@ class OpenAIServer:
         token_s: seconds between tokens.
         fault: given a request's number and body, what to do instead of answering: {"status", "headers", "body"},
             {"cut": tokens}, {"raw": bytes}, {"hang": seconds} or {"wire": bytes, "every_s": seconds}, which are all
-            that is sent, a byte each `every_s`, before the connection is closed; None answers. {"thinks": field},
+            that is sent, a byte each `every_s`, before the connection is closed; None answers. {"reasoning": field},
             {"cached": tokens} and {"answers": count} answer too: after a piece of reasoning in that field of a delta,
             with so much of the input from a cache, or with so many answers, however many were asked for.
         tls: serve https with this context.
@@ -159,6 +161,12 @@ class OpenAIServer:
             yield event
 
 
+def sse(*events: dict[str, Any]) -> dict[str, Any]:
+    """Return the fault that answers with these server-sent events."""
+    raw = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+    return {"raw": raw, "headers": {"content-type": "text/event-stream"}}
+
+
 async def _write_slowly(writer: asyncio.StreamWriter, data: bytes, every_s: float) -> bool:
     for place in range(len(data)):
         writer.write(data[place : place + 1])
@@ -176,10 +184,9 @@ def _head(writer: asyncio.StreamWriter, status: int, headers: dict[str, str]) ->
 
 
 def words(text: str, limit: int) -> tuple[list[str], str]:
-    found = text.split()
-    return [word if place == 0 else f" {word}" for place, word in enumerate(found[:limit])], "length" if len(
-        found
-    ) > limit else "stop"
+    pieces = text.split()
+    kept = [word if index == 0 else f" {word}" for index, word in enumerate(pieces[:limit])]
+    return kept, "length" if len(pieces) > limit else "stop"
 
 
 def _texts(asked: Asked) -> list[str]:
@@ -190,12 +197,14 @@ def _texts(asked: Asked) -> list[str]:
 
 
 def _limit(body: dict[str, Any]) -> int:
-    return next(body[name] for name in ("max_completion_tokens", "max_output_tokens", "max_tokens") if name in body)
+    return next(
+        int(body[name]) for name in ("max_completion_tokens", "max_output_tokens", "max_tokens") if name in body
+    )
 
 
 def _answers(asked: Asked) -> list[tuple[list[str], str]]:
-    found = [words(text, _limit(asked.body)) for text in _texts(asked) for _ in range(asked.body.get("n", 1))]
-    return found[: asked.quirks.get("answers")]
+    answers = [words(text, _limit(asked.body)) for text in _texts(asked) for _ in range(asked.body.get("n", 1))]
+    return answers[: asked.quirks.get("answers")]
 
 
 def _usage(asked: Asked) -> dict[str, Any]:
@@ -270,8 +279,8 @@ def _events(asked: Asked) -> list[tuple[dict[str, Any], bool]]:
     base = {**_base(asked), "object": "chat.completion.chunk" if chat else "text_completion"}
     steps = max(len(pieces) for pieces, _ in answers)
     events: list[tuple[dict[str, Any], bool]] = []
-    if "thinks" in asked.quirks:
-        thought = {"index": 0, "finish_reason": None, "delta": {asked.quirks["thinks"]: "hm"}}
+    if "reasoning" in asked.quirks:
+        thought = {"index": 0, "finish_reason": None, "delta": {asked.quirks["reasoning"]: "hm"}}
         events.append(({**base, "choices": [thought]}, True))
     for step in range(steps):
         for index, (pieces, _) in enumerate(answers):
@@ -279,8 +288,8 @@ def _events(asked: Asked) -> list[tuple[dict[str, Any], bool]]:
                 part = {"delta": {"content": pieces[step]}} if chat else {"text": pieces[step]}
                 events.append(({**base, "choices": [{"index": index, "finish_reason": None, **part}]}, True))
     for index, (_, end) in enumerate(answers):
-        part = {"delta": {}} if chat else {"text": ""}
-        events.append(({**base, "choices": [{"index": index, "finish_reason": end, **part}]}, False))
+        end_part: dict[str, Any] = {"delta": {}} if chat else {"text": ""}
+        events.append(({**base, "choices": [{"index": index, "finish_reason": end, **end_part}]}, False))
     if asked.body.get("stream_options", {}).get("include_usage"):
         events.append(({**base, "choices": [], "usage": _usage(asked)}, False))
     return events
@@ -303,6 +312,6 @@ def _response_events(asked: Asked, pieces: list[str]) -> list[tuple[dict[str, An
         for n, piece in enumerate(pieces)
     ]
     final = _response(asked)
-    if "thinks" in asked.quirks:
+    if "reasoning" in asked.quirks:
         deltas.insert(0, ({**deltas[0][0], "type": "response.reasoning_text.delta", "delta": "hm"}, True))
     return [*deltas, ({"type": f"response.{final['status']}", "response": final, "sequence_number": 99}, False)]

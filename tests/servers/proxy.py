@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a server: it can be shut, and it can be slow."""
+"""A TCP proxy in front of a server: it can drop every connection, and it can be slow."""
 
 import socket
 import threading
@@ -7,14 +7,20 @@ from contextlib import suppress
 
 
 class Proxy:
-    """`with Proxy(port) as proxy:` passes on what comes to `proxy.url`. `open` False drops every connection."""
+    """`with Proxy(port) as proxy:` forwards what comes to `proxy.url` to the server on `port`.
+
+    Attributes:
+        is_open: False drops every connection.
+        delay_s: seconds that each piece of a request waits.
+        max_requests: the proxy closes for good after so many pieces of requests; None is no bound.
+    """
 
     def __init__(self, port: int) -> None:
-        self._to, self.open, self.delay_s = port, True, 0.0
+        self._port, self.is_open, self.delay_s = port, True, 0.0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.passed = 0
-        self.shut_after: int | None = None
+        self.max_requests: int | None = None
+        self._forwarded = 0
 
     def __enter__(self) -> "Proxy":
         threading.Thread(target=self._accept, daemon=True).start()
@@ -31,25 +37,25 @@ class Proxy:
 
     def _serve(self, client: socket.socket) -> None:
         with client, suppress(OSError):
-            if not self.open:
+            if not self.is_open:
                 return
-            with socket.create_connection(("127.0.0.1", self._to)) as server:
-                back = threading.Thread(target=self._pump, args=(server, client), daemon=True)
-                back.start()
-                self._pump(client, server, request=True)
-                back.join(30)
+            with socket.create_connection(("127.0.0.1", self._port)) as server:
+                responses = threading.Thread(target=self._pump, args=(server, client), daemon=True)
+                responses.start()
+                self._pump(client, server, is_request=True)
+                responses.join(30)
 
-    def _pump(self, source: socket.socket, target: socket.socket, *, request: bool = False) -> None:
+    def _pump(self, source: socket.socket, target: socket.socket, *, is_request: bool = False) -> None:
         with suppress(OSError):
             while data := source.recv(1 << 16):
-                if request:
-                    self.passed += 1
-                    if self.shut_after is not None and self.passed > self.shut_after:
-                        self.open = False
+                if is_request:
+                    self._forwarded += 1
+                    if self.max_requests is not None and self._forwarded > self.max_requests:
+                        self.is_open = False
                     time.sleep(self.delay_s)
-                if not self.open:
+                if not self.is_open:
                     break
                 target.sendall(data)
         for side in (source, target):
             with suppress(OSError):
-                side.shutdown(socket.SHUT_RDWR if not self.open else socket.SHUT_WR)
+                side.shutdown(socket.SHUT_RDWR if not self.is_open else socket.SHUT_WR)

@@ -1,23 +1,23 @@
-"""A comparison as plain data: comparison.json, and what `--json` prints. A figure that does not exist is absent."""
+"""A comparison as plain data: comparison.json, and the output of `--json`. A figure without data is absent."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from runner.comparison.compare import Compared, Comparison
+from runner.comparison.compare import Comparison
 from runner.comparison.divergence import Divergence, FirstDifferenceStats
 from runner.comparison.load import Run
-from runner.comparison.pairing import Difference
-from runner.comparison.speed import Row, Spread
+from runner.comparison.pairing import ComparedPair
+from runner.comparison.speed import Row
 
 
 def as_data(comparison: Comparison) -> dict[str, Any]:
-    """Return everything but the texts, which are in the runs' folders."""
+    """Return the whole comparison without the texts, which the run folders have."""
     metrics = comparison.metrics
     return {
-        "runs": [_run(run, metrics.get(run.folder, {})) for run in comparison.runs],
+        "runs": [_run(run, metrics.get(run.folder.path, {})) for run in comparison.runs],
         "rows": [_row(row) for row in comparison.rows],
-        "compared": [_compared(one) for one in comparison.compared],
+        "compared": [_compared(compared) for compared in comparison.compared],
         "notes": [asdict(note) for note in comparison.notes],
     }
 
@@ -25,7 +25,7 @@ def as_data(comparison: Comparison) -> dict[str, Any]:
 def _run(run: Run, added: Mapping[str, float]) -> dict[str, Any]:
     return {
         "label": run.label,
-        "folder": str(run.folder),
+        "folder": str(run.folder.path),
         "status": run.status,
         "mlflow_run_id": run.summary.mlflow_run_id if run.summary else None,
         "prompts_sha256": run.prompts_sha256,
@@ -38,62 +38,54 @@ def _row(row: Row) -> dict[str, Any]:
     return {
         "runs": [run.label for run in row.runs],
         "status": row.status,
-        "figures": {name: _spread(spread) for name, spread in row.figures.items()},
+        "figures": {name: asdict(spread) for name, spread in row.figures.items()},
         "reference": row.reference,
-        **({"speedup": _spread(row.speedup)} if row.speedup else {}),
+        **({"speedup": asdict(row.speedup)} if row.speedup else {}),
         **({"inside_noise": row.in_noise} if row.in_noise is not None else {}),
         "pareto_front": row.on_front,
     }
 
 
-def _spread(spread: Spread) -> dict[str, float]:
-    return asdict(spread)
-
-
-def _compared(one: Compared) -> dict[str, Any]:
-    pair = one.pair
+def _compared(compared: ComparedPair) -> dict[str, Any]:
+    pair = compared.pair
     return {
         "run": pair.run.label,
         "reference": pair.reference.label,
         "kind": pair.kind,
         **({"reason": pair.reason} if pair.reason else {}),
-        "asked_differs": _differences(pair.asked),
-        "settings_differ": _differences(pair.settings),
-        **({"prompts_in_common": len(pair.common)} if pair.common is not None else {}),
-        **({"texts": _texts(one.texts)} if one.texts else {}),
+        "asked_differs": [asdict(difference) for difference in pair.request_differences],
+        "settings_differ": [asdict(difference) for difference in pair.setting_differences],
+        **({"prompts_in_common": len(pair.common_prompt_ids)} if pair.common_prompt_ids is not None else {}),
+        **({"texts": _divergence(compared.divergence)} if compared.divergence else {}),
     }
 
 
-def _differences(differences: Iterable[Difference]) -> list[dict[str, Any]]:
-    return [asdict(difference) for difference in differences]
-
-
-def _texts(texts: Divergence) -> dict[str, Any]:
-    found = {
-        "compared": texts.compared,
-        "equal": texts.equal,
-        "differing": texts.differing,
-        "exact_match_ratio": texts.exact_match_ratio,
-        "differing_ratio": texts.differing / texts.compared if texts.compared else None,
-        "first_differing_character": _spots(texts.characters),
-        f"first_differing_{texts.unit}": _spots(texts.units),
-        "similarity_of_differing": texts.similarity,
+def _divergence(divergence: Divergence) -> dict[str, Any]:
+    figures = {
+        "compared": divergence.compared,
+        "equal": divergence.equal,
+        "differing": divergence.differing,
+        "exact_match_ratio": divergence.exact_match_ratio,
+        "differing_ratio": divergence.differing / divergence.compared if divergence.compared else None,
+        "first_differing_character": _first_difference(divergence.characters),
+        f"first_differing_{divergence.unit}": _first_difference(divergence.units),
+        "similarity_of_differing": divergence.similarity,
         "finish_reason_changes": [
             {"reference": before, "run": after, "count": count}
-            for (before, after), count in texts.finish_reasons.items()
+            for (before, after), count in divergence.finish_reasons.items()
         ],
-        "output_tokens": {"reference": texts.output_tokens[0], "run": texts.output_tokens[1]},
-        "mean_output_token_change": texts.mean_token_change,
-        "only_reference_completed": texts.only_reference,
-        "only_run_completed": texts.only_run,
-        "moved_from_other_prompts": texts.moved,
-        "empty_instead_of_text": texts.emptied,
+        "output_tokens": {"reference": divergence.output_tokens[0], "run": divergence.output_tokens[1]},
+        "mean_output_token_change": divergence.mean_token_change,
+        "only_reference_completed": divergence.only_reference,
+        "only_run_completed": divergence.only_run,
+        "moved_from_other_prompts": divergence.misattributed,
+        "empty_instead_of_text": divergence.emptied,
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in figures.items() if value is not None}
 
 
-def _spots(spots: FirstDifferenceStats | None) -> dict[str, Any] | None:
-    if spots is None:
+def _first_difference(stats: FirstDifferenceStats | None) -> dict[str, Any] | None:
+    if stats is None:
         return None
-    bins = [{"low": low, "high": high, "count": count} for low, high, count in spots.histogram]
-    return {"p25": spots.p25, "median": spots.median, "p75": spots.p75, "at_start": spots.at_start, "histogram": bins}
+    bins = [{"low": low, "high": high, "count": count} for low, high, count in stats.histogram]
+    return {"p25": stats.p25, "median": stats.median, "p75": stats.p75, "at_start": stats.at_start, "histogram": bins}

@@ -16,7 +16,7 @@ PAGE, DATA, PLOTS = "comparison.html", "comparison.json", "plots"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Files:
-    """Where a comparison was left."""
+    """The files of a comparison."""
 
     page: Path
     data: Path
@@ -24,13 +24,13 @@ class Files:
 
 
 def default_folder() -> Path:
-    """Return a folder that no other comparison has."""
+    """Return a new folder below outputs/comparisons."""
     now = datetime.now().astimezone()
     return Path("outputs/comparisons") / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}_{secrets.token_hex(3)}"
 
 
 def write(comparison: Comparison, folder: Path, *, title: str) -> Files:
-    """Write page, data and pictures; an earlier comparison in the same folder is written over.
+    """Write page, data and pictures over those of an earlier comparison in the folder.
 
     Raises:
         UsageError: the folder cannot be written.

@@ -1,7 +1,7 @@
-"""The page `comparison.html`: tables, notes, pictures and the texts that differ, in one file that asks for nothing.
+"""The page `comparison.html`: tables, notes, pictures and the texts that differ, in one file without requests.
 
-Whatever stands in a prompt or an answer is shown as text: the template escapes everything, what is invisible or would
-turn the page around is spelled out, and the page's own policy forbids scripts and requests.
+Prompts and texts are shown as text: the template escapes all markup, characters that are invisible or change the
+direction of writing are replaced by their code, and the content security policy forbids scripts and requests.
 """
 
 import base64
@@ -14,20 +14,22 @@ from typing import Literal
 
 from rapidfuzz.distance import Prefix
 
-from runner.comparison.compare import Compared, Comparison
+from runner.comparison.compare import Comparison
 from runner.comparison.divergence import Example
 from runner.comparison.load import prompt_texts
 from runner.comparison.present import tables
+from runner.comparison.present.headline import headline
 from runner.comparison.present.plots import Picture
+from runner.comparison.present.settings import series
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
-_LONGEST = 20_000
-"""Characters of a text that the page shows."""
+_MAX_CHARS = 20_000
+"""Characters of a part of a text that the page shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """A part of a text: `plain`, `marked` (it differs) or `code` (a character that would not be seen, spelled out)."""
+    """A part of a text: `plain`, or the `code` of an invisible character. A `marked` part differs."""
 
     kind: Literal["plain", "code"]
     marked: bool
@@ -36,7 +38,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SideBySide:
-    """A prompt with two answers to it."""
+    """A prompt with the texts of reference and run."""
 
     name: str
     prompt: Sequence[Piece]
@@ -48,7 +50,7 @@ class SideBySide:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """The texts of one run that differ from its reference's; some of `count`."""
+    """Examples among the `count` texts of a run that differ from its reference's."""
 
     run: str
     reference: str
@@ -58,7 +60,7 @@ class Section:
 
 
 def render(comparison: Comparison, pictures: Sequence[Picture], *, title: str) -> str:
-    """Return the page. It is valid UTF-8 whatever the texts hold."""
+    """Return the page. Lone surrogates are replaced, so that the page is valid UTF-8."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -67,22 +69,22 @@ def render(comparison: Comparison, pictures: Sequence[Picture], *, title: str) -
     page = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         title=visible(title),
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        headline=tables.headline(comparison),
+        headline=headline(comparison),
         speed=tables.speed_table(comparison, width=0),
         texts=tables.text_tables(comparison, width=0),
         alarms=[note.text for note in comparison.notes if note.level == "alarm"],
         notes=[note.text for note in comparison.notes if note.level == "note"],
         pictures=[(picture, _data_uri(picture.png)) for picture in pictures if picture.png],
         undrawn=[picture for picture in pictures if not picture.png],
-        sections=[_section(comparison, one) for one in comparison.compared if one.texts and one.texts.differing],
+        sections=_sections(comparison),
         finish=_finish_changes(comparison),
-        folders=[(run.label, visible(str(run.folder))) for run in comparison.runs],
+        folders=[(run.label, visible(str(run.folder.path))) for run in comparison.runs],
     )
     return page.encode("utf-8", "replace").decode("utf-8")
 
 
 def side_by_side(example: Example, prompt: str) -> SideBySide:
-    """Return two answers with the part that differs marked: what stands between their common beginning and end."""
+    """Return two texts with the part between their common beginning and their common end marked."""
     start, end = example.character, _common_end(example)
     number = f" (answer {example.key[1]})" if example.key[1] else ""
     return SideBySide(
@@ -96,55 +98,61 @@ def side_by_side(example: Example, prompt: str) -> SideBySide:
 
 
 def visible(text: str) -> str:
-    """Return a text in one piece, with what would not be seen spelled out."""
+    """Return a text with invisible characters replaced by their codes."""
     return "".join(piece.text for piece in _pieces(text, len(text), len(text)))
 
 
-def _section(comparison: Comparison, one: Compared) -> Section:
-    texts, run = one.texts, one.pair.run
-    assert texts is not None  # noqa: S101 - render() asks for no other
-    prompts = prompt_texts(one.pair.reference, {example.key[0] for example in texts.examples})
-    return Section(
-        run=run.label,
-        reference=one.pair.reference.label,
-        settings=f"{tables.series(comparison)[run.label]}, batch.size={run.settings.get('batch.size')}",
-        count=texts.differing,
-        examples=[side_by_side(example, prompts.get(example.key[0], "")) for example in texts.examples],
-    )
+def _sections(comparison: Comparison) -> list[Section]:
+    names = series(comparison.runs)
+    sections = []
+    for compared in comparison.compared:
+        divergence, run, reference = compared.divergence, compared.pair.run, compared.pair.reference
+        if divergence is None or not divergence.differing:
+            continue
+        prompts = prompt_texts(reference, {example.key[0] for example in divergence.examples})
+        section = Section(
+            run=run.label,
+            reference=reference.label,
+            settings=f"{names[run.label]}, batch.size={run.settings.get('batch.size')}",
+            count=divergence.differing,
+            examples=[side_by_side(example, prompts.get(example.key[0], "")) for example in divergence.examples],
+        )
+        sections.append(section)
+    return sections
 
 
 def _finish_changes(comparison: Comparison) -> Sequence[Mapping[str, str | int]]:
     return [
         {
-            "run": one.pair.run.label,
-            "reference": one.pair.reference.label,
+            "run": compared.pair.run.label,
+            "reference": compared.pair.reference.label,
             "before": before,
             "after": after,
             "count": count,
         }
-        for one in comparison.compared
-        if one.texts
-        for (before, after), count in one.texts.finish_reasons.items()
+        for compared in comparison.compared
+        if compared.divergence
+        for (before, after), count in compared.divergence.finish_reasons.items()
     ]
 
 
 def _common_end(example: Example) -> int:
-    """Return how many characters both texts end with, beyond those that they begin with."""
-    room = min(len(example.reference), len(example.text)) - example.character
-    return min(room, int(Prefix.similarity(example.reference[::-1], example.text[::-1])))
+    """Return the length of the common end, the common beginning excluded."""
+    behind_start = min(len(example.reference), len(example.text)) - example.character
+    return min(behind_start, int(Prefix.similarity(example.reference[::-1], example.text[::-1])))
 
 
 def _pieces(text: str, start: int, end: int) -> list[Piece]:
-    """Cut a text into what is plain and what is not; characters `start` to `end` are marked."""
+    """Split a text into pieces; the characters from `start` to `end` are marked."""
     pieces: list[Piece] = []
     for marked, part in ((False, text[:start]), (True, text[start:end]), (False, text[end:])):
-        pieces += _spell_out(part[:_LONGEST], marked=marked)
-        if len(part) > _LONGEST:
-            pieces.append(Piece(kind="code", marked=marked, text=f"… {len(part) - _LONGEST:,} more characters"))
+        pieces += _with_codes(part[:_MAX_CHARS], marked=marked)
+        if len(part) > _MAX_CHARS:
+            pieces.append(Piece(kind="code", marked=marked, text=f"… {len(part) - _MAX_CHARS:,} more characters"))
     return pieces
 
 
-def _spell_out(text: str, *, marked: bool) -> list[Piece]:
+def _with_codes(text: str, *, marked: bool) -> list[Piece]:
     pieces, plain = [], ""
     for char in text:
         code = _code(char, marked=marked)
@@ -161,7 +169,7 @@ def _spell_out(text: str, *, marked: bool) -> list[Piece]:
 
 
 def _code(char: str, *, marked: bool) -> str | None:
-    """Return how to show a character that is not seen, or that does something to what stands around it."""
+    """Return the code of a character that is invisible or changes its surroundings; None for any other."""
     if char in "\n\t":
         return {"\n": "↵", "\t": "⇥"}[char] if marked else None
     if char in "\u200c\u200d" and not marked:  # joiners: parts of words and of emoji

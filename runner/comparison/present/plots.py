@@ -1,4 +1,4 @@
-"""The five pictures of a comparison; the only owner of matplotlib. Readable without colour, and free of model text."""
+"""The five pictures of a comparison. Owns matplotlib. Pictures are readable without colour and show no model text."""
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from runner.batching.modes import MODES
 from runner.comparison import speed
 from runner.comparison.compare import Comparison
-from runner.comparison.present.tables import series
+from runner.comparison.present.settings import series
 from runner.comparison.speed import Row, Spread
 
 if TYPE_CHECKING:
@@ -25,11 +25,10 @@ _STYLES: tuple[Mapping[str, Any], ...] = (
     {"color": "#4b5563", "marker": "P", "linestyle": (0, (8, 2))},
 )
 _OTHERS: Mapping[str, Any] = {"color": "#9ca3af", "marker": ".", "linestyle": ""}
-"""Of the series beyond those that can be told apart: points, no line."""
+"""Style of all series beyond those: points, no line."""
 _SIZE = (7.2, 4.2)
 """Inches."""
-_PANELS_IN_A_ROW = 3
-_SIZE_LABEL = "batch.size ({})"
+_MAX_COLUMNS = 3
 _WORK = (
     ("prompt tokens", "#1d4ed8", ""),
     ("output tokens", "#93c5fd", "//"),
@@ -40,7 +39,7 @@ _WORK = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A picture as PNG, or why there is none."""
+    """A picture as PNG, or the reason why there is none."""
 
     name: str
     title: str
@@ -49,22 +48,22 @@ class Picture:
     reason: str | None = None
 
 
-class NothingToShow(Exception):  # noqa: N818 - no error: a reason
-    """The picture has no data."""
+class NoDataError(Exception):
+    """A picture has no data; the message is the reason on the page."""
 
 
 def draw(comparison: Comparison) -> tuple[Picture, ...]:
-    """Draw all five; what has no data is not drawn, and says why."""
-    return tuple(_draw(comparison, *plan) for plan in _PICTURES)
+    """Draw all five pictures; one without data has a reason instead."""
+    return tuple(_draw(comparison, *picture) for picture in _PICTURES)
 
 
-def _draw(comparison: Comparison, name: str, title: str, alt: str, paint: Callable[..., None]) -> Picture:
+def _draw(comparison: Comparison, name: str, title: str, alt: str, plot: Callable[..., None]) -> Picture:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=_SIZE, dpi=150, layout="constrained")
     try:
-        paint(figure, comparison)
-    except NothingToShow as reason:
+        plot(figure, comparison)
+    except NoDataError as reason:
         return Picture(name=name, title=title, alt=alt, png=None, reason=str(reason))
     png = BytesIO()
     figure.savefig(png, format="png")
@@ -73,39 +72,39 @@ def _draw(comparison: Comparison, name: str, title: str, alt: str, paint: Callab
 
 def _throughput(figure: "Figure", comparison: Comparison) -> None:
     rows = [row for row in comparison.rows if speed.THROUGHPUT in row.figures]
-    _need(rows, "no run has a throughput")
+    _require(rows, "no run has a throughput")
     axes = figure.subplots()
-    places = _size_axis(axes, rows)
+    positions = _size_axis(axes, rows)
     for style, name, members in _series(comparison, rows):
-        _line(axes, places, [(row, row.figures[speed.THROUGHPUT]) for row in members], style, name)
+        _line(axes, positions, [(row, row.figures[speed.THROUGHPUT]) for row in members], style, name)
     axes.set_ylabel("output tokens per second")
     _finish(axes, "Throughput by batch size")
     _from_zero(axes)
 
 
 def latency(figure: "Figure", comparison: Comparison) -> None:
-    """Draw a panel per series, all to one scale.
+    """Draw a panel per series, with one scale for all.
 
     Raises:
-        NothingToShow: no run has a latency.
+        NoDataError: no run has a latency.
     """
     rows = [row for row in comparison.rows if speed.LATENCY in row.figures]
-    _need(rows, "no run has a latency")
-    series = [one for one in _series(comparison, rows) if one[0] is not _OTHERS]
-    _need(series, "only runs beyond those that can be told apart have a latency")
-    panels = _panels(figure, len(series))
-    for axes, (_, name, members) in zip(panels, series, strict=True):
+    _require(rows, "no run has a latency")
+    drawn = [entry for entry in _series(comparison, rows) if entry[0] is not _OTHERS]
+    _require(drawn, "only runs beyond those that can be told apart have a latency")
+    panels = _panels(figure, len(drawn))
+    for axes, (_, name, members) in zip(panels, drawn, strict=True):
         _percentiles(axes, members)
         _finish(axes, name, legend=axes is panels[0])
-    for axes in panels[::_PANELS_IN_A_ROW]:
+    for axes in panels[::_MAX_COLUMNS]:
         axes.set_ylabel("latency of a prompt (s)")
-    _from_zero(panels[0])  # the scale is shared, so this comes after the last panel has its lines
+    _from_zero(panels[0])  # the scale is shared: after the lines of all panels
     figure.suptitle("Latency by batch size" + _more(comparison), fontweight="bold")
 
 
 def _panels(figure: "Figure", count: int) -> "list[Axes]":
-    """Lay out panels with one scale in rows of three."""
-    columns = min(count, _PANELS_IN_A_ROW)
+    """Return panels with one scale, three in a row."""
+    columns = min(count, _MAX_COLUMNS)
     lines = -(-count // columns)
     figure.set_size_inches(max(_SIZE[0], 3.4 * columns), max(_SIZE[1], 3.2 * lines))
     grid = list(figure.subplots(lines, columns, sharey=True, squeeze=False).flat)
@@ -115,20 +114,20 @@ def _panels(figure: "Figure", count: int) -> "list[Axes]":
 
 
 def _percentiles(axes: "Axes", members: Sequence[Row]) -> None:
-    places = _size_axis(axes, members)
+    positions = _size_axis(axes, members)
     for style, rank in zip(_STYLES, (50, 90, 95, 99), strict=False):
         key = f"latency_p{rank}_s"
         if points := [(row, row.figures[key]) for row in members if key in row.figures]:
-            _line(axes, places, points, style, f"p{rank}")
+            _line(axes, positions, points, style, f"p{rank}")
 
 
-def _work(figure: "Figure", comparison: Comparison) -> None:
+def _token_shares(figure: "Figure", comparison: Comparison) -> None:
     rows = [(row, shares) for row in comparison.rows if (shares := _shares(row))]
-    _need(rows, "no run padded batches in this process: services do not show their padding")
+    _require(rows, "no run padded batches in this process: services do not show their padding")
     figure.set_size_inches(7.2, max(2.4, 1.4 + 0.4 * len(rows)))
     axes = figure.subplots()
-    series_of = series(comparison)
-    names = [f"{_drawable(series_of[row.runs[0].label])}, {_size(row)}" for row, _ in rows]
+    names = series(comparison.runs)
+    labels = [f"{_drawable(names[row.runs[0].label])}, {_size(row)}" for row, _ in rows]
     left = [0.0] * len(rows)
     for part, (label, colour, hatch) in enumerate(_WORK):
         widths = [shares[part] for _, shares in rows]
@@ -143,7 +142,7 @@ def _work(figure: "Figure", comparison: Comparison) -> None:
             linewidth=0.6,
         )
         left = [before + width for before, width in zip(left, widths, strict=True)]
-    axes.set_yticks(range(len(rows)), names)
+    axes.set_yticks(range(len(rows)), labels)
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("share of all computed token slots (%): prompt and decode")
@@ -152,18 +151,20 @@ def _work(figure: "Figure", comparison: Comparison) -> None:
 
 
 def _divergence(figure: "Figure", comparison: Comparison) -> None:
-    references = {one.pair.reference.label for one in comparison.compared if one.exact_match_ratio is not None}
+    references = {
+        compared.pair.reference.label for compared in comparison.compared if compared.exact_match_ratio is not None
+    }
     rows = [row for row in comparison.rows if comparison.exact_matches(row)]
-    _need(rows, "no two runs of the same model and generation parameters could be compared")
-    own = [row for row in comparison.rows if any(run.label in references for run in row.runs)]
+    _require(rows, "no two runs of the same model and generation parameters could be compared")
+    reference_rows = [row for row in comparison.rows if any(run.label in references for run in row.runs)]
     axes = figure.subplots()
-    places = _size_axis(axes, [*own, *rows])
+    positions = _size_axis(axes, [*reference_rows, *rows])
     for style, name, members in _series(comparison, rows):
         points = [(row, speed.spread([100 * ratio for ratio in comparison.exact_matches(row)])) for row in members]
-        _line(axes, places, points, style, name)
-    spots = [places[_size(row)] for row in own]
+        _line(axes, positions, points, style, name)
+    sizes = [positions[_size(row)] for row in reference_rows]
     axes.scatter(
-        spots, [100.0] * len(spots), marker="*", s=420, facecolors="none", edgecolors="black", label="reference"
+        sizes, [100.0] * len(sizes), marker="*", s=420, facecolors="none", edgecolors="black", label="reference"
     )
     axes.set_ylim(-4, 106)
     axes.set_ylabel("answers with the reference's exact text (%)")
@@ -171,13 +172,13 @@ def _divergence(figure: "Figure", comparison: Comparison) -> None:
 
 
 def pareto(figure: "Figure", comparison: Comparison) -> None:
-    """Draw every row as a point, and a line through the front.
+    """Draw a point per row, and a line through the Pareto front.
 
     Raises:
-        NothingToShow: no run has both figures.
+        NoDataError: no run has both figures.
     """
     rows = [row for row in comparison.rows if speed.LATENCY in row.figures and speed.THROUGHPUT in row.figures]
-    _need(rows, "no run has both a latency and a throughput")
+    _require(rows, "no run has both a latency and a throughput")
     axes = figure.subplots()
     for style, name, members in _series(comparison, rows):
         colour = str(style["color"])
@@ -202,60 +203,64 @@ def pareto(figure: "Figure", comparison: Comparison) -> None:
 _PICTURES = (
     ("throughput", "Throughput", "Output tokens per second by batch size, a line per mode", _throughput),
     ("latency", "Latency", "Percentiles of the latency by batch size, a panel per mode", latency),
-    ("work", "Where the work went", "Shares of useful tokens, padding and tail wait, a bar per run", _work),
+    ("work", "Where the work went", "Shares of useful tokens, padding and tail wait, a bar per run", _token_shares),
     ("divergence", "Divergence", "Share of answers with the reference's exact text by batch size", _divergence),
     ("pareto", "Latency against throughput", "Every run's median latency and throughput, the front marked", pareto),
 )
 
 
 def _line(
-    axes: "Axes", places: Mapping[str, float], points: Sequence[tuple[Row, Spread]], style: Mapping[str, Any], name: str
+    axes: "Axes",
+    positions: Mapping[str, float],
+    points: Sequence[tuple[Row, Spread]],
+    style: Mapping[str, Any],
+    name: str,
 ) -> None:
-    """Draw one line through medians; repeats add their range as a bar."""
-    found = sorted(((places[_size(row)], spread) for row, spread in points), key=lambda point: point[0])
-    below = [spread.median - spread.low for _, spread in found]
-    above = [spread.high - spread.median for _, spread in found]
+    """Draw one line through medians; an error bar is the range of repeats."""
+    drawn = sorted(((positions[_size(row)], spread) for row, spread in points), key=lambda point: point[0])
+    below = [spread.median - spread.low for _, spread in drawn]
+    above = [spread.high - spread.median for _, spread in drawn]
     ranges = [below, above] if any(below) or any(above) else None
     axes.errorbar(
-        [at for at, _ in found], [spread.median for _, spread in found], yerr=ranges, capsize=3, label=name,
+        [position for position, _ in drawn], [spread.median for _, spread in drawn], yerr=ranges, capsize=3, label=name,
         markersize=6, **style,
     )  # fmt: skip
 
 
 def _series(comparison: Comparison, rows: Sequence[Row]) -> list[tuple[Mapping[str, Any], str, list[Row]]]:
-    """Return style, name and rows by mode and what else was swept: as many as can be told apart, alike everywhere."""
-    names = series(comparison)
-    every = list(dict.fromkeys(names[row.runs[0].label] for row in comparison.rows))
-    found: list[tuple[Mapping[str, Any], str, list[Row]]] = []
-    for style, name in zip(_STYLES, every, strict=False):
+    """Return style, name and rows of each series; series beyond the styles as one. Styles are alike in all pictures."""
+    names = series(comparison.runs)
+    distinct = list(dict.fromkeys(names[row.runs[0].label] for row in comparison.rows))
+    entries: list[tuple[Mapping[str, Any], str, list[Row]]] = []
+    for style, name in zip(_STYLES, distinct, strict=False):
         if members := [row for row in rows if names[row.runs[0].label] == name]:
-            found.append((style, _drawable(name), members))
-    rest = [row for row in rows if names[row.runs[0].label] in every[len(_STYLES) :]]
+            entries.append((style, _drawable(name), members))
+    rest = [row for row in rows if names[row.runs[0].label] in distinct[len(_STYLES) :]]
     if rest:
-        found.append((_OTHERS, _more(comparison).strip(" ()"), rest))
-    return found
+        entries.append((_OTHERS, _more(comparison).strip(" ()"), rest))
+    return entries
 
 
 def _more(comparison: Comparison) -> str:
-    more = len(set(series(comparison).values())) - len(_STYLES)
+    more = len(set(series(comparison.runs).values())) - len(_STYLES)
     return f" ({more} more: see the table)" if more > 0 else ""
 
 
 def _size_axis(axes: "Axes", rows: Sequence[Row]) -> dict[str, float]:
-    """Lay out batch sizes by their power of two, the real ones as ticks; auto and unknown ones stand to the right."""
+    """Return the position of each batch size, by powers of two; auto and unknown sizes are at the right end."""
     from math import log2
 
     sizes = {_size(row) for row in rows}
     numbers = sorted({int(size) for size in sizes if size.isdigit()})
-    places = {str(number): log2(number) for number in numbers}
-    for size in sorted(sizes - places.keys()):
-        places[size] = max(places.values(), default=-1.0) + 1.0
-    axes.set_xticks(list(places.values()), list(places))
-    axes.set_xlim(min(places.values(), default=0) - 0.4, max(places.values(), default=0) + 0.4)
-    modes: set[Any] = {row.runs[0].settings.get("batch.mode") for row in rows}
-    unit = MODES[next(iter(modes))].size_unit if len(modes) == 1 else "its meaning depends on the mode"
-    axes.set_xlabel(_SIZE_LABEL.format(unit) if unit else "batch.size")
-    return places
+    positions = {str(number): log2(number) for number in numbers}
+    for size in sorted(sizes - positions.keys()):
+        positions[size] = max(positions.values(), default=-1.0) + 1.0
+    axes.set_xticks(list(positions.values()), list(positions))
+    axes.set_xlim(min(positions.values(), default=0) - 0.4, max(positions.values(), default=0) + 0.4)
+    modes = {row.runs[0].settings.get("batch.mode") for row in rows}
+    units = {mode.size_unit for name, mode in MODES.items() if name in modes}
+    axes.set_xlabel(f"batch.size ({units.pop() if len(units) == 1 else 'its meaning depends on the mode'})")
+    return positions
 
 
 def _finish(axes: "Axes", title: str, *, legend: bool = True) -> None:
@@ -265,34 +270,34 @@ def _finish(axes: "Axes", title: str, *, legend: bool = True) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     if legend:
-        is_long = len(axes.get_legend_handles_labels()[0]) > _PANELS_IN_A_ROW
+        is_long = len(axes.get_legend_handles_labels()[0]) > _MAX_COLUMNS
         axes.legend(frameon=False, fontsize="small" if is_long else None)
 
 
 def _from_zero(axes: "Axes") -> None:
-    """Let the scale begin at 0. It is fixed by that: what is drawn later does not move it."""
+    """Begin the scale at 0. Later lines do not change the scale."""
     bottom, top = axes.get_ylim()
     axes.set_ylim(min(0.0, bottom), top)
 
 
-def _need(found: Sequence[object], reason: str) -> None:
-    if not found:
-        raise NothingToShow(reason)
+def _require(rows: Sequence[object], reason: str) -> None:
+    if not rows:
+        raise NoDataError(reason)
 
 
 def _shares(row: Row) -> list[float] | None:
-    """Return the shares of prompt tokens, output tokens, padding and tail wait among all computed slots, in percent."""
+    """Return prompt tokens, output tokens, padding and tail wait, each in percent of all computed token slots."""
     names = ("input_tokens", "output_tokens", "prompt_padding_ratio", "tail_wait_ratio")
     if any(name not in row.figures for name in names):
         return None
     inputs, outputs, padding, tail = (row.figures[name].median for name in names)
-    inputs *= row.runs[0].settings.get("generation.n") or 1  # a prompt is computed once per answer
+    inputs *= row.runs[0].settings.get("generation.n") or 1  # a prompt is computed once per choice
     parts = [inputs, outputs, inputs * _per_useful(padding), outputs * _per_useful(tail)]
     return [100 * part / sum(parts) for part in parts] if sum(parts) else None
 
 
 def _per_useful(ratio: float) -> float:
-    """Return idle slots per useful one, from the share of idle ones among all."""
+    """Return idle slots per useful slot, given the share of idle slots among all."""
     return ratio / (1 - ratio) if ratio < 1 else 0.0
 
 
@@ -301,9 +306,9 @@ def _point(row: Row) -> tuple[float, float]:
 
 
 def _drawable(text: str) -> str:
-    """Return a name in lines that the built-in font has, that is no formula, and that leaves room for the picture."""
-    known = "".join(char if " " <= char < "\u0250" or char == "…" else "?" for char in text)
-    return textwrap.fill(known, 28, max_lines=3, placeholder=" …").replace("$", r"\$")
+    """Return a name in at most three lines, in characters of the built-in font, without formulas."""
+    text = "".join(char if " " <= char < "\u0250" or char == "…" else "?" for char in text)
+    return textwrap.fill(text, 28, max_lines=3, placeholder=" …").replace("$", r"\$")
 
 
 def _size(row: Row) -> str:

@@ -1,6 +1,6 @@
-"""What the errors of Bedrock and boto3 mean: which may pass, which concern one prompt, and which every further request.
+"""What the errors of Bedrock and boto3 mean for the request and for other requests.
 
-Codes are those of AWS's "Troubleshooting Amazon Bedrock API Error Codes".
+Source of the codes: AWS, "Troubleshooting Amazon Bedrock API Error Codes".
 """
 
 import contextlib
@@ -15,16 +15,16 @@ from runner.text import first_line
 
 GENERATING = "bedrock:InvokeModel and bedrock:InvokeModelWithResponseStream, and the account access to the model"
 LISTING = "bedrock:ListFoundationModels and bedrock:ListInferenceProfiles"
-"""The rights that a call needs."""
+"""What the AWS user or role must be allowed for a call."""
 
 
 @contextlib.contextmanager
 def call_errors(where: str, *, rights: str) -> Iterator[None]:
-    """Turn whatever boto3 raises into a CallError.
+    """Raise a CallError for whatever boto3 raises.
 
     Args:
-        where: names model and region, for errors that are about them.
-        rights: what the caller must be allowed, for those that say it is not.
+        where: the model and the region, for messages.
+        rights: what the AWS user or role must be allowed, for messages.
     """
     import urllib3
     from botocore import eventstream, exceptions, parsers
@@ -41,7 +41,7 @@ def call_errors(where: str, *, rights: str) -> Iterator[None]:
 
 
 def _transport_error(error: Exception) -> CallError:
-    """Say whether the service could be reached; botocore leaves errors within a stream to urllib3."""
+    """Return the error of a call that the service did not answer; urllib3 raises those within a stream."""
     import urllib3
     from botocore import exceptions as sdk
 
@@ -112,26 +112,28 @@ _BY_STATUS: Mapping[int, ErrorPolicy] = {
     429: THROTTLED,
 }
 _DAILY = re.compile(r"\bper day\b|\bdaily\b", re.IGNORECASE)
-"""How a throttled call says that waiting helps tomorrow only."""
+"""In the message of a throttled call: the quota of a day is used up, so that a retry does not help today."""
 _WRONG_MODEL = re.compile(r"model identifier is invalid|on-demand throughput", re.IGNORECASE)
 
 
 def _refusal(response: Mapping[str, Any], where: str, rights: str) -> CallError:
-    """Return what a refusal means.
+    """Return the CallError for an error response.
 
     Args:
         response: botocore's `ClientError.response`; an error inside a stream has no status and no headers.
-        where, rights: as in `call_errors`.
+        where: as in `call_errors`.
+        rights: as in `call_errors`.
     """
     code, message = response["Error"].get("Code", ""), response["Error"].get("Message", "").partition("\n")[0]
     metadata = response.get("ResponseMetadata", {})
     type_ = (code[:1].upper() + code[1:]) or "Refused"
     policy = _policy(type_, message, metadata.get("HTTPStatusCode", 0))
-    said = [message] if message and policy.quotes_service else []
-    advised = [*said, f"{where}: {policy.advice.format(rights=rights)}"] if policy.advice else said
+    parts = [message] if message and policy.quotes_service else []
+    if policy.advice:
+        parts.append(f"{where}: {policy.advice.format(rights=rights)}")
     return CallError(
         type_,
-        ": ".join(advised) or "the service said no more",
+        ": ".join(parts) or "the service gave no reason",
         replace(policy, not_billed="HTTPStatusCode" in metadata),
         retry_after_s=retry_after_s(metadata.get("HTTPHeaders", {})),
     )

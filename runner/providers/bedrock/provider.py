@@ -1,6 +1,6 @@
-"""AWS Bedrock: one prompt a request, through Converse (every model) or InvokeModel (the families in `_bedrock_bodies`).
+"""AWS Bedrock: one prompt a request, through Converse (every model) or InvokeModel (the families in `wire`).
 
-boto3 blocks, so every call has a thread. The SDK's own retries are off and its read timeout is long: pacing has both.
+boto3 blocks, so every call has a thread. The SDK's retries are off and its read timeout is long: `dispatch` has both.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ Result = TypeVar("Result")
 
 _READ_TIMEOUT_S, _CONNECT_TIMEOUT_S = 3600, 10
 _CONNECTIONS = 10_000
-"""Out of reach: urllib3 opens them as they are needed, and the batch mode alone decides how many that is."""
+"""An upper bound that is never reached: urllib3 opens connections as needed, and the batch mode decides how many."""
 _TOKEN_HEADERS = {
     "input_tokens": "x-amzn-bedrock-input-token-count",
     "output_tokens": "x-amzn-bedrock-output-token-count",
@@ -58,15 +58,15 @@ _NO_CREDENTIALS = (
 
 
 class BedrockProvider:
-    """Requests to Bedrock's runtime. Credentials are found as every AWS tool finds them; none is ever a value here.
+    """Requests to Bedrock's runtime. Credentials are looked up as in every AWS tool; none is a configuration value.
 
     Args:
         model: its id is a model's, an inference profile's (us., eu., apac., global.), or the ARN of either.
         region: where requests go; null is the AWS profile's or the environment's.
         profile: of the AWS configuration; null is AWS_PROFILE, or the default one.
         endpoint_url: another address than the region's own (a VPC endpoint, a local server); null for none.
-        api: converse has one shape for all models; invoke has the model family's own.
-        stream: stream the answer, so that time to first token is real; false for models that cannot.
+        api: converse has the same bodies for all models; invoke has those of the model's family.
+        stream: stream the answer, so that time to first token is measured; false for models that cannot stream.
     """
 
     name: ClassVar[str] = "bedrock"
@@ -94,16 +94,16 @@ class BedrockProvider:
 
     @property
     def supported_params(self) -> frozenset[str]:
-        """The generation keys that the request has a place for; a call has one answer, so never `n`."""
+        """The generation keys that the request body has a name for. Never `n`: a call has one answer."""
         takes_top_k = self._api == "converse" and self._family is not None and self._family.converse_top_k
-        return frozenset(self._shape.knobs) - {"max_tokens"} | ({"top_k"} if takes_top_k else set())
+        return frozenset(self._wire_format.param_names) - {"max_tokens"} | ({"top_k"} if takes_top_k else set())
 
     def validate(self, params: GenerationParams) -> None:
-        """Refuse a model or a temperature that Bedrock has no place for."""
+        """Raise ConfigError for a model or a temperature that Bedrock does not take."""
         if self._api == "invoke" and self._family is None:
-            known = ", ".join(family.name for family in FAMILIES)
+            families = ", ".join(family.name for family in FAMILIES)
             raise ConfigError(
-                f"model.id={self._model.id!r}: its InvokeModel body is not known (known: {known}): "
+                f"model.id={self._model.id!r}: its InvokeModel body is not known (known: {families}): "
                 "set provider.api=converse"
             )
         if self._model.revision is not None:
@@ -137,7 +137,7 @@ class BedrockProvider:
             self._client = None
 
     def describe(self) -> Mapping[str, Any]:
-        """Return where requests go and what they carry; Bedrock has no seed."""
+        """Return where requests go and how. Bedrock takes no seed."""
         import boto3
 
         return {
@@ -154,35 +154,34 @@ class BedrockProvider:
     def list_models(self) -> Sequence[ModelInfo]:
         """Return the region's text models and inference profiles."""
         with self, self._errors(f"listing models in region {self._client.meta.region_name}", rights=LISTING):
-            settings = self._settings(plain=False, read_timeout_s=LIST_TIMEOUT_S)
-            control = self._session().client("bedrock", config=settings)
-            with contextlib.closing(control):
-                models = control.list_foundation_models(byOutputModality="TEXT")["modelSummaries"]
-                pages = control.get_paginator("list_inference_profiles").paginate()
+            config = _client_config(plain_http=False, read_timeout_s=LIST_TIMEOUT_S)
+            with contextlib.closing(self._session().client("bedrock", config=config)) as client:
+                models = client.list_foundation_models(byOutputModality="TEXT")["modelSummaries"]
+                pages = client.get_paginator("list_inference_profiles").paginate()
                 profiles = [profile for page in pages for profile in page["inferenceProfileSummaries"]]
         return [*map(_model_info, models), *map(_profile_info, profiles)]
 
     async def generate(self, prompt: Prompt, params: GenerationParams) -> Generated:
         """Send one request, in a thread of its own, and return its one answer."""
-        ask = functools.partial(self._ask, self._request(prompt, params))
-        answer, timing = await asyncio.wrap_future(_in_a_thread(ask))
+        send = functools.partial(self._send, self._request(prompt, params))
+        response, timing = await asyncio.wrap_future(_run_in_thread(send))
         with shape_errors():
-            return self._generated(prompt, answer, timing)
+            return self._generated(prompt, response, timing)
 
     @property
-    def _shape(self) -> WireFormat:
-        return self._family.shape if self._api == "invoke" and self._family is not None else CONVERSE
+    def _wire_format(self) -> WireFormat:
+        return self._family.wire_format if self._api == "invoke" and self._family is not None else CONVERSE
 
     def _connect(self) -> Any:
         session = self._session()
-        plain = urllib.parse.urlsplit(self._endpoint_url or "").scheme == "http"
-        self._secrets |= _require_region_and_credentials(session, bearer=not plain)
-        settings = self._settings(plain=plain, read_timeout_s=_READ_TIMEOUT_S)
-        return session.client("bedrock-runtime", endpoint_url=self._endpoint_url, config=settings)
+        plain_http = urllib.parse.urlsplit(self._endpoint_url or "").scheme == "http"
+        self._secrets |= _require_region_and_credentials(session, bearer=not plain_http)
+        config = _client_config(plain_http=plain_http, read_timeout_s=_READ_TIMEOUT_S)
+        return session.client("bedrock-runtime", endpoint_url=self._endpoint_url, config=config)
 
     @contextlib.contextmanager
     def _errors(self, where: str, *, rights: str) -> Iterator[None]:
-        """Raise CallError for all that a call can meet, with no secret in it."""
+        """Raise CallError, with secrets redacted, for every error of a call."""
         with redact_errors(self._secrets), call_errors(where, rights=rights):
             yield
 
@@ -191,66 +190,62 @@ class BedrockProvider:
 
         return boto3.Session(profile_name=self._profile, region_name=self._region)
 
-    def _settings(self, *, plain: bool, read_timeout_s: float) -> Any:
-        from botocore.config import Config
-
-        return Config(
-            retries={"mode": "standard", "total_max_attempts": 1},
-            read_timeout=read_timeout_s,
-            connect_timeout=_CONNECT_TIMEOUT_S,
-            max_pool_connections=_CONNECTIONS,
-            tcp_keepalive=True,
-            signature_version="v4" if plain else None,  # botocore sends no bearer token over plain http
-        )
-
     def _request(self, prompt: Prompt, params: GenerationParams) -> Mapping[str, Any]:
-        body = self._shape.body(prompt.messages, params)
+        body = self._wire_format.body(prompt.messages, params)
         if self._api == "invoke":
             return {"modelId": self._model.id, "body": json.dumps(body), "contentType": "application/json"}
         if params.top_k is not None and self._family is not None and self._family.converse_top_k is not None:
             body["additionalModelRequestFields"] = self._family.converse_top_k(params.top_k)
         return {"modelId": self._model.id, **body}
 
-    def _ask(self, request: Mapping[str, Any]) -> tuple[ResponseAccumulator, Timing]:
-        operation, bodies = _CALLS[self._api, self._stream]
-        answer = ResponseAccumulator(self._shape.chunk if self._stream else self._shape.whole)
-        call = getattr(self._client, operation)
+    def _send(self, request: Mapping[str, Any]) -> tuple[ResponseAccumulator, Timing]:
+        accumulated = ResponseAccumulator(self._wire_format.chunk if self._stream else self._wire_format.response)
+        operation = getattr(self._client, _OPERATIONS[self._api, self._stream])
         watch = Stopwatch()
         where = f"model.id={self._model.id!r} in region {self._client.meta.region_name}"
         with self._errors(where, rights=GENERATING):
-            response = call(**request)
-            for body in bodies(response):
+            response = operation(**request)
+            for body in _stream_bodies(response) if self._stream else _whole_body(response):
                 with shape_errors():
-                    if answer.add(body) and self._stream:
+                    if accumulated.add(body) and self._stream:
                         watch.first_token()
         timing = watch.stop()
         headers = response["ResponseMetadata"]["HTTPHeaders"]
-        answer.add_counts({name: headers.get(header) for name, header in _TOKEN_HEADERS.items()})
-        return answer, timing
+        accumulated.add_counts({name: headers.get(header) for name, header in _TOKEN_HEADERS.items()})
+        return accumulated, timing
 
-    def _generated(self, prompt: Prompt, answer: ResponseAccumulator, timing: Timing) -> Generated:
-        if answer.finish is None:
+    def _generated(self, prompt: Prompt, response: ResponseAccumulator, timing: Timing) -> Generated:
+        if response.finish_reason is None:
             raise CallError("AnswerCut", "the answer ended without a stop reason", RETRY)
-        if answer.input_tokens is None or answer.output_tokens is None:
-            raise CallError("UsageMissing", "the answer does not say how many tokens it took")
-        finish_reason = FINISH_REASONS.get(answer.finish.lower(), "unknown")
+        if response.input_tokens is None or response.output_tokens is None:
+            raise CallError("UsageMissing", "the answer has no token counts")
+        finish_reason = FINISH_REASONS.get(response.finish_reason.lower(), "unknown")
         if finish_reason == "unknown":
-            log.warning("prompt %s: stop reason %r is not known", prompt.id, answer.finish)
-        usage = _usage(answer, answer.input_tokens, answer.output_tokens)
-        return Generated(
-            model=self._model.id,
-            timing=timing,
-            answers=(Answer(text=answer.text, finish_reason=finish_reason, usage=usage),),
-        )
+            log.warning("prompt %s: stop reason %r is not known", prompt.id, response.finish_reason)
+        usage = _usage(response, response.input_tokens, response.output_tokens)
+        answer = Answer(text=response.text, finish_reason=finish_reason, usage=usage)
+        return Generated(model=self._model.id, timing=timing, answers=(answer,))
+
+
+def _client_config(*, plain_http: bool, read_timeout_s: float) -> Any:
+    from botocore.config import Config
+
+    return Config(
+        retries={"mode": "standard", "total_max_attempts": 1},
+        read_timeout=read_timeout_s,
+        connect_timeout=_CONNECT_TIMEOUT_S,
+        max_pool_connections=_CONNECTIONS,
+        tcp_keepalive=True,
+        signature_version="v4" if plain_http else None,  # botocore sends no bearer token over plain http
+    )
 
 
 def _model_info(model: Body) -> ModelInfo:
     inference = ", ".join(model.get("inferenceTypesSupported", ())).lower()
-    ends = model.get("modelLifecycle", {}).get("endOfLifeTime")
+    end_of_life = model.get("modelLifecycle", {}).get("endOfLifeTime")
     detail = f"{model.get('providerName', '')} {inference}".strip()
-    return ModelInfo(
-        id=model["modelId"], kind="model", detail=detail, shutdown_date=ends.date().isoformat() if ends else None
-    )
+    shutdown_date = end_of_life.date().isoformat() if end_of_life else None
+    return ModelInfo(id=model["modelId"], kind="model", detail=detail, shutdown_date=shutdown_date)
 
 
 def _profile_info(profile: Body) -> ModelInfo:
@@ -259,41 +254,36 @@ def _profile_info(profile: Body) -> ModelInfo:
     )
 
 
-def _converse(response: Body) -> Iterator[Body]:
-    yield response
+_OPERATIONS: Mapping[tuple[Api, bool], str] = {
+    ("converse", False): "converse",
+    ("converse", True): "converse_stream",
+    ("invoke", False): "invoke_model",
+    ("invoke", True): "invoke_model_with_response_stream",
+}
+"""The client's method, by api and stream."""
 
 
-def _converse_stream(response: Body) -> Iterator[Body]:
-    with contextlib.closing(response["stream"]) as events:
-        yield from events
-
-
-def _invoke(response: Body) -> Iterator[Body]:
+def _whole_body(response: Body) -> Iterator[Body]:
+    """Yield the one body of an unstreamed response; InvokeModel's is JSON that is still to be read."""
+    if "body" not in response:
+        yield response
+        return
     with contextlib.closing(response["body"]) as body:
         yield json.loads(body.read())
 
 
-def _invoke_stream(response: Body) -> Iterator[Body]:
-    with contextlib.closing(response["body"]) as events:
+def _stream_bodies(response: Body) -> Iterator[Body]:
+    """Yield the bodies of a streamed response: Converse's events, or the JSON in InvokeModel's chunks."""
+    with contextlib.closing(response["stream"] if "stream" in response else response["body"]) as events:
         for event in events:
-            if "chunk" in event:
-                yield json.loads(event["chunk"]["bytes"])
+            yield json.loads(event["chunk"]["bytes"]) if "chunk" in event else event
 
 
-_CALLS: Mapping[tuple[Api, bool], tuple[str, Callable[[Body], Iterator[Body]]]] = {
-    ("converse", False): ("converse", _converse),
-    ("converse", True): ("converse_stream", _converse_stream),
-    ("invoke", False): ("invoke_model", _invoke),
-    ("invoke", True): ("invoke_model_with_response_stream", _invoke_stream),
-}
-"""By api and stream: the client's method, and how its response becomes bodies."""
-
-
-def _in_a_thread(call: Callable[[], Result]) -> Future[Result]:
+def _run_in_thread(call: Callable[[], Result]) -> Future[Result]:
     """Run a blocking call in a daemon thread.
 
-    A call that pacing gave up cannot be interrupted. In a thread pool it would keep the next attempt from being sent,
-    and the process from ending, until its read timeout.
+    A call that has timed out cannot be interrupted. In a thread pool, such a call would keep the next attempt from
+    being sent, and the process from ending, until the SDK's read timeout.
     """
     future: Future[Result] = Future()
     future.set_running_or_notify_cancel()
@@ -310,9 +300,9 @@ def _in_a_thread(call: Callable[[], Result]) -> Future[Result]:
     return future
 
 
-def _usage(answer: ResponseAccumulator, input_tokens: int, output_tokens: int) -> Usage:
-    """Return the usage as other services count: AWS's input tokens are those that its cache had nothing to do with."""
-    cached, written = token_count(answer.cached_input_tokens or 0), token_count(answer.cache_written_tokens or 0)
+def _usage(response: ResponseAccumulator, input_tokens: int, output_tokens: int) -> Usage:
+    """Return the usage with all input tokens, as other services count: AWS's count excludes those of its cache."""
+    cached, written = token_count(response.cached_input_tokens or 0), token_count(response.cache_written_tokens or 0)
     return Usage(
         input_tokens=token_count(input_tokens) + cached + written,
         output_tokens=token_count(output_tokens),
@@ -322,15 +312,14 @@ def _usage(answer: ResponseAccumulator, input_tokens: int, output_tokens: int) -
 
 
 def _require_region_and_credentials(session: Any, *, bearer: bool) -> set[str]:
-    """Find both before the first paid call, and return what is secret of them.
+    """Raise ConfigError if either is missing; return the secrets among the credentials.
 
-    Credentials that have to be fetched (SSO, a role) are fetched now.
+    Credentials that have to be fetched (SSO, a role) are fetched now, before the first paid call.
     """
     token = os.environ.get("AWS_BEARER_TOKEN_BEDROCK") if bearer else None
     credentials = None if token else session.get_credentials()
-    found = token or credentials
-    missing = [message for message, has in ((_NO_REGION, session.region_name), (_NO_CREDENTIALS, found)) if not has]
-    if missing:
+    required = ((_NO_REGION, session.region_name), (_NO_CREDENTIALS, token or credentials))
+    if missing := [message for message, value in required if not value]:
         raise ConfigError("; ".join(missing))
     if credentials is None:
         return {str(token)}

@@ -1,7 +1,6 @@
-"""What goes into and comes out of Bedrock's calls, as data: bodies per family of models, and stop reasons.
+"""Request and response bodies of Bedrock's calls as data, per family of models, and stop reasons.
 
-Shapes are those of AWS's "Inference request parameters and response fields for foundation models". Sends nothing,
-imports no SDK.
+Source: AWS, "Inference request parameters and response fields for foundation models". Sends nothing, imports no SDK.
 """
 
 import functools
@@ -18,47 +17,50 @@ Body = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponsePaths:
-    """Where an answer's parts stand in a body: dotted paths, `*` is every item of a list; "" is nowhere.
+    """Paths to an answer's parts in a response body: dotted, `*` is every item of a list, "" is nowhere.
 
-    `thinking` is what a model reasons before it answers: no text of the answer, but output that is token_count.
+    `reasoning` is what a model writes before the answer. It is not part of the text; its tokens are counted as output.
     """
 
     text: str
-    finish: str
+    finish_reason: str
     input_tokens: str
     output_tokens: str
-    thinking: str = ""
+    reasoning: str = ""
     cached_input_tokens: str = ""
     cache_written_tokens: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WireFormat:
-    """One request shape, and its answer's.
+    """The bodies of one API: its request's, its response's, and one chunk's of a streamed response.
 
     Args:
-        conversation: turns messages into the part of the body that holds them.
-        knobs: our generation keys and what the body calls them; a key that is not here cannot be honoured.
-        under: the object that holds the knobs; "" where they stand at the top.
-        whole: where an unstreamed answer has its parts.
-        chunk: where one chunk of a streamed answer has them.
+        encode_messages: returns the part of the request body that holds the messages.
+        param_names: the body's name for each generation key; other keys are not supported.
+        params_key: the object that holds the parameters; "" where they stand at the top level.
+        response: paths into an unstreamed response.
+        chunk: paths into one chunk of a streamed response.
     """
 
-    conversation: Callable[[Sequence[Message]], Body]
-    knobs: Mapping[str, str]
-    under: str
-    whole: ResponsePaths
+    encode_messages: Callable[[Sequence[Message]], Body]
+    param_names: Mapping[str, str]
+    params_key: str
+    response: ResponsePaths
     chunk: ResponsePaths
 
     def body(self, messages: Sequence[Message], params: GenerationParams) -> dict[str, Any]:
-        """Return the request's body, with what is set and nothing else: an absent knob is the model's own default."""
-        values = {wire: getattr(params, name) for name, wire in self.knobs.items()}
-        knobs = {
-            wire: list(value) if isinstance(value, tuple) else value
-            for wire, value in values.items()
+        """Return the request's body. A parameter that is not set is left out: the model's own default applies."""
+        values = {wire_name: getattr(params, name) for name, wire_name in self.param_names.items()}
+        set_params = {
+            wire_name: list(value) if isinstance(value, tuple) else value
+            for wire_name, value in values.items()
             if value not in (None, ())
         }
-        return {**self.conversation(messages), **({self.under: knobs} if self.under else knobs)}
+        return {
+            **self.encode_messages(messages),
+            **({self.params_key: set_params} if self.params_key else set_params),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,72 +68,71 @@ class Family:
     """Models that share InvokeModel bodies.
 
     Args:
-        ids: what their model ids look like behind an inference profile's prefix or an ARN's slash.
-        converse_top_k: top_k as Converse's `additionalModelRequestFields`; None where the models take none there.
+        name: for messages.
+        id_pattern: a regular expression for the model ids, after an inference profile's prefix or an ARN's slash.
+        wire_format: the bodies.
+        converse_top_k: top_k as Converse's `additionalModelRequestFields`; None where the models take no top_k there.
     """
 
     name: str
-    ids: str
-    shape: WireFormat
+    id_pattern: str
+    wire_format: WireFormat
     converse_top_k: Callable[[int], Body] | None = None
 
 
-_COUNTS = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_written_tokens")
+_TOKEN_COUNTS = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_written_tokens")
 
 
 @dataclass(slots=True)
 class ResponseAccumulator:
-    """Gathers an answer from one body, or from a stream's chunks."""
+    """Collects an answer from one response body, or from the chunks of a stream."""
 
-    fields: ResponsePaths
-    parts: list[str] = field(default_factory=list)
-    finish: str | None = None
+    paths: ResponsePaths
+    texts: list[str] = field(default_factory=list)
+    finish_reason: str | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_input_tokens: int | None = None
     cache_written_tokens: int | None = None
 
     def add(self, body: Body) -> bool:
-        """Take what this body has; return whether it has new tokens: text, or thoughts before it."""
-        text = "".join(_at(body, self.fields.text))
-        self.parts.append(text)
-        self.finish = next(iter(_at(body, self.fields.finish)), self.finish)
-        for name in _COUNTS:
-            setattr(self, name, _total(_at(body, getattr(self.fields, name)), getattr(self, name)))
-        return bool(text or any(_at(body, self.fields.thinking)))
+        """Add what this body holds; return whether it holds new tokens, of the text or of the reasoning before it."""
+        text = "".join(_values(body, self.paths.text))
+        self.texts.append(text)
+        self.finish_reason = next(iter(_values(body, self.paths.finish_reason)), self.finish_reason)
+        for name in _TOKEN_COUNTS:
+            if counts := _values(body, getattr(self.paths, name)):
+                setattr(self, name, sum(counts))
+        return bool(text or any(_values(body, self.paths.reasoning)))
 
     def add_counts(self, counts: Mapping[str, str | None]) -> None:
-        """Take token counts from response headers where the bodies had none."""
+        """Add token counts from response headers where the bodies held none."""
         for name, count in counts.items():
             if getattr(self, name) is None and count is not None:
                 setattr(self, name, int(count))
 
     @property
     def text(self) -> str:
-        """The whole text so far."""
-        return "".join(self.parts)
+        """The text of all bodies so far."""
+        return "".join(self.texts)
 
 
 def family_of(model_id: str) -> Family | None:
     """Return the family of a model id, an inference profile (us., global., ...) or an ARN that holds either."""
-    return next((family for family in FAMILIES if re.search(rf"(^|[./])({family.ids})", model_id)), None)
+    return next((family for family in FAMILIES if re.search(rf"(^|[./])({family.id_pattern})", model_id)), None)
 
 
-def _at(body: Any, path: str) -> list[Any]:
-    found = [body]
-    for part in path.split("."):
-        found = [inner for value in found for inner in _step(value, part)]
-    return [value for value in found if value is not None]
+def _values(body: Any, path: str) -> list[Any]:
+    values = [body]
+    for key in path.split("."):
+        values = [child for value in values for child in _children(value, key)]
+    return [value for value in values if value is not None]
 
 
-def _step(value: Any, part: str) -> Sequence[Any]:
-    if part == "*":
+def _children(value: Any, key: str) -> Sequence[Any]:
+    if key == "*":
         return value if isinstance(value, list) else ()
-    return (value[part],) if isinstance(value, Mapping) and part in value else ()
-
-
-def _total(counts: Sequence[int], before: int | None) -> int | None:
-    return sum(counts) if counts else before
+    return (value[key],) if isinstance(value, Mapping) and key in value else ()
 
 
 def _system_and_turns(messages: Sequence[Message]) -> tuple[list[str], list[Message]]:
@@ -162,17 +163,17 @@ def _llama_prompt(messages: Sequence[Message], *, header: str, end: str) -> Body
 
 
 def _mistral_prompt(messages: Sequence[Message]) -> Body:
-    """Write [INST] turns; the format has no system role: its text opens the first turn."""
+    """Return the messages as [INST] turns. The format has no system role: the system text opens the first user turn."""
     system, turns = _system_and_turns(messages)
-    opening = "".join(f"{text}\n\n" for text in system)
-    written = []
+    system_text = "".join(f"{text}\n\n" for text in system)
+    parts = []
     for turn in turns:
         if turn.role == "user":
-            written.append(f"[INST] {opening}{turn.content} [/INST]")
-            opening = ""
+            parts.append(f"[INST] {system_text}{turn.content} [/INST]")
+            system_text = ""
         else:
-            written.append(f" {turn.content}</s>")
-    return {"prompt": "<s>" + "".join(written)}
+            parts.append(f" {turn.content}</s>")
+    return {"prompt": "<s>" + "".join(parts)}
 
 
 def _titan_prompt(messages: Sequence[Message]) -> Body:
@@ -180,21 +181,21 @@ def _titan_prompt(messages: Sequence[Message]) -> Body:
     return {"inputText": "".join(f"{names[message.role]}{message.content}\n" for message in messages) + "Bot: "}
 
 
-_NATIVE_KNOBS = {"temperature": "temperature", "top_p": "top_p"}
-_CAMEL_KNOBS = {"temperature": "temperature", "top_p": "topP", "stop_sequences": "stopSequences"}
+_SNAKE_CASE_PARAMS = {"temperature": "temperature", "top_p": "top_p"}
+_CAMEL_CASE_PARAMS = {"temperature": "temperature", "top_p": "topP", "stop_sequences": "stopSequences"}
 _METRICS = {
     "input_tokens": "amazon-bedrock-invocationMetrics.inputTokenCount",
     "output_tokens": "amazon-bedrock-invocationMetrics.outputTokenCount",
     "cached_input_tokens": "amazon-bedrock-invocationMetrics.cacheReadInputTokenCount",
     "cache_written_tokens": "amazon-bedrock-invocationMetrics.cacheWriteInputTokenCount",
 }
-"""What Bedrock itself puts into the last chunk of every InvokeModel stream."""
+"""Bedrock adds these to the last chunk of every InvokeModel stream."""
 
-_MESSAGE = {"text": "output.message.content.*.text", "finish": "stopReason"}
+_MESSAGE = {"text": "output.message.content.*.text", "finish_reason": "stopReason"}
 _MESSAGE_EVENTS = {
     "text": "contentBlockDelta.delta.text",
-    "thinking": "contentBlockDelta.delta.reasoningContent",
-    "finish": "messageStop.stopReason",
+    "reasoning": "contentBlockDelta.delta.reasoningContent",
+    "finish_reason": "messageStop.stopReason",
 }
 _USAGE = {
     "input_tokens": "usage.inputTokens",
@@ -204,87 +205,103 @@ _USAGE = {
 }
 
 CONVERSE = WireFormat(
-    conversation=_content_blocks,
-    knobs={"max_tokens": "maxTokens", **_CAMEL_KNOBS},
-    under="inferenceConfig",
-    whole=ResponsePaths(**_MESSAGE, **_USAGE),
+    encode_messages=_content_blocks,
+    param_names={"max_tokens": "maxTokens", **_CAMEL_CASE_PARAMS},
+    params_key="inferenceConfig",
+    response=ResponsePaths(**_MESSAGE, **_USAGE),
     chunk=ResponsePaths(**_MESSAGE_EVENTS, **{name: f"metadata.{path}" for name, path in _USAGE.items()}),
 )
 
 _ANTHROPIC = WireFormat(
-    conversation=_anthropic_messages,
-    knobs={"max_tokens": "max_tokens", **_NATIVE_KNOBS, "top_k": "top_k", "stop_sequences": "stop_sequences"},
-    under="",
-    whole=ResponsePaths(
+    encode_messages=_anthropic_messages,
+    param_names={
+        "max_tokens": "max_tokens",
+        **_SNAKE_CASE_PARAMS,
+        "top_k": "top_k",
+        "stop_sequences": "stop_sequences",
+    },
+    params_key="",
+    response=ResponsePaths(
         text="content.*.text",
-        finish="stop_reason",
+        finish_reason="stop_reason",
         input_tokens="usage.input_tokens",
         output_tokens="usage.output_tokens",
         cached_input_tokens="usage.cache_read_input_tokens",
         cache_written_tokens="usage.cache_creation_input_tokens",
     ),
-    chunk=ResponsePaths(text="delta.text", thinking="delta.thinking", finish="delta.stop_reason", **_METRICS),
+    chunk=ResponsePaths(text="delta.text", reasoning="delta.thinking", finish_reason="delta.stop_reason", **_METRICS),
 )
 
 _NOVA = WireFormat(
-    conversation=_content_blocks,
-    knobs={"max_tokens": "maxTokens", **_CAMEL_KNOBS, "top_k": "topK"},
-    under="inferenceConfig",
-    whole=ResponsePaths(**_MESSAGE, **_USAGE),
+    encode_messages=_content_blocks,
+    param_names={"max_tokens": "maxTokens", **_CAMEL_CASE_PARAMS, "top_k": "topK"},
+    params_key="inferenceConfig",
+    response=ResponsePaths(**_MESSAGE, **_USAGE),
     chunk=ResponsePaths(**_MESSAGE_EVENTS, **_METRICS),
 )
 
 
 def _llama(*, header: str, end: str) -> WireFormat:
-    text = {"text": "generation", "finish": "stop_reason"}
+    text = {"text": "generation", "finish_reason": "stop_reason"}
     return WireFormat(
-        conversation=functools.partial(_llama_prompt, header=header, end=end),
-        knobs={"max_tokens": "max_gen_len", **_NATIVE_KNOBS},
-        under="",
-        whole=ResponsePaths(**text, input_tokens="prompt_token_count", output_tokens="generation_token_count"),
+        encode_messages=functools.partial(_llama_prompt, header=header, end=end),
+        param_names={"max_tokens": "max_gen_len", **_SNAKE_CASE_PARAMS},
+        params_key="",
+        response=ResponsePaths(**text, input_tokens="prompt_token_count", output_tokens="generation_token_count"),
         chunk=ResponsePaths(**text, **_METRICS),
     )
 
 
-_MISTRAL_OUTPUTS = {"text": "outputs.*.text", "finish": "outputs.*.stop_reason"}
+_MISTRAL_OUTPUTS = {"text": "outputs.*.text", "finish_reason": "outputs.*.stop_reason"}
 _MISTRAL = WireFormat(
-    conversation=_mistral_prompt,
-    knobs={"max_tokens": "max_tokens", **_NATIVE_KNOBS, "top_k": "top_k", "stop_sequences": "stop"},
-    under="",
-    whole=ResponsePaths(**_MISTRAL_OUTPUTS, **_METRICS),  # the body counts nothing: the response's headers do
+    encode_messages=_mistral_prompt,
+    param_names={"max_tokens": "max_tokens", **_SNAKE_CASE_PARAMS, "top_k": "top_k", "stop_sequences": "stop"},
+    params_key="",
+    response=ResponsePaths(**_MISTRAL_OUTPUTS, **_METRICS),  # the body has no counts: the response's headers have
     chunk=ResponsePaths(**_MISTRAL_OUTPUTS, **_METRICS),
 )
 
 _TITAN = WireFormat(
-    conversation=_titan_prompt,
-    knobs={"max_tokens": "maxTokenCount", **_CAMEL_KNOBS},
-    under="textGenerationConfig",
-    whole=ResponsePaths(
+    encode_messages=_titan_prompt,
+    param_names={"max_tokens": "maxTokenCount", **_CAMEL_CASE_PARAMS},
+    params_key="textGenerationConfig",
+    response=ResponsePaths(
         text="results.*.outputText",
-        finish="results.*.completionReason",
+        finish_reason="results.*.completionReason",
         input_tokens="inputTextTokenCount",
         output_tokens="results.*.tokenCount",
     ),
-    chunk=ResponsePaths(text="outputText", finish="completionReason", **_METRICS),
+    chunk=ResponsePaths(text="outputText", finish_reason="completionReason", **_METRICS),
 )
 
 FAMILIES: Sequence[Family] = (
-    Family(name="anthropic", ids=r"anthropic\.claude", shape=_ANTHROPIC, converse_top_k=lambda k: {"top_k": k}),
-    Family(name="nova", ids=r"amazon\.nova", shape=_NOVA, converse_top_k=lambda k: {"inferenceConfig": {"topK": k}}),
+    Family(
+        name="anthropic", id_pattern=r"anthropic\.claude", wire_format=_ANTHROPIC, converse_top_k=lambda k: {"top_k": k}
+    ),
+    Family(
+        name="nova",
+        id_pattern=r"amazon\.nova",
+        wire_format=_NOVA,
+        converse_top_k=lambda k: {"inferenceConfig": {"topK": k}},
+    ),
     Family(
         name="llama3",
-        ids=r"meta\.llama3",
-        shape=_llama(header="<|start_header_id|>{role}<|end_header_id|>\n\n", end="<|eot_id|>"),
+        id_pattern=r"meta\.llama3",
+        wire_format=_llama(header="<|start_header_id|>{role}<|end_header_id|>\n\n", end="<|eot_id|>"),
     ),
     Family(
         name="llama4",
-        ids=r"meta\.llama4",
-        shape=_llama(header="<|header_start|>{role}<|header_end|>\n\n", end="<|eot|>"),
+        id_pattern=r"meta\.llama4",
+        wire_format=_llama(header="<|header_start|>{role}<|header_end|>\n\n", end="<|eot|>"),
     ),
-    Family(name="mistral", ids=r"mistral\.(mistral-7b|mixtral-8x7b|mistral-(large|small)-2402)", shape=_MISTRAL),
-    Family(name="titan", ids=r"amazon\.titan-text", shape=_TITAN),
+    Family(
+        name="mistral",
+        id_pattern=r"mistral\.(mistral-7b|mixtral-8x7b|mistral-(large|small)-2402)",
+        wire_format=_MISTRAL,
+    ),
+    Family(name="titan", id_pattern=r"amazon\.titan-text", wire_format=_TITAN),
 )
-"""Later Mistral models take chat bodies instead, and Llama 2 is gone: both are Converse's, not here."""
+"""Later Mistral models take chat bodies, and Llama 2 was retired: use Converse for them."""
 
 
 FINISH_REASONS: Mapping[str, FinishReason] = {
@@ -301,4 +318,4 @@ FINISH_REASONS: Mapping[str, FinishReason] = {
     "refusal": "content_filter",
     "tool_use": "tool_calls",
 }
-"""Every family's stop reasons, in small letters."""
+"""By a family's stop reason, in lower case."""

@@ -1,14 +1,11 @@
-"""What the errors of OpenAI's API mean: which may pass, which concern one prompt, and which every further request.
-
-One table serves them all, whether an error comes as an HTTP status or, after a 200, inside the stream.
-"""
+"""What the errors of OpenAI's API mean, whether one comes as an HTTP status or, after a 200, inside the stream."""
 
 import json
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from runner.providers.errors import (
     REFUSED,
@@ -21,11 +18,14 @@ from runner.providers.errors import (
     invalid_utf8,
     retry_after_s,
 )
-from runner.text import excerpt
+from runner.text import excerpt, first_line
+
+if TYPE_CHECKING:
+    import openai
 
 _QUOTA = ErrorPolicy(fatal=True, advice="the quota is used up")
 _KEY = ErrorPolicy(fatal=True)
-"""Its advice is the provider's, which knows what it proves itself with."""
+"""The credential has the advice: it depends on whether a key or an identity was refused."""
 _RIGHTS = ErrorPolicy(
     fatal=True, advice="the key has no right to this: check the project's or resource's permissions, and model.id"
 )
@@ -33,7 +33,6 @@ _NO_MODEL = ErrorPolicy(
     fatal=True, advice="there is no such model or address: check model.id and the provider's address"
 )
 
-_UNSENT = ErrorPolicy(not_billed=True)
 _BY_CODE: Mapping[str, ErrorPolicy] = {
     "insufficient_quota": _QUOTA,
     "billing_hard_limit_reached": _QUOTA,
@@ -54,21 +53,24 @@ _BY_STATUS: Mapping[int, ErrorPolicy] = {
     401: _KEY, 402: _QUOTA, 403: _RIGHTS, 404: _NO_MODEL, 408: RETRY, 409: RETRY, 429: THROTTLED,
 }  # fmt: skip
 _BY_TYPE: Mapping[str, ErrorPolicy] = {"invalid_request_error": REFUSED, "BadRequestError": REFUSED}
-"""Types that say something only where there is no status: over HTTP a wrong key is an invalid_request_error too."""
+"""Types that mean something only where there is no status: over HTTP a wrong key is an invalid_request_error too."""
+_SHOULD_RETRY: Mapping[str, bool] = {"true": True, "false": False}
+"""By the header x-should-retry, with which the service overrides the status."""
 
 
 class StreamedError(Exception):
-    """An error that came inside an answer, after its 200: the answer may have been generated in part, and be billed.
+    """An error inside a response, after its 200: a part may have been generated, and be billed.
 
     Args:
-        code: the service's, if it gave one.
-        message: its words.
-        passing: whether an error that is not known may pass.
+        code: the service's code, if the error has one.
+        message: the service's message.
+        type: the service's type, if the error has one.
+        unknown: what the error means if neither code nor type is known.
     """
 
-    def __init__(self, code: str | None, message: str, *, type_: str | None = None, passing: bool) -> None:
+    def __init__(self, code: str | None, message: str, *, type: str | None = None, unknown: ErrorPolicy) -> None:
         super().__init__(message)
-        self.code, self.type, self.passing = code, type_, passing
+        self.code, self.type, self.unknown = code, type, unknown
 
 
 @contextmanager
@@ -77,7 +79,7 @@ def call_errors(model_id: str, *, key_advice: str) -> Iterator[None]:
 
     Args:
         model_id: for errors that no request to the model can get past.
-        key_advice: what to do where the service does not accept who is asking.
+        key_advice: what to do where the service does not accept the credential.
     """
     import aiohttp
     import httpx2
@@ -86,62 +88,57 @@ def call_errors(model_id: str, *, key_advice: str) -> Iterator[None]:
     try:
         yield
     except openai.APIStatusError as error:
-        raise _status(error, model_id, key_advice) from error
+        raise _from_status(error, model_id, key_advice) from error
     except openai.APIConnectionError as error:
-        raise _connection(error) from error
+        raise _from_connection(error) from error
     except StreamedError as error:
-        raise _streamed(error, model_id, key_advice) from error
+        raise _from_stream(error, model_id, key_advice) from error
     except openai.APIError as error:  # what the SDK finds in a chat or completions stream
-        found = StreamedError(_word(error.code), _said(error), type_=_word(error.type), passing=True)
-        raise _streamed(found, model_id, key_advice) from error
+        streamed = StreamedError(_as_text(error.code), _message(error), type=_as_text(error.type), unknown=RETRY)
+        raise _from_stream(streamed, model_id, key_advice) from error
     except UnicodeEncodeError as error:
-        raise CallError(UNSENDABLE, invalid_utf8(error), _UNSENT) from error
+        raise CallError(UNSENDABLE, invalid_utf8(error), ErrorPolicy(not_billed=True)) from error
     except (httpx2.HTTPError, aiohttp.ClientError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _unreadable(error) from error
 
 
 def _unreadable(error: Exception) -> CallError:
-    """Say what came instead of an answer. In the middle of a stream, the SDK lets its client's own errors through."""
+    """Describe what came instead of a response. In mid-stream the SDK lets the errors of its HTTP client through."""
     import aiohttp
     import httpx2
 
-    said = _first_line(error)
+    message = excerpt(first_line(error))
     if isinstance(error, aiohttp.ClientError):
-        said = "the answer is not HTTP"
+        message = "the answer is not HTTP"
     elif not isinstance(error, httpx2.HTTPError):
-        said = f"the answer is not JSON: {said}"
-    return CallError(type(error).__name__, said, RETRY)
+        message = f"the answer is not JSON: {message}"
+    return CallError(type(error).__name__, message, RETRY)
 
 
-def _status(error: Any, model_id: str, key_advice: str) -> CallError:
-    policy = _policy(_word(error.code), _word(error.type), error.status_code) or REFUSED
+def _from_status(error: "openai.APIStatusError", model_id: str, key_advice: str) -> CallError:
+    policy = _policy(_as_text(error.code), _as_text(error.type), error.status_code) or REFUSED
     headers = error.response.headers
-    asked = {"true": True, "false": False}.get(headers.get("x-should-retry", ""))
+    retryable = _SHOULD_RETRY.get(headers.get("x-should-retry", ""), policy.retryable) and not policy.fatal
     label = f"{error.status_code} {error.code}" if policy.fatal and error.code else str(error.status_code)
     return CallError(
         type(error).__name__,
-        _message(policy, label, _said(error), model_id, key_advice),
-        replace(policy, retryable=(policy.retryable if asked is None else asked) and not policy.fatal, not_billed=True),
+        _explain(policy, label, _message(error), model_id, key_advice),
+        replace(policy, retryable=retryable, not_billed=True),
         retry_after_s=retry_after_s(headers),
     )
 
 
-def _streamed(error: StreamedError, model_id: str, key_advice: str) -> CallError:
-    known = _policy(error.code, error.type, None)
-    policy = known or (RETRY if error.passing else REFUSED)
-    named = error.type if error.code is None or error.code.isdigit() else error.code
-    return CallError(
-        named or "StreamError",
-        _message(policy, error.code or "", excerpt(str(error)), model_id, key_advice),
-        policy,
-    )
+def _from_stream(error: StreamedError, model_id: str, key_advice: str) -> CallError:
+    policy = _policy(error.code, error.type, None) or error.unknown
+    name = error.type if error.code is None or error.code.isdigit() else error.code
+    message = _explain(policy, error.code or "", excerpt(str(error)), model_id, key_advice)
+    return CallError(name or "StreamError", message, policy)
 
 
 def _policy(code: str | None, type_: str | None, status: int | None) -> ErrorPolicy | None:
     """Return what an error means; None where neither code, status nor type is known. Some servers' code is a status."""
-    known = next((_BY_CODE[word] for word in (code, type_) if word and word in _BY_CODE), None)
-    if known is not None:
-        return known
+    if policy := _BY_CODE.get(code or "") or _BY_CODE.get(type_ or ""):
+        return policy
     if status is None and code is not None and code.isdigit():
         status = int(code)
     if status is None:
@@ -149,31 +146,32 @@ def _policy(code: str | None, type_: str | None, status: int | None) -> ErrorPol
     return RETRY if status >= 500 else _BY_STATUS.get(status, REFUSED)
 
 
-def _word(value: Any) -> str | None:
-    """Return an error's code or type as the text it should be; some servers send a number."""
+def _as_text(value: object) -> str | None:
+    """Return an error's code or type as the text that the API promises; some servers send a number."""
     return None if value is None else str(value)
 
 
-def _message(policy: ErrorPolicy, label: str, said: str, model_id: str, key_advice: str) -> str:
+def _explain(policy: ErrorPolicy, label: str, message: str, model_id: str, key_advice: str) -> str:
     if not policy.fatal:
-        return f"{label}: {said}" if label else said
-    return f"{label} for model.id={model_id!r}: {policy.advice or key_advice}. {said}".strip()
+        return f"{label}: {message}" if label else message
+    return f"{label} for model.id={model_id!r}: {policy.advice or key_advice}. {message}".strip()
 
 
-def _connection(error: Any) -> CallError:
+def _from_connection(error: "openai.APIConnectionError") -> CallError:
+    """Tell a refused certificate and a lost connection, which one prompt may have caused, from a host out of reach."""
+    import aiohttp
+
     host = error.request.url.host
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLError) or "certificate" in str(cause).lower():
-            message = (
-                f"TLS: {_first_line(cause)}: check the address's certificate (SSL_CERT_FILE names your own authority)"
-            )
+            reason = excerpt(first_line(cause))
+            message = f"TLS: {reason}: check the address's certificate (SSL_CERT_FILE names your own authority)"
             return CallError("TLSError", message, ErrorPolicy(fatal=True, not_billed=True))
-        if _was_reached(cause):
-            said = f"{host} closed the connection before its answer was whole"
-            return CallError("ConnectionLost", said, RETRY)
-    message = (
-        f"cannot reach {host}: {_first_line(error.__cause__ or error)}: check the provider's address and the network"
-    )
+        lost = (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientOSError)
+        if isinstance(cause, lost) and not isinstance(cause, aiohttp.ClientConnectorError):
+            return CallError("ConnectionLost", f"{host} closed the connection before its answer was whole", RETRY)
+    reason = excerpt(first_line(error.__cause__ or error))
+    message = f"cannot reach {host}: {reason}: check the provider's address and the network"
     return CallError(UNREACHABLE, message, ErrorPolicy(retryable=True, not_billed=True))
 
 
@@ -183,23 +181,11 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _was_reached(error: BaseException) -> bool:
-    """Return whether a connection was there, and was lost: that may be a single prompt's doing."""
-    import aiohttp
-
-    lost = (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientOSError)
-    return isinstance(error, lost) and not isinstance(error, aiohttp.ClientConnectorError)
-
-
-def _said(error: Any) -> str:
-    """Return the server's own words: OpenAI's `message`, others' `detail` or `error`, or a body that is plain text."""
+def _message(error: "openai.APIError") -> str:
+    """Return the service's message: OpenAI's `message`, others' `detail` or `error`, or a body that is plain text."""
     body = error.body
     if isinstance(body, dict):
         body = next((body[name] for name in ("message", "detail", "error") if body.get(name)), body)
     if not body:
-        return _first_line(error)
+        return excerpt(first_line(error))
     return excerpt(body if isinstance(body, str) else json.dumps(body, ensure_ascii=False))
-
-
-def _first_line(error: BaseException) -> str:
-    return excerpt((str(error).strip() or type(error).__name__).partition("\n")[0])

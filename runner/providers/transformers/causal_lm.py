@@ -1,6 +1,6 @@
-"""A loaded causal language model: from prompts to token rows, and from token rows to answers, row by row.
+"""A loaded causal language model: encodes prompts, generates rows of tokens, decodes each row up to its end.
 
-Sources: transformers 5.23 `generation/utils.py` (padding, end-of-sequence fill, inherited generation configs).
+Source: transformers 5.23 `generation/utils.py` (padding, end-of-sequence fill, inherited generation configs).
 """
 
 from dataclasses import dataclass
@@ -16,22 +16,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodedRow:
-    """One row, read up to its own end. `tokens` counts the end-of-sequence token."""
+    """One row, decoded up to its end. `output_tokens` counts the end-of-sequence token."""
 
     text: str
-    tokens: int
+    output_tokens: int
     finish_reason: FinishReason
 
 
 class PromptEncoder:
-    """Writes prompts as the model reads them: template applied where there is one, then tokens."""
+    """Encodes prompts: applies the chat template if there is one, then tokenizes.
+
+    Args:
+        tokenizer: the model's.
+        use_template: apply the tokenizer's chat template where it has one.
+    """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", *, use_template: bool) -> None:
         self.tokenizer = tokenizer
         self.uses_template = use_template and bool(getattr(tokenizer, "chat_template", None))
 
     def encode(self, prompt: Prompt) -> list[int]:
-        """Return the token ids of one prompt, nothing padded; none for a text that cannot be written as UTF-8."""
+        """Return the token ids of one prompt, without padding; none for a text that has no UTF-8 encoding."""
         try:
             prompt.text.encode("utf-8")
         except UnicodeEncodeError:
@@ -44,60 +49,72 @@ class PromptEncoder:
 
 
 class CausalLM:
-    """A model with its tokenizer: from token rows to answers."""
+    """A model with its tokenizer: generates rows of tokens and decodes them.
+
+    Attributes:
+        model: in evaluation mode, on its device.
+        context_length: tokens that the model can attend to.
+    """
 
     def __init__(self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
         self.model = model
         self._tokenizer = tokenizer
         self._eos = _end_of_sequence_ids(model, tokenizer)
         self.context_length = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**62
-        # generate() fills what a call leaves open from the checkpoint's own generation config (top_k, repetition
-        # penalty ...): an experiment states everything itself.
+        # generate() takes what a call does not set from the checkpoint's generation config (top_k, repetition
+        # penalty ...). The configuration of a run is to be complete, so the checkpoint's is emptied.
         model.generation_config = type(model.generation_config)()
 
     def generate(self, encoded: list[list[int]], params: GenerationParams, watch: Stopwatch) -> list[list[int]]:
-        """Return the new tokens of every row, `n` neighbours per prompt, each as long as the longest."""
+        """Return the new tokens: `n` adjacent rows per prompt, each padded to the longest row.
+
+        Args:
+            encoded: token ids of each prompt, without padding.
+            params: how to generate.
+            watch: notes the first new token.
+        """
         import torch
 
         if not encoded:
             return []
         inputs = self._tokenizer.pad({"input_ids": encoded}, padding_side="left", return_tensors="pt")
         inputs = inputs.to(self.model.device)
-        stops = {"tokenizer": self._tokenizer} if params.stop_sequences else {}
+        stop_arguments = {"tokenizer": self._tokenizer} if params.stop_sequences else {}
         with torch.inference_mode():
             output = self.model.generate(
                 input_ids=inputs["input_ids"],
                 attention_mask=inputs["attention_mask"],
                 generation_config=self._generation_config(params),
-                streamer=_FirstToken(watch),
-                **stops,
+                streamer=_FirstTokenStreamer(watch),
+                **stop_arguments,
             )
         rows: list[list[int]] = output[:, inputs["input_ids"].shape[1] :].tolist()  # waits for the device
         return rows
 
-    def answer(self, row: list[int], params: GenerationParams) -> DecodedRow:
-        """Read one row up to its own end: the first end-of-sequence token or stop sequence, whichever is first."""
-        end = next((at for at, token in enumerate(row) if token in self._eos), None)
-        own = row if end is None else row[: end + 1]
-        text = self._decode(own)
-        stop = min((at for stop in params.stop_sequences if (at := text.find(stop)) >= 0), default=None)
+    def decode(self, row: list[int], params: GenerationParams) -> DecodedRow:
+        """Decode one row up to its first end-of-sequence token or stop sequence, whichever comes first."""
+        end = next((index for index, token in enumerate(row) if token in self._eos), None)
+        tokens = row if end is None else row[: end + 1]
+        text = self._text(tokens)
+        stop = min((start for stop in params.stop_sequences if (start := text.find(stop)) >= 0), default=None)
         if stop is not None:
-            return DecodedRow(text=text[:stop], tokens=self._tokens_until_stop(own, params), finish_reason="stop")
-        return DecodedRow(text=text, tokens=len(own), finish_reason="length" if end is None else "stop")
+            output_tokens = self._tokens_until_stop(tokens, params)
+            return DecodedRow(text=text[:stop], output_tokens=output_tokens, finish_reason="stop")
+        return DecodedRow(text=text, output_tokens=len(tokens), finish_reason="length" if end is None else "stop")
 
-    def _tokens_until_stop(self, row: list[int], params: GenerationParams) -> int:
-        """Return how many tokens were generated when a stop sequence was complete (bisection over the prefixes)."""
-        low, high = 1, len(row)
+    def _tokens_until_stop(self, tokens: list[int], params: GenerationParams) -> int:
+        """Return how many tokens complete the first stop sequence, by bisection over the prefixes."""
+        low, high = 1, len(tokens)
         while low < high:
             middle = (low + high) // 2
-            text = self._decode(row[:middle])
+            text = self._text(tokens[:middle])
             if any(stop in text for stop in params.stop_sequences):
                 high = middle
             else:
                 low = middle + 1
         return low
 
-    def _decode(self, tokens: list[int]) -> str:
+    def _text(self, tokens: list[int]) -> str:
         text: str = self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
@@ -123,24 +140,24 @@ class CausalLM:
         )
 
 
-class _FirstToken:
-    """A streamer that only notes when the first new token is there: `generate()` puts the prompt first."""
+class _FirstTokenStreamer:
+    """A streamer that notes when the first new token arrives. `generate()` puts the prompt before new tokens."""
 
     def __init__(self, watch: Stopwatch) -> None:
         self._watch = watch
-        self._saw_prompt = False
+        self._received_prompt = False
 
     def put(self, _tokens: "torch.Tensor") -> None:
-        if self._saw_prompt:
+        if self._received_prompt:
             self._watch.first_token()
-        self._saw_prompt = True
+        self._received_prompt = True
 
     def end(self) -> None:
-        """Nothing is left to flush."""
+        """Do nothing: no token is held back."""
 
 
 def _end_of_sequence_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
-    """Return the ids that end a sequence; chat models have several, named in the checkpoint's generation config."""
+    """Return the ids that end a sequence; the generation config of a chat model's checkpoint names several."""
     for candidate in (
         model.generation_config.eos_token_id,
         model.config.eos_token_id,

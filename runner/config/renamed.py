@@ -1,0 +1,42 @@
+"""Keys that were renamed: a recorded run may use the old name for ever; a new run is refused with the new name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from runner.config.schema import leaves
+from runner.errors import ConfigError
+
+RENAMED: Mapping[str, str] = {"provider.lacks": "provider.unsupported_params"}
+"""The new dotted name of each old one. A key stays in its section."""
+
+
+def with_current_keys(recorded: Mapping[str, Any], section: str = "") -> dict[str, Any]:
+    """Return a recorded configuration with every key under its present name.
+
+    Args:
+        recorded: the configuration, or one section of it.
+        section: the section's dotted name, with a dot at its end.
+    """
+    current: dict[str, Any] = {}
+    for name, value in dict(recorded).items():
+        key = RENAMED.get(f"{section}{name}", f"{section}{name}")
+        current[key.removeprefix(section)] = (
+            with_current_keys(value, f"{key}.") if isinstance(value, Mapping) else value
+        )
+    return current
+
+
+def refuse_renamed(raw: Mapping[str, Any]) -> None:
+    """Refuse old names in the configuration of a new run.
+
+    Raises:
+        ConfigError: there is one; the message has the new name.
+    """
+    for key, value in leaves(raw):
+        if key in RENAMED:
+            raise ConfigError(f"{key}={value!r}: {renamed_key(key)}")
+
+
+def renamed_key(key: str) -> str:
+    """Say what an old name is called now."""
+    return f"this key is now {RENAMED[key]}: set {RENAMED[key]}=VALUE"

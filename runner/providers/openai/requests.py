@@ -1,0 +1,219 @@
+"""Sends requests to one endpoint through a given client: all that the providers of OpenAI and Azure share.
+
+The SDK's own retries are off: `dispatch` retries.
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from runner.config.schema import BatchMode, GenerationParams, ModelConfig
+from runner.errors import ConfigError
+from runner.providers.errors import FATAL, UNSENDABLE, CallError, ErrorPolicy
+from runner.providers.openai.client import Client
+from runner.providers.openai.endpoints import ENDPOINTS, EndpointName, RequestSettings
+from runner.providers.openai.stream import ChoiceResult, ChoicesMissing, share
+from runner.providers.protocols import LIST_TIMEOUT_S, ModelInfo
+from runner.providers.responses import shape_errors
+from runner.types import Answer, Generated, Prompt, Stopwatch, Timing, Usage
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+    from openai.types import Model
+
+_TAKES_NO_LISTS = "this server may take no list of prompts in one request: set batch.mode=concurrent"
+
+
+class RequestProvider:
+    """One request a prompt, streamed or whole; also static batches where an endpoint takes a list of prompts.
+
+    Args:
+        client: where requests go, and what proves who sends them.
+        model: what is served.
+        endpoint: the endpoint's name.
+        settings: what every body holds.
+        stream: whether responses are streamed.
+        unsupported_params: generation keys that the server is known to ignore.
+    """
+
+    name: ClassVar[str]
+    default_mode: ClassVar[BatchMode] = "concurrent"
+    is_local: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        *,
+        client: Client,
+        model: ModelConfig,
+        endpoint: EndpointName,
+        settings: RequestSettings,
+        stream: bool,
+        unsupported_params: Sequence[str],
+    ) -> None:
+        self._client = client
+        self._model = model
+        self._endpoint = ENDPOINTS[endpoint]
+        self._settings = settings
+        self._stream = stream
+        self.supported_params = self._endpoint.supported_params - set(unsupported_params)
+        self._connection: AsyncOpenAI | None = None
+        self._fingerprints: set[str] = set()
+        self._takes_lists = False
+
+    def validate(self, params: GenerationParams) -> None:
+        """Refuse settings that the endpoint has no field for."""
+        self._endpoint.validate(params, self._settings)
+        if self._model.revision is not None:
+            raise ConfigError(
+                f"model.revision={self._model.revision!r}: a request to {self.name!r} has no place for it: leave it "
+                "null, and name the very model in model.id"
+            )
+        if params.temperature > 2:
+            raise ConfigError(f"generation.temperature={params.temperature}: {self.name} takes 0 to 2: lower it")
+
+    def validate_lists(self) -> None:
+        """Refuse static batches where a request has no list of prompts."""
+        if not self._endpoint.takes_lists:
+            raise ConfigError(
+                f"batch.mode='static' sends a list of prompts in one request, which provider.endpoint="
+                f"{self._endpoint.name!r} does not have: set provider.endpoint=completions, or batch.mode=concurrent"
+            )
+
+    def __enter__(self) -> Self:
+        self._client.check()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is held outside of an event loop."""
+
+    async def __aenter__(self) -> Self:
+        self._connection = self._client.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+        await self._client.credential.close()
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return where requests go and what they carry."""
+        return {
+            **self._client.description,
+            "gen_ai.operation.name": self._endpoint.operation,
+            "base_url": self._client.address(),
+            "endpoint": self._endpoint.name,
+            "stream": self._stream,
+            "service_tier": self._settings.service_tier,
+            "sends_seed": self._settings.seed and "seed" in self._endpoint.params,
+            "system_fingerprint": ", ".join(sorted(self._fingerprints)) or None,
+        }
+
+    def list_models(self) -> Sequence[ModelInfo]:
+        """Return the models that the credential can use, each with its shutdown date where the service has one."""
+        with self, self._client.errors(self._model.id), shape_errors():
+            return sorted(asyncio.run(self._list_models()), key=lambda model: model.id)
+
+    async def generate(self, prompt: Prompt, params: GenerationParams) -> Generated:
+        """Send one request and return its `n` answers."""
+        watch = Stopwatch()
+        with self._client.errors(self._model.id):
+            try:
+                choices = await self._send(self._endpoint.content(prompt), params, watch, count=params.n)
+            except ChoicesMissing as error:
+                message = f"{error}: generation.n is not honoured by this server: set generation.n=1"
+                raise CallError("AnswersMissing", message, FATAL) from None
+        return self._generated([prompt], params, choices, watch.stop())[0]
+
+    async def generate_list(self, prompts: Sequence[Prompt], params: GenerationParams) -> Sequence[Generated]:
+        """Send one request with a list of prompts; choices come in the list's order, `n` a prompt."""
+        watch = Stopwatch()
+        content = [self._endpoint.content(prompt) for prompt in prompts]
+        with self._list_errors(params), self._client.errors(self._model.id):
+            choices = await self._send(content, params, watch, count=params.n * len(prompts))
+        self._takes_lists = True
+        return self._generated(prompts, params, choices, watch.stop())
+
+    @contextmanager
+    def _list_errors(self, params: GenerationParams) -> Iterator[None]:
+        """Add what to do where it may be the list, and no prompt in it, that the server refuses."""
+        try:
+            yield
+        except ChoicesMissing as error:
+            ignored = "generation.n is not honoured by this server, or " if params.n > 1 else ""
+            policy = ErrorPolicy(fatal=True, refuses_lists=True)
+            raise CallError("ListRefused", f"{error}: {ignored}{_TAKES_NO_LISTS}", policy) from None
+        except CallError as error:
+            policy = error.policy
+            refused = policy.not_billed and not (policy.retryable or policy.fatal) and error.type != UNSENDABLE
+            if refused and not self._takes_lists:
+                raise CallError(error.type, f"{error.message}; {_TAKES_NO_LISTS}", policy) from None
+            raise
+
+    async def _send(
+        self, content: Any, params: GenerationParams, watch: Stopwatch, *, count: int
+    ) -> Sequence[ChoiceResult]:
+        body = self._endpoint.body(content, params, self._settings)
+        if self._stream:
+            body |= self._endpoint.stream_fields
+        response = await self._endpoint.method(self._open_connection)(**body)
+        with shape_errors():
+            return await self._endpoint.read(response, watch, self._stream, count)
+
+    def _generated(
+        self, prompts: Sequence[Prompt], params: GenerationParams, choices: Sequence[ChoiceResult], timing: Timing
+    ) -> list[Generated]:
+        self._fingerprints |= {choice.system_fingerprint for choice in choices if choice.system_fingerprint}
+        usages = _split_input(choices[0].request_usage, [len(prompt.text) for prompt in prompts])
+        groups = [choices[start : start + params.n] for start in range(0, len(choices), params.n)]
+        return [
+            Generated(
+                model=group[0].model or self._model.id,
+                timing=timing,
+                answers=tuple(
+                    Answer(
+                        text=choice.text,
+                        finish_reason=choice.finish_reason,
+                        usage=replace(usage, output_tokens=choice.output_tokens),
+                    )
+                    for choice in group
+                ),
+            )
+            for group, usage in zip(groups, usages, strict=True)
+        ]
+
+    async def _list_models(self) -> list[ModelInfo]:
+        async with self:
+            models = self._open_connection.models.list(timeout=LIST_TIMEOUT_S)
+            return [_model_info(model) async for model in models]
+
+    @property
+    def _open_connection(self) -> "AsyncOpenAI":
+        if self._connection is None:
+            raise RuntimeError("requests are sent inside `async with provider:` only")
+        return self._connection
+
+
+def _split_input(total: Usage, weights: Sequence[int]) -> list[Usage]:
+    """Split a request's input over its prompts."""
+    parts = [
+        share(count, weights) for count in (total.input_tokens, total.cached_input_tokens, total.cache_written_tokens)
+    ]
+    return [
+        Usage(input_tokens=tokens, output_tokens=0, cached_input_tokens=cached, cache_written_tokens=written)
+        for tokens, cached, written in zip(*parts, strict=True)
+    ]
+
+
+def _model_info(model: "Model") -> ModelInfo:
+    created = datetime.fromtimestamp(model.created, UTC).date().isoformat() if model.created else ""
+    date = getattr(model, "shutdown_date", None)
+    return ModelInfo(id=model.id, kind="model", detail=created, shutdown_date=None if date is None else str(date))

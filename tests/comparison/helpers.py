@@ -1,0 +1,57 @@
+"""Texts of runs, and what tests read of a comparison."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from runner.comparison.compare import Comparison
+from runner.comparison.divergence import Divergence
+
+Texts = dict[str, str]
+Write = Callable[..., Path]
+
+
+def only_divergence(comparison: Comparison) -> Divergence:
+    (compared,) = comparison.compared
+    assert compared.divergence is not None
+    return compared.divergence
+
+
+def alarms(comparison: Comparison) -> str:
+    return "\n".join(note.text for note in comparison.notes if note.level == "alarm")
+
+
+def note_texts(comparison: Comparison) -> str:
+    return "\n".join(note.text for note in comparison.notes)
+
+
+def sentences(count: int, *, other_from: int | None = None) -> Texts:
+    """Texts of twelve distinct words; from `other_from` on, texts have other words behind the fourth."""
+    texts = {}
+    for number in range(count):
+        text = [f"w{number}x{word}" for word in range(12)]
+        if other_from is not None and number >= other_from:
+            text[4:] = [f"v{number}x{word}" for word in range(9)]
+        texts[str(number)] = " ".join(text)
+    return texts
+
+
+def levenshtein(first: str, second: str) -> int:
+    """The textbook's table, row by row."""
+    row = list(range(len(second) + 1))
+    for index, char in enumerate(first, 1):
+        above, row = row, [index]
+        for column, other in enumerate(second, 1):
+            row.append(min(above[column] + 1, row[-1] + 1, above[column - 1] + (char != other)))
+    return row[-1]
+
+
+def first_difference(first: Sequence[Any], second: Sequence[Any]) -> int:
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((index for index, (left, right) in pairs if left != right), min(len(first), len(second)))
+
+
+def middle(values: list[float]) -> float:
+    ordered = sorted(values)
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2

@@ -1,0 +1,77 @@
+"""Tables fit their width and name the columns that they leave out."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from runner.cli import compare
+from runner.comparison.compare import compare_folders
+from runner.comparison.present.markdown import markdown_note
+from runner.comparison.present.tables import speed_table, text_tables
+from tests.comparison.helpers import Write, note_texts, sentences
+
+
+def test_columns_that_are_left_out_are_named(write_run: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    long = "a-setting-of-some-length"
+    runs = [
+        write_run(f"2026-01-0{n}_abcdef_and_more_{long}", sentences(2), f"batch.size={n}",
+                  f"provider.latency_s={n / 7}", f"batch.order={'length' if n % 2 else 'given'}",
+                  f"limits.timeout_s={n}00")
+        for n in (1, 2, 3)
+    ]  # fmt: skip
+    comparison = compare_folders(runs)
+    (narrow,), (wide,) = text_tables(comparison), text_tables(comparison, width=0)
+    assert "similar" in narrow.left_out
+    assert "size" in narrow.columns, "it is what is compared"
+    assert "similar" in wide.columns
+    assert not wide.left_out
+    compare.main([*map(str, runs), "--output", str(tmp_path / "out")])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"No room here for [^:]*\bsimilar\b", shown)
+    assert '<th class="figure">similar</th>' in (tmp_path / "out" / "comparison.html").read_text(encoding="utf-8")
+    assert re.search(r"No room here for [^:]*\bsimilar\b[^:]*: see comparison.html", markdown_note(comparison))
+
+
+def test_a_row_of_many_repeats_has_a_short_name_and_its_speed(write_run: Write):
+    runs = [
+        write_run(f"2026-01-01_10-00-0{n}_abc", sentences(2), f"batch.size={size}", f"repeat={n + 1}",
+                  metrics={"output_tokens_per_s": 5.0 * size, "latency_p50_s": 1.0})
+        for size, repeats in ((1, range(8)), (4, range(8, 9))) for n in repeats
+    ]  # fmt: skip
+    comparison = compare_folders(runs)
+    table = speed_table(comparison)
+    assert table.rows[0][0] == "2026-01-01_10-00-00_abc +7"
+    assert "tokens/s" in table.columns
+    assert "Run 2026-01-01_10-00-00_abc +7: 2026-01-01_10-00-00_abc, 2026-01-01_10-00-01_abc" in note_texts(comparison)
+
+
+def test_the_table_fits_100_columns_with_many_swept_keys(write_run: Write, capsys: pytest.CaptureFixture[str]):
+    metrics = {
+        "output_tokens_per_s": 123456.7, "prompts_per_s": 1234.5, "latency_p50_s": 123.45, "latency_p95_s": 234.5,
+        "time_to_first_token_p50_s": 0.012, "prompt_padding_ratio": 0.5, "tail_wait_ratio": 0.5, "cost_usd": 1.0,
+        "completed_prompts": 10, "output_tokens": 100,
+    }  # fmt: skip
+    runs = [
+        write_run(f"2026-01-0{n}_abcdef", sentences(2), f"batch.size={n}", f"model.id=a-quite-long/model-name-{n}-instruct",
+                  f"generation.max_tokens={n}", f"batch.order={'length' if n % 2 else 'given'}", metrics=metrics)
+        for n in range(1, 5)
+    ]  # fmt: skip
+    compare.main([*map(str, runs), "--output", str(runs[0].parent / "out")])
+    shown = capsys.readouterr().out
+    table, _, rest = shown.partition("\n- ")
+    assert max(map(len, table.splitlines())) <= 100
+    assert max(len(line) for line in rest.splitlines() if not line.startswith(("Page", "Data", "Plots"))) <= 100
+    assert "No room here for" in shown
+
+
+def test_a_job_that_left_nothing_is_a_row_with_dashes(write_run: Write, tmp_path: Path):
+    sweep = tmp_path / "sweep"
+    write_run("sweep/0", sentences(2), metrics={"output_tokens_per_s": 5.0, "latency_p50_s": 1.0})
+    (sweep / "1" / ".hydra").mkdir(parents=True)
+    (sweep / "1" / ".hydra" / "config.yaml").write_text("batch: {size: 999, mode: null}\n")
+    compare.main([str(sweep)])
+    comparison = compare_folders([sweep / "0", sweep / "1"])
+    row = dict(zip(speed_table(comparison).columns, speed_table(comparison).rows[1], strict=True))
+    assert (row["size"], row["status"], row["tokens/s"], row["speed-up"]) == ("999", "no result", "-", "-")
+    assert "| 999 |" in markdown_note(comparison)

@@ -1,0 +1,80 @@
+"""Static batches of provider=openai: a list of prompts in one completions request."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner import app
+from runner.errors import AccessError
+from runner.types import Failure
+from tests.conftest import Compose
+from tests.factories import completions, generate, prompts
+from tests.servers.openai_server import OpenAIServer
+
+
+def test_a_static_batch_is_one_request_with_a_list_of_prompts(hosted: Compose):
+    with OpenAIServer() as server:
+        config = hosted(server, "provider.endpoint=completions", "batch.mode=static", "batch.size=3", "generation.n=2")
+        by_choice = completions(generate(config, prompts("a", "b b", "c c c", "d d d d")))
+    assert sorted(len(asked.body["prompt"]) for asked in server.asked) == [1, 3]
+    assert {(key, done.text) for key, done in by_choice.items()} == {
+        ((f"p{i}", choice), text) for i, text in enumerate(("a", "b b", "c c c", "d d d d")) for choice in (0, 1)
+    }
+    assert sum(done.usage.output_tokens for done in by_choice.values()) == 20
+    assert len({done.timing for done in by_choice.values()}) == 2, "a batch's latency is its prompts'"
+
+
+def test_a_static_run_over_http_is_recorded_and_its_connections_are_closed(hosted: Compose, tmp_path: Path):
+    with OpenAIServer() as server:
+        static = ("provider.endpoint=completions", "batch.mode=static", "batch.size=16", "name=static-http")
+        summary = app.run(hosted(server, *static), tmp_path)
+    assert (summary.metrics["completed_prompts"], len(server.asked)) == (64, 4)
+    assert "tail_wait_ratio" not in summary.metrics, "what a server computes for nothing cannot be seen from here"
+
+
+def test_a_server_that_refuses_lists_gives_failures_that_say_so(hosted: Compose):
+    def refuse(_: int, body: dict[str, Any]) -> dict[str, Any] | None:
+        return (
+            {"status": 400, "body": {"error": {"message": "prompt must be a string"}}}
+            if isinstance(body["prompt"], list)
+            else None
+        )
+
+    with OpenAIServer(fault=refuse) as server:
+        outcomes = generate(hosted(server, "provider.endpoint=completions", "batch.mode=static"), prompts("a", "b"))
+    assert len(outcomes) == 2
+    for outcome in outcomes:
+        assert isinstance(outcome, Failure)
+        assert "prompt must be a string" in outcome.error.message
+        assert "batch.mode=concurrent" in outcome.error.message
+
+
+def test_a_poisonous_prompt_in_a_list_does_not_count_against_lists(hosted: Compose):
+    def refuse(_: int, body: dict[str, Any]) -> dict[str, Any] | None:
+        return {"status": 400, "body": {"error": {"message": "too long"}}} if "bad" in body["prompt"] else None
+
+    with OpenAIServer(fault=refuse) as server:
+        config = hosted(server, "provider.endpoint=completions", "batch.mode=static", "batch.order=given")
+        outcomes = generate(config, prompts("a", "b", "c", "bad"))
+    (failed,) = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    assert failed.error.message == "400: too long"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["generation.n=2"], r"sent 1 of 2 answers: generation\.n is not honoured by this server"),
+        (["provider.endpoint=completions", "batch.mode=static"], r"sent 1 of 3 answers.*batch\.mode=concurrent"),
+    ],
+    ids=["n", "list"],
+)
+def test_a_server_that_sends_fewer_answers_than_requested_stops_the_run(
+    overrides: list[str], message: str, stream: bool, hosted: Compose
+):
+    with OpenAIServer(fault=lambda *_: {"answers": 1}) as server:
+        config = hosted(server, f"provider.stream={stream}", "batch.size=3", *overrides)
+        with pytest.raises(AccessError, match=message):
+            generate(config, prompts("a", "b", "c"))
+        assert len(server.asked) <= 3, "each was sent once at most"

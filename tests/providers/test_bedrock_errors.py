@@ -1,0 +1,219 @@
+"""provider=bedrock: real boto3 against a local server; errors, retries, cut streams and timeouts."""
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from runner.errors import AccessError, ServiceError
+from runner.types import Completion, Failure
+from tests.factories import generate
+from tests.providers.bedrock import FAMILIES, ComposeBedrock, call_error, prompt
+from tests.servers.bedrock_server import BedrockServer, Cut, Hang, InBand, NoUsage, Refusal, StopReason
+
+pytestmark = pytest.mark.usefixtures("aws_credentials")
+THROTTLED = Refusal(429, "ThrottlingException", "Too many tokens, please wait before trying again.", retry_after="0")
+
+
+def test_a_throttled_request_is_sent_again_and_its_attempts_are_counted(bedrock: ComposeBedrock, server: BedrockServer):
+    server.faults.extend([THROTTLED, THROTTLED])
+    (done,) = generate(bedrock(), [prompt("hello again")])
+    assert isinstance(done, Completion)
+    assert (done.text, done.attempts, len(server.seen)) == ("hello again", 3, 3)
+
+
+def test_the_sdk_itself_repeats_nothing(bedrock: ComposeBedrock, server: BedrockServer):
+    server.faults.append(THROTTLED)
+    error = call_error(bedrock())
+    assert (error.policy.retryable, error.policy.throttled, error.policy.fatal, error.retry_after_s) == (
+        True,
+        True,
+        False,
+        0.0,
+    )
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (503, "ServiceUnavailableException"),
+        (429, "ModelNotReadyException"),
+        (408, "ModelTimeoutException"),
+        (424, "ModelStreamErrorException"),
+        (500, "InternalServerException"),
+        (502, "SomethingNew"),
+    ],
+)
+def test_a_passing_error_is_retryable_and_pauses_no_other_request(
+    status: int, code: str, bedrock: ComposeBedrock, server: BedrockServer
+):
+    server.faults.append(Refusal(status, code, "try later"))
+    error = call_error(bedrock())
+    assert (error.type, error.policy.retryable, error.policy.throttled, error.policy.fatal) == (
+        code,
+        True,
+        False,
+        False,
+    )
+    assert error.message == "try later"
+
+
+@pytest.mark.parametrize("api", ["converse", "invoke"])
+@pytest.mark.parametrize(
+    ("code", "retryable", "throttled"),
+    [
+        ("throttlingException", True, True),
+        ("modelStreamErrorException", True, False),
+        ("internalServerException", True, False),
+        ("serviceUnavailableException", True, False),
+        ("validationException", False, False),
+    ],
+)
+def test_an_error_inside_a_stream_is_an_error(
+    code: str, retryable: bool, throttled: bool, api: str, bedrock: ComposeBedrock, server: BedrockServer
+):
+    server.faults.append(InBand(code, "half way"))
+    error = call_error(bedrock(api=api))
+    assert error.type == code[0].upper() + code[1:]
+    assert (error.message, error.policy.retryable, error.policy.throttled) == ("half way", retryable, throttled)
+
+
+def test_a_stream_that_failed_half_way_is_sent_again(bedrock: ComposeBedrock, server: BedrockServer):
+    server.faults.append(InBand("modelStreamErrorException", "half way"))
+    (done,) = generate(bedrock(), [prompt("one two three")])
+    assert isinstance(done, Completion)
+    assert (done.text, done.attempts) == ("one two three", 2)
+
+
+@pytest.mark.parametrize("api", ["converse", "invoke"])
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_cut_stream_is_a_failure_not_a_short_text(
+    clean: bool, api: str, bedrock: ComposeBedrock, server: BedrockServer
+):
+    server.faults.append(Cut(clean))
+    (failed,) = generate(bedrock("limits.max_attempts=1", api=api), [prompt("one two three")])
+    assert isinstance(failed, Failure)
+    assert failed.error.retryable
+
+
+@pytest.mark.parametrize(("api", "family"), [("converse", "nova"), *(("invoke", family) for family in FAMILIES)])
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_without_token_counts_is_a_failure(
+    stream: bool, api: str, family: str, bedrock: ComposeBedrock, server: BedrockServer
+):
+    server.faults.append(NoUsage())
+    assert call_error(bedrock(f"model.id={FAMILIES[family]}", api=api, stream=stream)).type == "UsageMissing"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "words"),
+    [
+        (Refusal(403, "AccessDeniedException", "User: x is not authorized"), "bedrock:InvokeModel"),
+        (Refusal(403, "UnrecognizedClientException", "The security token is invalid."), "AWS_ACCESS_KEY_ID"),
+        (Refusal(403, "ExpiredTokenException", "expired"), "aws sso login"),
+        (Refusal(404, "ResourceNotFoundException", "no such model"), "set model.id"),
+        (Refusal(400, "ValidationException", "The provided model identifier is invalid."), "model.id='amazon.nova"),
+        (
+            Refusal(400, "ValidationException", "Invocation with on-demand throughput isn\u2019t supported."),
+            "inference profile",
+        ),
+        (Refusal(400, "ServiceQuotaExceededException", "quota"), "Service Quotas"),
+        (Refusal(429, "ThrottlingException", "Too many tokens per day, please wait."), "per day.*Service Quotas"),
+    ],
+)
+def test_a_fatal_error_ends_the_run_and_names_the_remedy(
+    refusal: Refusal, words: str, bedrock: ComposeBedrock, server: BedrockServer
+):
+    server.faults.append(refusal)
+    with pytest.raises(AccessError, match=words):
+        generate(bedrock(), [prompt("hello")])
+    assert len(server.seen) == 1
+
+
+def test_a_used_up_daily_quota_inside_a_stream_is_fatal_too(bedrock: ComposeBedrock, server: BedrockServer):
+    server.faults.append(InBand("throttlingException", "Too many tokens per day, please wait before trying again."))
+    error = call_error(bedrock())
+    assert (error.policy.fatal, error.policy.retryable, error.policy.not_billed) == (True, False, False)
+
+
+@pytest.mark.parametrize("secret", ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"])
+def test_credentials_that_a_gateway_repeats_are_not_kept(
+    secret: str, bedrock: ComposeBedrock, server: BedrockServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(secret, "planted-credential-5a1d")
+    server.faults.append(Refusal(400, "ValidationException", "bad header: planted-credential-5a1d"))
+    assert call_error(bedrock()).message == "bad header: ***"
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "wait_s"),
+    [("7", 7.0), ("nan", None), ("-1", None), ("inf", None), ("Mon, 01 Jan 2001 00:00:00 GMT", 0.0)],
+)
+def test_the_retry_after_header_is_read(
+    retry_after: str, wait_s: float | None, bedrock: ComposeBedrock, server: BedrockServer
+):
+    server.faults.append(Refusal(429, "ThrottlingException", "slow down", retry_after=retry_after))
+    assert call_error(bedrock()).retry_after_s == wait_s
+
+
+def test_access_lost_in_the_middle_stops_the_run(bedrock: ComposeBedrock, server: BedrockServer):
+    server.faults.extend([StopReason("end_turn"), Refusal(403, "ExpiredTokenException", "expired")])
+    with pytest.raises(ServiceError, match="aws sso login"):
+        generate(bedrock("batch.size=1"), [prompt(text, id=text) for text in "abc"])
+    assert len(server.seen) == 2
+
+
+def test_a_signature_that_is_refused_is_not_quoted(bedrock: ComposeBedrock, server: BedrockServer):
+    message = "The signature does not match.\nx-amz-security-token:SESSION-TOKEN"
+    for code in ("InvalidSignatureException", "IncompleteSignatureException", "ValidationException"):
+        server.faults.append(Refusal(403, code, message))
+        assert "SESSION-TOKEN" not in str(call_error(bedrock()))
+
+
+def test_a_request_that_is_invalid_is_one_failure(bedrock: ComposeBedrock, server: BedrockServer):
+    server.faults.append(Refusal(400, "ValidationException", "messages: text is too long"))
+    outcomes = generate(bedrock("batch.size=1"), [prompt("a", id="a"), prompt("b", id="b")])
+    failed, done = outcomes
+    assert isinstance(failed, Failure)
+    assert isinstance(done, Completion)
+    assert (failed.error.type, failed.error.message) == ("ValidationException", "messages: text is too long")
+    assert not failed.error.retryable
+
+
+def test_no_service_at_the_address_is_a_connection_error(bedrock: ComposeBedrock):
+    error = call_error(bedrock(endpoint_url="http://127.0.0.1:9"))
+    assert (error.type, error.policy.retryable, error.policy.fatal) == ("ConnectionError", True, False)
+
+
+def test_https_to_a_plain_server_is_fatal(bedrock: ComposeBedrock, server: BedrockServer):
+    error = call_error(bedrock(endpoint_url=server.url.replace("http", "https")))
+    assert (error.type, error.policy.fatal) == ("SSLError", True)
+
+
+def test_an_attempt_that_timed_out_does_not_delay_the_next_one(bedrock: ComposeBedrock, server: BedrockServer):
+    release = threading.Event()
+    server.faults.append(Hang(release))
+    config = bedrock("limits.timeout_s=2", "limits.max_attempts=2", stream=False)
+    try:
+        (done,) = generate(config, [prompt("hello")])
+    finally:
+        release.set()
+    assert isinstance(done, Completion)
+    assert (done.attempts, len(server.seen)) == (2, 2)
+
+
+def test_a_call_that_never_ends_does_not_keep_the_process_alive(server: BedrockServer, tmp_path: Path):
+    release = threading.Event()
+    server.faults.append(Hang(release))
+    run = [sys.executable, "-m", "runner", "provider=bedrock", "provider.region=us-east-1", "prompts.limit=1",
+           f"provider.endpoint_url={server.url}", "provider.stream=false", "limits.timeout_s=0.5",
+           "limits.max_attempts=1", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"]  # fmt: skip
+    try:
+        done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    finally:
+        release.set()
+    assert done.returncode == 1, done.stderr
+    assert len(server.seen) == 1

@@ -1,0 +1,171 @@
+"""The store is unreachable, dies, or is slow: the run is not disturbed, and MLflow has all of it later, once."""
+
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from runner import app
+from runner.cli.observer import print_mlflow
+from runner.config.waits import Waits
+from tests import processes
+from tests.conftest import Compose
+from tests.servers.mlflow_server import StoredExperiment
+from tests.servers.proxy import Proxy
+
+SHORT_WAITS = Waits(connect_s=1.0, store_retry_s=0.2)
+
+
+def assert_published_once(experiment: StoredExperiment, folder: Path, *, traces: int = 16) -> None:
+    run, summary = experiment.run, json.loads((folder / "summary.json").read_text())
+    assert run.info.status == summary["status"] == "FINISHED"
+    assert run.info.run_id == summary["mlflow_run_id"]
+    assert run.data.metrics.items() >= summary["metrics"].items()
+    steps = experiment.client.get_metric_history(run.info.run_id, "batch/latency_s")
+    assert len(steps) == len({step.step for step in steps}) == 4, "64 prompts by 16, each step once"
+    assert {"outcomes.jsonl", "outputs.json", "prompts.jsonl"} <= experiment.artifacts()
+    assert len(experiment.traces()) == traces
+    assert not any(tag.startswith("error.") for tag in run.data.tags)
+
+
+def test_a_run_is_published_later_and_once_where_the_store_was_unreachable(
+    server_client: MlflowClient, proxy: Proxy, config: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    proxy.is_open = False
+    overrides = [f"tracking.uri={proxy.url}", "tracking.traces=sample"]
+    result = app.run(config("provider=echo", "name=away", *overrides), tmp_path, waits=SHORT_WAITS)
+    assert (result.status, result.exit_code, result.summary.mlflow_run_id) == ("FINISHED", 0, None)
+    assert "The run folder keeps the record" in caplog.text
+    assert not result.is_published
+    print_mlflow(result)
+    assert "MLflow does not have all of this run" in caplog.text
+    assert f"python -m runner.resume {tmp_path}" in caplog.text
+    proxy.is_open = True
+    for _ in range(2):  # publishing again changes nothing
+        again = app.resume(tmp_path)
+        assert again.metrics == result.metrics
+        assert again.is_published
+        assert_published_once(StoredExperiment(client=server_client, name="away"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("max_requests", "traces", "count"),
+    [(3, "off", 0), (8, "off", 0), (14, "off", 0), (20, "off", 0), (45, "sample", 16)],
+    ids=["opening", "parameters", "metrics", "files", "traces"],
+)
+def test_the_rest_is_published_later_where_the_store_died_meanwhile(
+    max_requests: int, traces: str, count: int, server_client: MlflowClient, proxy: Proxy, config: Compose,
+    tmp_path: Path,
+):  # fmt: skip
+    proxy.max_requests = max_requests
+    name = f"dies-{max_requests}"
+    overrides = [f"name={name}", f"tracking.uri={proxy.url}", f"tracking.traces={traces}"]
+    result = app.run(config("provider=echo", *overrides), tmp_path, waits=SHORT_WAITS)
+    assert result.exit_code == 0
+    assert not result.is_published
+    proxy.max_requests, proxy.is_open = None, True
+    app.resume(tmp_path, waits=SHORT_WAITS)
+    assert_published_once(StoredExperiment(client=server_client, name=name), tmp_path, traces=count)
+
+
+def test_a_slow_store_is_waited_for_while_there_is_progress_and_delays_no_prompt(
+    server_client: MlflowClient, proxy: Proxy, config: Compose, tmp_path: Path
+):
+    proxy.delay_s = 0.06
+    waits = Waits(publish_s=4.0)
+    overrides = ["name=slow", f"tracking.uri={proxy.url}", "tracking.traces=sample"]
+    start = time.monotonic()
+    result = app.run(config("provider=echo", *overrides), tmp_path, waits=waits)
+    assert time.monotonic() - start > waits.publish_s, "the store was too fast for this test"
+    assert result.is_published
+    experiment = StoredExperiment(client=server_client, name="slow")
+    assert_published_once(experiment, tmp_path)
+    last_outcome_s = (tmp_path / "outcomes.jsonl").stat().st_mtime
+    assert last_outcome_s * 1000 < experiment.run.info.start_time, "all was generated before the store had the run"
+
+
+def wait_until_ended(experiment: StoredExperiment) -> Run:
+    """Wait for the worker, which is nobody's child any more."""
+    for _ in range(600):
+        if (runs := experiment.runs()) and runs[0].info.status != "RUNNING":
+            return runs[0]
+        time.sleep(0.1)
+    raise AssertionError(runs)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=lambda how: how.name)
+def test_the_worker_publishes_a_run_alone_that_does_not_wait_for_mlflow(
+    how: signal.Signals, server_client: MlflowClient, proxy: Proxy, tmp_path: Path
+):
+    """The run prints its answers before MLflow has them, and MLflow changes nothing of what the run prints."""
+    proxy.delay_s = 0.15
+    experiment = StoredExperiment(client=server_client, name=f"left-{how.name}")
+    overrides = [f"name={experiment.name}", f"tracking.uri={proxy.url}", "tracking.traces=sample", "hydra.run.dir=r"]
+    with processes.start(["runner", "provider=echo", *overrides], cwd=tmp_path) as process:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        messages = ""
+        while f"publishing to MLflow at {proxy.url}" not in messages:
+            messages += (line := process.stderr.readline())
+            assert line, messages
+        assert "(Ctrl-C leaves it to python -m runner.resume r)" in messages
+        assert "completed_prompts" in "".join(itertools.takewhile(lambda line: "Record" not in line, process.stdout))
+        process.send_signal(how)
+        messages += process.stderr.read()
+        assert process.wait(20) == (0 if how == signal.SIGINT else -how), messages
+    proxy.delay_s = 0.0  # the run is gone, and waited for nothing
+    assert "Traceback" not in messages
+    if how == signal.SIGINT:
+        assert "publish it later: python -m runner.resume r\n" in messages
+    else:
+        assert wait_until_ended(experiment).info.status == "FINISHED"
+    assert app.resume(tmp_path / "r").is_published
+    assert_published_once(experiment, tmp_path / "r")
+
+
+IMPATIENT_RUN = """
+import sys
+from pathlib import Path
+from runner import app
+from runner.cli.compose import compose_config
+from runner.cli.report import print_mlflow
+from runner.config.waits import Waits
+print_mlflow(app.run(compose_config(sys.argv[1:]), Path("r"), waits=Waits(connect_s=1.0)))
+"""
+
+
+def test_a_store_that_never_answers_is_not_waited_for(tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        start = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-c", IMPATIENT_RUN, "provider=echo", f"tracking.uri={uri}"], cwd=tmp_path,
+            env=os.environ | {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        took_s = time.monotonic() - start
+    assert done.returncode == 0, done.stderr
+    assert "publish it later: python -m runner.resume r\n" in done.stderr
+    assert took_s < 45, "a store that answered is waited for a minute"
+
+
+def test_no_run_imports_mlflow(tmp_path: Path, store: str):
+    code = (
+        "import sys; sys.argv = ['runner', 'provider=echo', *sys.argv[1:]]\n"
+        "from runner.cli import main\n"
+        "try:\n    main.main()\n"
+        "finally:\n    assert not {'mlflow', 'sqlalchemy', 'pandas', 'torch'} & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, f"tracking.uri={store}"], cwd=tmp_path, env=os.environ, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
