@@ -11,11 +11,11 @@ import numpy as np
 
 from runner.batching.modes import MODES
 from runner.config.schema import BatchConfig
-from runner.types import Completion, Outcome
+from runner.types import Completion, Outcome, Timing
 
-_LATENCY = "of completed prompts, from the first attempt to the last token; in a static batch its batch's"
-_TTFT = "of completed prompts, from the first attempt to the first new token; absent where nothing is streamed"
-_ITL = "per completed prompt (`latency_s` - `time_to_first_token_s`) / (most output tokens of its call - 1)"
+_LATENCY = "of calls with an answer, from the first attempt to the last token; in a static batch its batch's"
+_TTFT = "of calls with an answer, from the first attempt to the first new token; absent where nothing is streamed"
+_ITL = "per call with an answer (`latency_s` - `time_to_first_token_s`) / (most output tokens of its call - 1)"
 
 METRICS: Mapping[str, str] = {
     "completed_prompts": "prompts with an answer",
@@ -26,6 +26,7 @@ METRICS: Mapping[str, str] = {
     "load_s": "loading the model, or opening the client; measured apart from `duration_s`",
     "output_tokens_per_s": "`output_tokens` / `duration_s`",
     "prompts_per_s": "`completed_prompts` / `duration_s`",
+    "latency_samples": "calls with an answer: the samples of every latency percentile; rows of a static batch are one",
     **{f"latency_p{rank}_s": _LATENCY for rank in (50, 90, 95, 99)},
     **{f"time_to_first_token_p{rank}_s": _TTFT for rank in (50, 90, 95, 99)},
     **{f"inter_token_latency_p{rank}_s": _ITL for rank in (50, 99)},
@@ -54,7 +55,7 @@ _UNITS = {
 _AUTO_STEP_SIZE = 16
 """Outcomes in a step where batch.size is auto."""
 _MIN_SAMPLES = {50: 1, 90: 10, 95: 20, 99: 100}
-"""Samples that a percentile needs, by rank: of fewer, a high percentile is only the largest."""
+"""Calls that a percentile needs, by rank: of fewer, a high percentile is only the largest."""
 
 
 def summarize(
@@ -185,16 +186,15 @@ class _Totals:
         self.prompt_slots += width * len(completions)
         self.prompt_tokens += sum(completion.usage.input_tokens for completion in completions)
         self.decode_slots += steps * len(completions)
-        for completion in prompts:
-            self._add_timing(completion, steps)
+        for timing in dict.fromkeys(completion.timing for completion in completions):  # rows of one call share it
+            self._add_timing(timing, steps)
 
-    def _add_timing(self, completion: Completion, steps: int) -> None:
-        latency, first = completion.timing.latency_s, completion.timing.time_to_first_token_s
-        self.latency.append(latency)
-        if first is not None:
-            self.first_token.append(first)
+    def _add_timing(self, timing: Timing, steps: int) -> None:
+        self.latency.append(timing.latency_s)
+        if timing.time_to_first_token_s is not None:
+            self.first_token.append(timing.time_to_first_token_s)
             if steps > 1:
-                self.inter_token.append((latency - first) / (steps - 1))
+                self.inter_token.append((timing.latency_s - timing.time_to_first_token_s) / (steps - 1))
 
     def counts(self) -> dict[str, float]:
         return {
@@ -221,7 +221,9 @@ class _Totals:
         return ratios
 
     def percentiles(self) -> dict[str, float]:
+        samples = {"latency_samples": float(len(self.latency))} if self.latency else {}
         return {
+            **samples,
             **_percentiles("latency", self.latency, (50, 90, 95, 99)),
             **_percentiles("time_to_first_token", self.first_token, (50, 90, 95, 99)),
             **_percentiles("inter_token_latency", self.inter_token, (50, 99)),

@@ -36,17 +36,26 @@ class Comparison:
         ratios = {compared.pair.run.label: compared.exact_match_ratio for compared in self.compared}
         return [ratio for run in row.runs if (ratio := ratios.get(run.label)) is not None]
 
+    def compared_texts(self, row: Row) -> int:
+        """Return how many texts of a row's runs were compared with the reference's, at least."""
+        labels = {run.label for run in row.runs}
+        counts = [
+            compared.divergence.compared
+            for compared in self.compared
+            if compared.divergence and compared.pair.run.label in labels
+        ]
+        return min(counts, default=0)
+
     @property
     def metrics(self) -> Mapping[Path, Mapping[str, float]]:
         """The metrics that the comparison adds to each compared run, by the run's folder."""
         speedups = speed.speedups(self.rows)
         metrics: dict[Path, dict[str, float]] = {run.folder.path: {} for run in self.runs}
         for compared in self.compared:
-            if compared.exact_match_ratio is not None:
-                metrics[compared.pair.run.folder.path]["exact_match_ratio"] = compared.exact_match_ratio
+            if compared.exact_match_ratio is not None and compared.divergence:
+                metrics[compared.pair.run.folder.path] |= compared.divergence.exact_match_metrics
         for run in self.runs:
-            if run.label in speedups:
-                metrics[run.folder.path]["speedup"] = speedups[run.label]
+            metrics[run.folder.path] |= speedups.get(run.label, {})
         return {folder: added for folder, added in metrics.items() if added}
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 from rapidfuzz.distance import Levenshtein, Prefix
 
+from runner.comparison.inference import share_interval
 from runner.comparison.load import ComparedText, ComparedTexts, Key
 
 Unit = Literal["token", "word"]
@@ -95,6 +96,17 @@ class Divergence:
     def exact_match_ratio(self) -> float | None:
         """The share of equal pairs; None without a pair."""
         return self.equal / self.compared if self.compared else None
+
+    @property
+    def exact_match_metrics(self) -> Mapping[str, float]:
+        """The share of equal pairs with its Wilson interval, as metrics; empty without a pair."""
+        if not self.compared:
+            return {}
+        interval = share_interval(self.equal, self.compared)
+        ends = {"exact_match_ratio_low": interval.low, "exact_match_ratio_high": interval.high}
+        return {"exact_match_ratio": self.equal / self.compared} | {
+            name: end for name, end in ends.items() if end is not None
+        }
 
     @property
     def mean_token_change(self) -> float | None:

@@ -74,6 +74,11 @@ class Run:
         return self.summary is not None and self.summary.status == "FINISHED"
 
     @property
+    def is_complete(self) -> bool:
+        """Whether the run finished, and completed every prompt: only then is its speed that of the whole job."""
+        return self.is_finished and not self.metrics.get("failed_prompts")
+
+    @property
     def has_texts(self) -> bool:
         """Whether the folder has outcomes to compare, and prompts to match them by."""
         return bool(self.settings) and self.prompts_sha256 is not None and self.folder.outcomes.path.exists()

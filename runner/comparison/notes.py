@@ -7,7 +7,7 @@ from typing import Literal
 from runner.comparison.divergence import Divergence
 from runner.comparison.load import Run
 from runner.comparison.pairing import ComparedPair, Difference, Pair, missing_baseline
-from runner.comparison.speed import THROUGHPUT, Row
+from runner.comparison.speed import RATE, Row
 
 Level = Literal["alarm", "note"]
 
@@ -19,6 +19,8 @@ _MAX_MISATTRIBUTED, _MAX_EMPTIED = 0.01, 0.01
 """Shares above one coincidence, and above one prompt in a hundred that ends at once."""
 _LOW_MATCH = 0.5
 """A lower share of equal texts is a note and no alarm: rounding in bfloat16 alone changes that many long texts."""
+_MAX_OTHER_SHARE, _MIN_LOAD_S = 0.1, 1.0
+"""Share of the CPUs that others may take before it is said; of a shorter run the system's counters say too little."""
 _MAX_KEYS = 6
 
 
@@ -46,6 +48,8 @@ def notes(
         *_low_matches(divergent),
         *_settings(pairs),
         *_models(pairs),
+        *_incomplete(runs),
+        *_busy_machine(runs),
         *_noise(rows),
         *_members(rows),
     ]
@@ -118,7 +122,7 @@ def _not_compared(pairs: Sequence[Pair]) -> list[str]:
     return [
         f"Run {pair.run.label}: its texts are not compared with run {pair.reference.label}: {pair.reason}"
         + (f": {_listed(pair.request_differences)}" if pair.request_differences and pair.has_other_request else "")
-        + ("; speed is" if THROUGHPUT in pair.run.metrics else "")
+        + ("; speed is" if RATE in pair.run.metrics else "")
         for pair in pairs
         if pair.kind is None
     ]
@@ -187,18 +191,49 @@ def _models(pairs: Sequence[Pair]) -> list[str]:
 
 
 def _noise(rows: Sequence[Row]) -> list[str]:
-    measured = [row for row in rows if THROUGHPUT in row.figures]
-    if len(measured) < 2:
-        return []
+    estimates = [(row, row.speedup, row.speedup.estimate) for row in rows if row.speedup]
     in_noise = [
-        f"Run {row.label}: its speed-up of {row.speedup.median:.2f}x ({row.speedup.low:.2f} to {row.speedup.high:.2f}) "
-        "is inside the noise of the repeats"
-        for row in measured
-        if row.in_noise and row.speedup
+        f"Run {row.label}: {speedup.ratio:.2f}x ({interval.low:.2f} to {interval.high:.2f}, {interval.blocks} repeats) is "
+        f"not told apart from run {row.reference}"
+        for row, speedup, interval in estimates
+        if interval and speedup.in_noise
     ]
-    if any(row.figures[THROUGHPUT].count > 1 for row in measured):
-        return [*in_noise, "Repeats are a median; the range beside it is the least and the most that was measured"]
-    return ["Every configuration ran once: how much speed varies by itself is not known (repeat=3 shows it)"]
+    if any(interval for _, _, interval in estimates):
+        return [
+            *in_noise,
+            "Intervals are 95 % intervals over repeats; the range beside a rate is the lowest and the highest measured",
+        ]
+    return []
+
+
+def _incomplete(runs: Sequence[Run]) -> list[str]:
+    return [
+        f"Run {run.label}: {run.metrics['failed_prompts']:.0f} of "
+        f"{run.metrics['failed_prompts'] + run.metrics['completed_prompts']:.0f} prompts failed, so its speed is not ranked"
+        for run in runs
+        if run.is_finished and not run.is_complete
+    ]
+
+
+def _busy_machine(runs: Sequence[Run]) -> list[str]:
+    """Say where other work took part of the CPUs while a run was measured, and where runs saw unlike conditions."""
+    shares = {
+        run.label: share
+        for run in runs
+        if (share := run.metrics.get("other_cpu_share")) is not None
+        and run.metrics.get("duration_s", 0.0) >= _MIN_LOAD_S
+    }
+    busy = {label: share for label, share in shares.items() if share > _MAX_OTHER_SHARE}
+    texts = [
+        f"Run {label}: other processes took {share:.0%} of the CPUs while it was measured; its speed may be lower for that"
+        for label, share in busy.items()
+    ]
+    if busy and max(shares.values()) - min(shares.values()) > _MAX_OTHER_SHARE:
+        texts.append(
+            "The runs saw unlike conditions: their speeds are not only their own. Measure again on a quiet machine, or "
+            "with repeats"
+        )
+    return texts
 
 
 def _members(rows: Sequence[Row]) -> list[str]:

@@ -139,13 +139,10 @@ def configuration(run: Run) -> Hashable:
     return _frozen(settings), _shared_facts(run) if settings else run.folder.path, run.prompts_sha256
 
 
-def are_comparable(runs: Sequence[Run]) -> bool:
-    """Return whether the runs sent the same requests to the same model, so that their speeds can be ranked."""
-    requests = set()
-    for run in runs:
-        keys = [key for key in run.settings if key in _MODEL or key.startswith(_REQUEST)]
-        requests.add((_frozen({key: run.settings[key] for key in keys}), run.prompts_sha256))
-    return len(requests) == 1
+def request_of(run: Run) -> Hashable:
+    """Return what runs must share for their speeds to be ranked: model, generation parameters and prompts."""
+    keys = [key for key in run.settings if key in _MODEL or key.startswith(_REQUEST)]
+    return _frozen({key: run.settings[key] for key in keys}), run.prompts_sha256
 
 
 def swept_keys(runs: Sequence[Run]) -> tuple[str, ...]:

@@ -1,15 +1,21 @@
-"""Speed and cost, a row per configuration: the median and the range of its repeats. Reads no texts."""
+"""Speed and cost, a row per configuration, and which difference of speed is more than noise. Reads no texts."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import median
+from dataclasses import dataclass, replace
+from math import exp, log
+from statistics import fmean, median
 
+from runner.comparison.inference import RatioEstimate, holm, paired_ratio, unpaired_ratio
 from runner.comparison.load import Run
-from runner.comparison.pairing import configuration
+from runner.comparison.pairing import configuration, request_of
 
-THROUGHPUT, LATENCY = "output_tokens_per_s", "latency_p50_s"
-_MAX_LABEL = 18
+RATE, THROUGHPUT, LATENCY = "prompts_per_s", "output_tokens_per_s", "latency_p50_s"
+"""One prompt set is one job: prompts per second rank it. Tokens per second are shown."""
 COST_PROMPTS, COST_TOKENS = "cost_per_1000_prompts_usd", "cost_per_million_output_tokens_usd"
+MIN_BLOCKS = 3
+"""Repeats from which a difference has an interval; with fewer, nothing is called faster."""
+SIGNIFICANCE = 0.05
+_MAX_LABEL = 18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,22 +29,42 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Speedup:
+    """The ratio of two configurations' prompts per second.
+
+    Attributes:
+        ratio: of the geometric means.
+        estimate: the interval and the p-value, from MIN_BLOCKS repeats on.
+        corrected_p: the p-value, corrected for the number of rows (Holm).
+        output_tokens_ratio: the ratio of output tokens per second; it differs where answers differ in length.
+    """
+
+    ratio: float
+    estimate: RatioEstimate | None
+    corrected_p: float | None
+    output_tokens_ratio: float | None
+
+    @property
+    def in_noise(self) -> bool | None:
+        """Whether the difference may be noise; None where that is not known."""
+        return None if self.corrected_p is None else self.corrected_p >= SIGNIFICANCE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One configuration and its runs.
 
     Attributes:
         figures: by metric name; a metric that no run has is absent.
         reference: the label of the run that `speedup` is against; None for the row of the reference.
-        speedup: in output tokens per second; the range is that of all quotients of a run's and a reference's rate.
-        in_noise: whether the range of `speedup` includes 1; None where neither row has repeats.
-        on_front: finished, and no other finished row has both a lower latency and a higher throughput.
+        speedup: absent where the two were not asked the same of one model, or did not complete all prompts.
+        on_front: complete, and no other complete row with the same request has a lower latency and a higher throughput.
     """
 
     runs: tuple[Run, ...]
     figures: Mapping[str, Spread]
     reference: str | None
-    speedup: Spread | None
-    in_noise: bool | None
+    speedup: Speedup | None
     on_front: bool
 
     @property
@@ -48,9 +74,15 @@ class Row:
         return labels if len(labels) <= _MAX_LABEL else f"{self.runs[0].label} +{len(self.runs) - 1}"
 
     @property
-    def is_finished(self) -> bool:
-        """Whether all runs finished: the figures of other rows are shown and never the best."""
-        return all(run.is_finished for run in self.runs)
+    def is_complete(self) -> bool:
+        """Whether all runs finished and completed every prompt: other rows are shown, and win nothing."""
+        return all(run.is_complete for run in self.runs)
+
+    @property
+    def request(self) -> Hashable:
+        """What rows must share to be compared in speed: model, generation parameters, prompts."""
+        requests = {request_of(run) for run in self.runs}
+        return requests.pop() if len(requests) == 1 else self.runs
 
     @property
     def status(self) -> str:
@@ -78,60 +110,134 @@ def rows(runs: Sequence[Run], references: Mapping[str, Run]) -> tuple[Row, ...]:
     for run in runs:
         groups.setdefault(configuration(run), []).append(run)
     members = [tuple(group) for group in groups.values()]
-    figures = [_spreads(group) for group in members]
-    finished = {index: row for index, row in enumerate(figures) if all(run.is_finished for run in members[index])}
-    front = _pareto_front(finished)
+    plain = [_row(group, _reference_runs(group, references, members)) for group in members]
+    front = _pareto_front(plain)
+    corrected = _corrected([row.speedup for row in plain])
     return tuple(
-        _row(group, figures[index], _reference_runs(group, references, members), on_front=index in front)
-        for index, group in enumerate(members)
+        replace(row, speedup=speedup, on_front=index in front)
+        for index, (row, speedup) in enumerate(zip(plain, corrected, strict=True))
     )
 
 
-def _row(
-    group: tuple[Run, ...], figures: Mapping[str, Spread], reference_runs: tuple[Run, ...], *, on_front: bool
-) -> Row:
-    speedup = _quotient(figures.get(THROUGHPUT), _spreads(reference_runs).get(THROUGHPUT))
+def _row(group: tuple[Run, ...], reference_runs: tuple[Run, ...]) -> Row:
     return Row(
         runs=group,
-        figures=figures,
+        figures=_spreads(group),
         reference=reference_runs[0].label if reference_runs else None,
-        speedup=speedup,
-        in_noise=_includes_1(speedup),
-        on_front=on_front,
+        speedup=_speedup(group, reference_runs) if reference_runs else None,
+        on_front=False,
     )
 
 
-def in_noise(first: Row, second: Row) -> bool:
-    """Return whether the throughputs of two rows are equal within the range of repeats; False without repeats."""
-    return bool(_includes_1(_quotient(first.figures.get(THROUGHPUT), second.figures.get(THROUGHPUT))))
+def _speedup(runs: Sequence[Run], reference_runs: Sequence[Run]) -> Speedup | None:
+    both = [*runs, *reference_runs]
+    if len({request_of(run) for run in both}) > 1 or not all(run.is_complete for run in both):
+        return None
+    if not all(run.metrics.get(RATE) for run in both):
+        return None
+    return Speedup(
+        ratio=_mean_ratio(runs, reference_runs, RATE),
+        estimate=estimate(runs, reference_runs, RATE),
+        corrected_p=None,
+        output_tokens_ratio=_mean_ratio(runs, reference_runs, THROUGHPUT)
+        if all(run.metrics.get(THROUGHPUT) for run in both)
+        else None,
+    )
 
 
-def _includes_1(quotient: Spread | None) -> bool | None:
-    return quotient.low <= 1 <= quotient.high if quotient and quotient.count > 1 else None
+def _corrected(speedups: Sequence[Speedup | None]) -> list[Speedup | None]:
+    """Return the speed-ups with p-values that hold for all of them together."""
+    tested = [index for index, speedup in enumerate(speedups) if speedup and speedup.estimate]
+    p_values = holm([speedup.estimate.p_value for speedup in speedups if speedup and speedup.estimate])
+    corrected = dict(zip(tested, p_values, strict=True))
+    return [
+        replace(speedup, corrected_p=corrected[index]) if speedup and index in corrected else speedup
+        for index, speedup in enumerate(speedups)
+    ]
 
 
-def speedups(rows: Sequence[Row]) -> dict[str, float]:
-    """Return every run's speed-up by its label: its rate over the median rate of its reference's repeats."""
-    rates = {run.label: row.figures.get(THROUGHPUT) for row in rows for run in row.runs}
-    speedup: dict[str, float] = {}
+def estimate(runs: Sequence[Run], others: Sequence[Run], name: str) -> RatioEstimate | None:
+    """Return the ratio of a figure in two configurations with its interval; None for fewer than MIN_BLOCKS repeats.
+
+    Runs of one sweep with the same `repeat` are a block: what else the machine did hit both. Others are not paired.
+    """
+    blocks, other_blocks = _blocks(runs, name), _blocks(others, name)
+    common = [key for key in blocks if key in other_blocks] if blocks and other_blocks else []
+    if len(common) >= MIN_BLOCKS:
+        return paired_ratio([blocks[key] for key in common], [other_blocks[key] for key in common])
+    values, other_values = _values(runs, name), _values(others, name)
+    if min(len(values), len(other_values)) < MIN_BLOCKS:
+        return None
+    return unpaired_ratio(values, other_values)
+
+
+def _blocks(runs: Sequence[Run], name: str) -> dict[Hashable, float]:
+    """Return a figure by sweep and repeat; nothing where a block has several runs of the configuration."""
+    keys = [(run.folder.path.parent, run.settings.get("repeat")) for run in runs]
+    if len(set(keys)) < len(keys):
+        return {}
+    return {key: run.metrics[name] for key, run in zip(keys, runs, strict=True) if run.metrics.get(name)}
+
+
+def _values(runs: Sequence[Run], name: str) -> list[float]:
+    return [value for run in runs if (value := run.metrics.get(name))]
+
+
+def _mean_ratio(runs: Sequence[Run], others: Sequence[Run], name: str) -> float:
+    means = [fmean(map(log, _values(group, name))) for group in (runs, others)]
+    return exp(means[0] - means[1])
+
+
+def speedups(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Return the metrics that a comparison adds to each run, by its label: its speed-up, with the interval if known."""
+    added: dict[str, dict[str, float]] = {}
     for row in rows:
-        base = rates.get(row.reference) if row.reference else None
-        for run in row.runs:
-            rate = run.metrics.get(THROUGHPUT)
-            if base and base.median and rate is not None:
-                speedup[run.label] = rate / base.median
-    return speedup
+        if row.speedup:
+            metrics = {"speedup": row.speedup.ratio}
+            if row.speedup.output_tokens_ratio is not None:
+                metrics["output_tokens_speedup"] = row.speedup.output_tokens_ratio
+            if interval := row.speedup.estimate:
+                metrics |= {"speedup_low": interval.low, "speedup_high": interval.high}
+            added |= {run.label: metrics for run in row.runs}
+    return added
 
 
-def best(rows: Sequence[Row], name: str, *, of: Callable[[Iterable[float]], float]) -> frozenset[int]:
-    """Return the indexes of the finished rows with the best median; none where fewer than two medians differ."""
-    medians = {
-        index: row.figures[name].median for index, row in enumerate(rows) if name in row.figures and row.is_finished
-    }
+def told_apart(best: Row, others: Sequence[Row], name: str) -> list[bool]:
+    """Return for each other row whether `best` is better beyond noise: the level holds for all of them together."""
+    estimates = [estimate(best.runs, other.runs, name) for other in others]
+    p_values = iter(holm([found.p_value for found in estimates if found]))
+    return [bool(found) and next(p_values) < SIGNIFICANCE for found in estimates]
+
+
+def best(
+    rows: Sequence[Row], name: str, *, of: Callable[[Iterable[float]], float], measured: bool = True
+) -> frozenset[int]:
+    """Return the indexes of the best of their column, among complete rows with one request.
+
+    Args:
+        rows: of a comparison.
+        name: of the figure.
+        of: max or min.
+        measured: the figure varies by itself, so that the best must be beyond noise; else the best median is enough.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for index, row in enumerate(rows):
+        if row.is_complete and name in row.figures:
+            groups.setdefault(row.request, []).append(index)
+    return frozenset(index for group in groups.values() for index in _best_of(rows, group, name, of, measured))
+
+
+def _best_of(
+    rows: Sequence[Row], group: Sequence[int], name: str, of: Callable[[Iterable[float]], float], measured: bool
+) -> list[int]:
+    medians = {index: rows[index].figures[name].median for index in group}
     if len(set(medians.values())) < 2:
-        return frozenset()
-    best_median = of(medians.values())
-    return frozenset(index for index, value in medians.items() if value == best_median)
+        return []
+    top = [index for index, value in medians.items() if value == of(medians.values())]
+    others = [rows[index] for index in group if index != top[0]]
+    if measured and not all(told_apart(rows[top[0]], others, name)):
+        return []
+    return top
 
 
 def _reference_runs(
@@ -156,29 +262,21 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(median=median(values), low=min(values), high=max(values), count=len(values))
 
 
-def _quotient(run: Spread | None, reference: Spread | None) -> Spread | None:
-    if run is None or reference is None or not reference.low:
-        return None
-    return Spread(
-        median=run.median / reference.median,
-        low=run.low / reference.high,
-        high=run.high / reference.low,
-        count=max(run.count, reference.count),
-    )
-
-
-def _pareto_front(figures: Mapping[int, Mapping[str, Spread]]) -> frozenset[int]:
-    """Return the indexes on the Pareto front of low latency and high throughput."""
+def _pareto_front(rows: Sequence[Row]) -> frozenset[int]:
+    """Return the indexes on the Pareto front of low latency and high throughput, within each request."""
     points = {
-        index: (row[LATENCY].median, row[THROUGHPUT].median)
-        for index, row in figures.items()
-        if LATENCY in row and THROUGHPUT in row
+        index: (row.request, row.figures[LATENCY].median, row.figures[RATE].median)
+        for index, row in enumerate(rows)
+        if row.is_complete and LATENCY in row.figures and RATE in row.figures
     }
     return frozenset(
         index
-        for index, (latency, rate) in points.items()
+        for index, (request, latency, rate) in points.items()
         if not any(
-            other_latency <= latency and other_rate >= rate and (other_latency, other_rate) != (latency, rate)
-            for other_latency, other_rate in points.values()
+            other_request == request
+            and other_latency <= latency
+            and other_rate >= rate
+            and (other_latency, other_rate) != (latency, rate)
+            for other_request, other_latency, other_rate in points.values()
         )
     )

@@ -34,7 +34,7 @@ class Figure:
         """Return a text per row, with `*` behind the best."""
         spreads = [row.figures.get(self.name) for row in rows]
         number = self._format([spread.median for spread in spreads if spread])
-        best = speed.best(rows, self.name, of=self.best)
+        best = speed.best(rows, self.name, of=self.best, measured=self.kind in ("rate", "seconds"))
         marks = [(_BEST if index in best else " ") if best else "" for index in range(len(rows))]
         return [self._text(spread, number) + mark for spread, mark in zip(spreads, marks, strict=True)]
 
@@ -55,13 +55,13 @@ class Figure:
 
 
 FIGURES = (
-    Figure(head="tokens/s", name=speed.THROUGHPUT, kind="rate", best=max, has_range=True),
+    Figure(head="prompts/s", name=speed.RATE, kind="rate", best=max, has_range=True),
+    Figure(head="tokens/s", name=speed.THROUGHPUT, kind="rate", best=max),
     Figure(head="p50 s", name=speed.LATENCY, kind="seconds", best=min),
     Figure(head="padding", name="prompt_padding_ratio", kind="ratio", best=min),
     Figure(head="tail", name="tail_wait_ratio", kind="ratio", best=min),
     Figure(head="TTFT s", name="time_to_first_token_p50_s", kind="seconds", best=min),
     Figure(head="$/1k", name=speed.COST_PROMPTS, kind="usd", best=min),
-    Figure(head="prompts/s", name="prompts_per_s", kind="rate", best=max),
     Figure(head="p95 s", name="latency_p95_s", kind="seconds", best=min),
     Figure(head="$/M out", name=speed.COST_TOKENS, kind="usd", best=min),
     Figure(head="p99 s", name="latency_p99_s", kind="seconds", best=min),
@@ -73,10 +73,12 @@ FIGURES = (
 
 
 def speedup(row: Row) -> str:
-    """Return a row's speed-up; `~` is a difference inside the noise of the repeats."""
+    """Return a row's speed-up with its interval; `~` is a difference that is not beyond noise."""
     if row.speedup is None:
-        return "reference" if row.reference is None and speed.THROUGHPUT in row.figures else MISSING
-    return f"{'~' if row.in_noise else ''}{row.speedup.median:.2f}x"
+        return "reference" if row.reference is None and speed.RATE in row.figures else MISSING
+    interval = row.speedup.estimate
+    ends = f" ({interval.low:.2f}-{interval.high:.2f})" if interval else ""
+    return f"{'~' if row.speedup.in_noise else ''}{row.speedup.ratio:.2f}x{ends}"
 
 
 def percentage(ratio: float | None) -> str:

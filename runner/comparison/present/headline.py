@@ -1,46 +1,82 @@
-"""The first sentence of a comparison: the fastest configuration and how its texts differ."""
+"""The first sentence of a comparison: which configuration is the fastest, as far as that can be said."""
 
-from collections.abc import Sequence
-from statistics import median
+from collections.abc import Hashable, Sequence
 
 from runner.comparison import speed
 from runner.comparison.compare import Comparison
-from runner.comparison.pairing import are_comparable
 from runner.comparison.present.figures import percentage, speedup
 from runner.comparison.present.settings import setting_columns
 from runner.comparison.speed import Row
 
 _MAX_NAMED = 3
-"""Rows of equal speed that the headline names."""
+"""Rows that the headline names."""
+_MAX_LENGTH_CHANGE = 0.05
+"""Change of the output length from which prompts/s and output tokens/s tell two stories."""
 
 
 def headline(comparison: Comparison) -> str | None:
-    """Return the fastest configuration and how its texts differ from the reference's.
+    """Return what an engineer would sign: a winner beyond noise, those that cannot be told apart, or the highest rate.
 
-    Only finished rows count. There is no fastest among rows with different requests.
+    Only complete rows with one request are ranked. A winner needs an interval, and an interval needs repeats.
     """
-    rates = {
-        index: row.figures[speed.THROUGHPUT].median
-        for index, row in enumerate(comparison.rows)
-        if speed.THROUGHPUT in row.figures and row.is_finished
-    }
-    measured = [comparison.rows[index] for index in rates]
-    if len(measured) < 2 or not are_comparable([run for row in measured for run in row.runs]):
+    rows = _ranked(comparison.rows)
+    if len(rows) < 2:
         return None
-    rate = max(rates.values())
-    fastest = [comparison.rows[index] for index in rates if rates[index] == rate]
-    first = fastest[0]
-    alike = [row for row in measured if row is first or speed.in_noise(first, row)]
-    if len(alike) > 1:
-        return f"No difference beyond the noise of the repeats between the fastest: {_joined(comparison, alike)}"
-    if len(fastest) > 1:
-        return f"Equally fast: {_joined(comparison, fastest)}, {rate:,.1f} output tokens/s"
-    sentence = f"Fastest: {_described(comparison, first)}, {rate:,.1f} output tokens/s"
-    if first.speedup and first.reference:
-        sentence += f", {speedup(first)} run {first.reference}'s"
-    if first.reference and (matches := comparison.exact_matches(first)):
-        sentence += f"; {percentage(median(matches))} of its answers are run {first.reference}'s to the letter"
-    return sentence
+    first, *others = sorted(rows, key=_rate, reverse=True)
+    if min(row.figures[speed.RATE].count for row in rows) < speed.MIN_BLOCKS:
+        return _without_interval(comparison, first, others)
+    apart = speed.told_apart(first, others, speed.RATE)
+    if all(apart):
+        return f"Fastest: {_described(comparison, first)}, {_figures(comparison, first)}"
+    alike = [first, *(row for row, is_apart in zip(others, apart, strict=True) if not is_apart)]
+    return (
+        f"No fastest: {_joined(comparison, alike)} cannot be told apart in {_repeats(rows)} repeats (95 %); the highest "
+        f"rate, of run {first.label}, is {_figures(comparison, first)}"
+    )
+
+
+def _without_interval(comparison: Comparison, first: Row, others: Sequence[Row]) -> str:
+    if all(_rate(row) == _rate(first) for row in others):
+        return f"No difference: {_joined(comparison, [first, *others])}, {_rate(first):,.1f} prompts/s each"
+    repeats = _repeats([first, *others])
+    measured = "once each" if repeats == 1 else f"{repeats} times each"
+    return (
+        f"Measured {measured}, so nothing is called faster: the highest rate is that of {_described(comparison, first)}, "
+        f"{_figures(comparison, first)}; repeat={speed.MIN_BLOCKS} or more gives an interval"
+    )
+
+
+def _ranked(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows that are ranked: the complete ones of the largest group with one request."""
+    groups: dict[Hashable, list[Row]] = {}
+    for row in rows:
+        if row.is_complete and speed.RATE in row.figures:
+            groups.setdefault(row.request, []).append(row)
+    return max(groups.values(), key=len, default=[]) if len(groups) == 1 else []
+
+
+def _rate(row: Row) -> float:
+    return row.figures[speed.RATE].median
+
+
+def _repeats(rows: Sequence[Row]) -> int:
+    return min(row.figures[speed.RATE].count for row in rows)
+
+
+def _figures(comparison: Comparison, row: Row) -> str:
+    """Return rate, speed-up with its interval, a change of length, and how many texts are the reference's."""
+    parts = [f"{_rate(row):,.1f} prompts/s"]
+    if row.speedup and row.reference:
+        parts.append(f"{speedup(row)} run {row.reference}'s")
+        ratio = row.speedup.output_tokens_ratio
+        change = ratio / row.speedup.ratio - 1 if ratio else 0.0
+        if ratio and abs(change) > _MAX_LENGTH_CHANGE:
+            parts.append(f"{ratio:.2f}x its output tokens/s, for the answers are {change:+.0%} in length")
+    text = ", ".join(parts)
+    if row.reference and (matches := comparison.exact_matches(row)):
+        shares = " to ".join(dict.fromkeys(percentage(share) for share in (min(matches), max(matches))))
+        text += f"; {shares} of {comparison.compared_texts(row)} answers are run {row.reference}'s to the letter"
+    return text
 
 
 def _described(comparison: Comparison, row: Row) -> str:

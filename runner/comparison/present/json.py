@@ -8,7 +8,7 @@ from runner.comparison.compare import Comparison
 from runner.comparison.divergence import Divergence, FirstDifferenceStats
 from runner.comparison.load import Run
 from runner.comparison.pairing import ComparedPair
-from runner.comparison.speed import Row
+from runner.comparison.speed import Row, Speedup
 
 
 def as_data(comparison: Comparison) -> dict[str, Any]:
@@ -40,10 +40,20 @@ def _row(row: Row) -> dict[str, Any]:
         "status": row.status,
         "figures": {name: asdict(spread) for name, spread in row.figures.items()},
         "reference": row.reference,
-        **({"speedup": asdict(row.speedup)} if row.speedup else {}),
-        **({"inside_noise": row.in_noise} if row.in_noise is not None else {}),
+        **({"speedup": _speedup(row.speedup)} if row.speedup else {}),
         "pareto_front": row.on_front,
     }
+
+
+def _speedup(speedup: Speedup) -> dict[str, Any]:
+    fields = {
+        "ratio": speedup.ratio,
+        **(asdict(speedup.estimate) if speedup.estimate else {}),
+        "corrected_p_value": speedup.corrected_p,
+        "inside_noise": speedup.in_noise,
+        "output_tokens_ratio": speedup.output_tokens_ratio,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _compared(compared: ComparedPair) -> dict[str, Any]:
@@ -65,7 +75,7 @@ def _divergence(divergence: Divergence) -> dict[str, Any]:
         "compared": divergence.compared,
         "equal": divergence.equal,
         "differing": divergence.differing,
-        "exact_match_ratio": divergence.exact_match_ratio,
+        **divergence.exact_match_metrics,
         "differing_ratio": divergence.differing / divergence.compared if divergence.compared else None,
         "first_differing_character": _first_difference(divergence.characters),
         f"first_differing_{divergence.unit}": _first_difference(divergence.units),

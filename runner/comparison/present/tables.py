@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from runner.comparison.compare import Comparison
+from runner.comparison.divergence import Divergence
 from runner.comparison.pairing import ComparedPair
 from runner.comparison.present.figures import FIGURES, percentage, speedup
 from runner.comparison.present.settings import MISSING, Column, setting_columns
@@ -82,7 +83,7 @@ def _text_figures(compared: Sequence[ComparedPair]) -> list[Column]:
     changes = [divergence.mean_token_change for divergence in divergences]
     return [
         ("compared", [f"{divergence.compared:,}" for divergence in divergences]),
-        ("exact", [percentage(divergence.exact_match_ratio) for divergence in divergences]),
+        ("exact", [_exact(divergence) for divergence in divergences]),
         ("differ", [f"{divergence.differing:,}" for divergence in divergences]),
         *((head, [f"{first.median:,.0f}" if first else MISSING for first in stats]) for head, stats in firsts.items()),
         ("similar", [percentage(divergence.similarity) for divergence in divergences]),
@@ -93,6 +94,15 @@ def _text_figures(compared: Sequence[ComparedPair]) -> list[Column]:
         ("finish", [f"{sum(divergence.finish_reasons.values()):,}" for divergence in divergences]),
         ("one side", [f"{divergence.only_reference + divergence.only_run:,}" for divergence in divergences]),
     ]
+
+
+def _exact(divergence: Divergence) -> str:
+    """Return the share of equal texts with its 95 % interval."""
+    metrics = divergence.exact_match_metrics
+    if not metrics:
+        return MISSING
+    low, high = metrics["exact_match_ratio_low"], metrics["exact_match_ratio_high"]
+    return f"{percentage(metrics['exact_match_ratio'])} ({100 * low:.0f}-{100 * high:.0f})"
 
 
 def _fit(
