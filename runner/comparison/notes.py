@@ -193,8 +193,8 @@ def _models(pairs: Sequence[Pair]) -> list[str]:
 def _noise(rows: Sequence[Row]) -> list[str]:
     estimates = [(row, row.speedup, row.speedup.estimate) for row in rows if row.speedup]
     in_noise = [
-        f"Run {row.label}: {speedup.ratio:.2f}x ({interval.low:.2f} to {interval.high:.2f}, {interval.blocks} repeats) is "
-        f"not told apart from run {row.reference}"
+        f"Run {row.label}: {speedup.ratio:.2f}x ({interval.low:.2f} to {interval.high:.2f}, {interval.blocks} repeats) "
+        f"is not told apart from run {row.reference}"
         for row, speedup, interval in estimates
         if interval and speedup.in_noise
     ]
@@ -209,7 +209,7 @@ def _noise(rows: Sequence[Row]) -> list[str]:
 def _incomplete(runs: Sequence[Run]) -> list[str]:
     return [
         f"Run {run.label}: {run.metrics['failed_prompts']:.0f} of "
-        f"{run.metrics['failed_prompts'] + run.metrics['completed_prompts']:.0f} prompts failed, so its speed is not ranked"
+        f"{run.metrics['failed_prompts'] + run.metrics['completed_prompts']:.0f} prompts failed; its speed is not ranked"
         for run in runs
         if run.is_finished and not run.is_complete
     ]
@@ -225,7 +225,7 @@ def _busy_machine(runs: Sequence[Run]) -> list[str]:
     }
     busy = {label: share for label, share in shares.items() if share > _MAX_OTHER_SHARE}
     texts = [
-        f"Run {label}: other processes took {share:.0%} of the CPUs while it was measured; its speed may be lower for that"
+        f"Run {label}: other processes took {share:.0%} of the CPUs while it was measured, so its speed may be too low"
         for label, share in busy.items()
     ]
     if busy and max(shares.values()) - min(shares.values()) > _MAX_OTHER_SHARE:

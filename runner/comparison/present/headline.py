@@ -30,8 +30,8 @@ def headline(comparison: Comparison) -> str | None:
         return f"Fastest: {_described(comparison, first)}, {_figures(comparison, first)}"
     alike = [first, *(row for row, is_apart in zip(others, apart, strict=True) if not is_apart)]
     return (
-        f"No fastest: {_joined(comparison, alike)} cannot be told apart in {_repeats(rows)} repeats (95 %); the highest "
-        f"rate, of run {first.label}, is {_figures(comparison, first)}"
+        f"No fastest: {_joined(comparison, alike)} cannot be told apart in {_repeats(rows)} repeats (95 %); the "
+        f"highest rate, of run {first.label}, is {_figures(comparison, first)}"
     )
 
 
@@ -41,8 +41,9 @@ def _without_interval(comparison: Comparison, first: Row, others: Sequence[Row])
     repeats = _repeats([first, *others])
     measured = "once each" if repeats == 1 else f"{repeats} times each"
     return (
-        f"Measured {measured}, so nothing is called faster: the highest rate is that of {_described(comparison, first)}, "
-        f"{_figures(comparison, first)}; repeat={speed.MIN_BLOCKS} or more gives an interval"
+        f"Measured {measured}, so nothing is called faster: the highest rate is that of "
+        f"{_described(comparison, first)}, {_figures(comparison, first)}; repeat={speed.MIN_BLOCKS} or more gives an "
+        "interval"
     )
 
 
