@@ -1,43 +1,85 @@
-"""Rows of speed: repeats, speed-ups, the Pareto front and the best of a column."""
+"""Rows of speed: repeats, speed-ups with intervals, the Pareto front and the best of a column. Each figure is worked out by hand."""
+
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
-from runner.comparison.compare import compare_folders
+from runner.comparison.compare import Comparison, compare_folders
 from runner.comparison.present.headline import headline
 from runner.comparison.present.tables import speed_table
 from tests.comparison.helpers import Write, note_texts, sentences
 
 
-def test_repeats_become_a_median_and_a_difference_inside_their_range_is_noise(write_run: Write):
-    rates = {1: (10.0, 12.0, 14.0), 4: (13.0, 13.5, 15.0), 16: (40.0, 41.0, 45.0)}
+def write_sweep(write_run: Write, rates: dict[int, Sequence[float]], *overrides: str, **metrics: float) -> list[Path]:
+    """Write a sweep of batch sizes, each with its prompts/s by repeat."""
+    sizes = list(rates)
+    return [
+        write_run(f"sweep/{sizes.index(size) + len(sizes) * block}", sentences(2), f"batch.size={size}",
+                  f"repeat={block + 1}", *overrides, metrics={"prompts_per_s": rate, **metrics})
+        for size, measured in rates.items() for block, rate in enumerate(measured)
+    ]  # fmt: skip
+
+
+def interval(comparison: Comparison, row: int) -> tuple[float, float, float]:
+    speedup = comparison.rows[row].speedup
+    assert speedup is not None
+    assert speedup.estimate is not None
+    return speedup.estimate.low, speedup.ratio, speedup.estimate.high
+
+
+def test_a_speed_up_is_the_mean_of_the_blocks_logarithms_with_a_t_interval(write_run: Write):
+    """Ratios 2, 2.1 and 1.9: mean log 0.692313, standard error 0.028894, t(2) = 4.302653."""
+    comparison = compare_folders(write_sweep(write_run, {1: (10.0, 11.0, 12.0), 4: (20.0, 23.1, 22.8)}))
+    assert interval(comparison, 1) == pytest.approx((1.7647, 1.9983, 2.2629), abs=1e-4)
+    assert comparison.rows[0].speedup is None
+    figure = comparison.rows[1].figures["prompts_per_s"]
+    assert (figure.median, figure.low, figure.high, figure.count) == (22.8, 20.0, 23.1, 3)
+
+
+def test_what_hits_a_whole_block_is_no_noise(write_run: Write):
+    """The machine slows down fourfold from block to block; ratios 1.1, 1.11 and 1.09 are beyond noise all the same."""
+    comparison = compare_folders(write_sweep(write_run, {1: (40.0, 20.0, 10.0), 4: (44.0, 22.2, 10.9)}))
+    low, ratio, high = interval(comparison, 1)
+    assert (low, ratio, high) == pytest.approx((1.0755, 1.1, 1.1250), abs=5e-4)
+    assert (headline(comparison) or "").startswith("Fastest: run 1,3,5 (size 4, mode static), 22.2 prompts/s, 1.10x (1.0")
+
+
+def test_a_difference_within_noise_has_no_winner(write_run: Write):
+    comparison = compare_folders(write_sweep(write_run, {1: (10.0, 12.0, 14.0), 4: (13.0, 12.0, 13.5)}))
+    speedup = comparison.rows[1].speedup
+    assert speedup is not None
+    assert speedup.in_noise is True
+    assert "is not told apart from run 0" in note_texts(comparison)
+    assert (headline(comparison) or "").startswith(
+        "No fastest: run 1,3,5 (size 4, mode static) and run 0,2,4 (size 1, mode static) cannot be told apart in 3 repeats"
+    )
+    assert "*" not in "".join(cell for row in speed_table(comparison, width=0).rows for cell in row)
+
+
+def test_two_repeats_are_no_interval(write_run: Write):
+    comparison = compare_folders(write_sweep(write_run, {1: (10.0, 10.1), 4: (50.0, 50.1)}))
+    speedup = comparison.rows[1].speedup
+    assert speedup is not None
+    assert (speedup.estimate, speedup.in_noise) == (None, None)
+    assert (headline(comparison) or "").startswith("Measured 2 times each, so nothing is called faster: the highest rate")
+
+
+def test_repeats_that_are_no_blocks_are_compared_by_welch(write_run: Write):
     runs = [
-        write_run(f"{size}-{seed}", sentences(2), f"batch.size={size}", f"seed={seed}",
-                  metrics={"output_tokens_per_s": rate, "latency_p50_s": 1.0})
-        for size, measured in rates.items() for seed, rate in enumerate(measured)
+        write_run(f"{size}/{n}", sentences(2), f"batch.size={size}", f"seed={n}", metrics={"prompts_per_s": rate})
+        for size, rates in {1: (10.0, 10.1, 9.9, 10.0), 4: (20.0, 20.4, 19.8)}.items() for n, rate in enumerate(rates)
     ]  # fmt: skip
     comparison = compare_folders(runs)
-    one, four, sixteen = comparison.rows
-    figure = four.figures["output_tokens_per_s"]
-    assert (figure.median, figure.low, figure.high, figure.count) == (13.5, 13.0, 15.0, 3)
-    assert one.speedup is None
-    assert four.speedup is not None
-    assert four.speedup.median == 13.5 / 12
-    assert (four.in_noise, sixteen.in_noise) == (True, False)
-    assert "inside the noise" in note_texts(comparison)
-    assert speed_table(comparison).rows[1][5:6] == ("~1.12x",)
+    low, ratio, high = interval(comparison, 1)
+    assert 1.9 < low < 2.0 < high < 2.1
+    assert ratio == pytest.approx(2.006, abs=0.002)
+    assert "Fastest: run " in (headline(comparison) or "")
 
 
-def test_repeats_on_one_side_are_enough_to_know_the_noise(write_run: Write):
-    runs = [write_run(f"one-{n}", sentences(2), "batch.size=1", f"repeat={n + 1}", metrics={"output_tokens_per_s": rate})
-             for n, rate in enumerate((10.0, 12.0, 14.0))]  # fmt: skip
-    runs.append(write_run("four", sentences(2), "batch.size=4", metrics={"output_tokens_per_s": 13.0}))
-    comparison = compare_folders(runs)
-    assert comparison.rows[1].in_noise is True
-    assert "Run four: its speed-up of 1.08x (0.93 to 1.30) is inside the noise" in note_texts(comparison)
-    assert (headline(comparison) or "").startswith(
-        "No difference beyond the noise of the repeats between the fastest: run one-0,one-1,one-2 (size 1, mode static) "
-        "and run four (size 4, mode static)"
-    )
+def test_a_hundred_and_a_hundred_point_one_have_no_fastest(write_run: Write):
+    comparison = compare_folders(write_sweep(write_run, {1: (100.0,), 4: (100.1,)}))
+    assert (headline(comparison) or "").startswith("Measured once each, so nothing is called faster")
 
 
 @pytest.mark.parametrize("status", ["KILLED", "FAILED"])
@@ -45,22 +87,54 @@ def test_a_run_that_did_not_finish_wins_nothing(write_run: Write, status: str):
     figures = {1: (10.0, 3.0), 4: (20.0, 2.0), 16: (90.0, 0.1)}
     runs = [
         write_run(f"r{size}", sentences(2), f"batch.size={size}", status="FINISHED" if size < 16 else status,
-                  metrics={"output_tokens_per_s": rate, "latency_p50_s": latency})
+                  metrics={"prompts_per_s": rate, "latency_p50_s": latency})
         for size, (rate, latency) in figures.items()
     ]  # fmt: skip
     comparison = compare_folders(runs)
     assert [row.on_front for row in comparison.rows] == [False, True, False]
-    assert "Fastest: run r4" in (headline(comparison) or "")
-    table = speed_table(comparison, width=0)
-    for name in ("tokens/s", "p50 s"):
-        assert [row[table.columns.index(name)][-1] for row in table.rows] == [" ", "*", " "]
+    assert "that of run r4" in (headline(comparison) or "")
+    assert comparison.rows[2].speedup is None
 
 
-def test_the_front_has_what_nothing_beats_and_the_best_of_a_column_is_marked(write_run: Write):
+def test_a_run_with_half_of_its_prompts_failed_wins_nothing_and_says_so(write_run: Write):
+    failed = {"failed_prompts": 32.0, "completed_prompts": 32.0}
+    runs = [
+        write_run("a", sentences(2), "batch.size=1", metrics={"prompts_per_s": 1.0, "latency_p50_s": 1.0}),
+        write_run("b", sentences(2), "batch.size=4", metrics={"prompts_per_s": 2.0, "latency_p50_s": 1.0}),
+        write_run("c", sentences(2), "batch.size=16", metrics={"prompts_per_s": 9.0, "latency_p50_s": 0.1, **failed}),
+    ]
+    comparison = compare_folders(runs)
+    assert [row.on_front for row in comparison.rows] == [False, True, False]
+    assert "that of run b" in (headline(comparison) or "")
+    assert "Run c: 32 of 64 prompts failed; its speed is not ranked" in note_texts(comparison)
+
+
+def test_a_long_winded_run_that_takes_twice_as_long_is_half_as_fast(write_run: Write):
+    """3.2 times the tokens in twice the time: 1.6 times the tokens/s, and half of the prompts/s."""
+    runs = [
+        write_run("short", sentences(2), "batch.size=1", metrics={"prompts_per_s": 2.0, "output_tokens_per_s": 10.0}),
+        write_run("long", sentences(2), "batch.size=4", metrics={"prompts_per_s": 1.0, "output_tokens_per_s": 16.0}),
+    ]
+    comparison = compare_folders(runs)
+    speedup = comparison.rows[1].speedup
+    assert speedup is not None
+    assert (speedup.ratio, speedup.output_tokens_ratio) == pytest.approx((0.5, 1.6))
+    assert "the highest rate is that of run short" in (headline(comparison) or "")
+
+
+def test_a_speed_up_needs_one_model_that_was_asked_the_same(write_run: Write):
+    rate = {"prompts_per_s": 1.0}
+    one = write_run("a", sentences(2), metrics=rate)
+    for name, overrides in {"m": ["model.id=other"], "g": ["generation.max_tokens=9"]}.items():
+        comparison = compare_folders([one, write_run(name, sentences(2), *overrides, metrics=rate)])
+        assert [row.speedup for row in comparison.rows] == [None, None]
+
+
+def test_the_front_has_what_nothing_beats_and_what_does_not_vary_has_its_best_marked(write_run: Write):
     points = [(1.0, 10.0), (2.0, 30.0), (3.0, 20.0)]
     runs = [
         write_run(f"r{index}", sentences(2), f"batch.size={index + 1}",
-                  metrics={"output_tokens_per_s": rate, "latency_p50_s": latency, "cost_usd": 0.5,
+                  metrics={"prompts_per_s": rate, "latency_p50_s": latency, "cost_usd": 0.5 + index,
                            "completed_prompts": 100, "output_tokens": 1000})
         for index, (latency, rate) in enumerate(points)
     ]  # fmt: skip
@@ -68,8 +142,18 @@ def test_the_front_has_what_nothing_beats_and_the_best_of_a_column_is_marked(wri
     assert [row.on_front for row in comparison.rows] == [True, True, False]
     table = speed_table(comparison, width=0)
     by_name = {name: [row[index] for row in table.rows] for index, name in enumerate(table.columns)}
-    assert by_name["tokens/s"] == ["10.0 ", "30.0*", "20.0 "]
-    assert by_name["p50 s"] == ["1.00*", "2.00 ", "3.00 "]
-    assert by_name["$/1k"] == ["5.00"] * 3
-    assert by_name["$/M out"] == ["500.00"] * 3
+    assert by_name["prompts/s"] == ["10.0", "30.0", "20.0"], "measured once: no best"
+    assert by_name["$/1k"] == ["5.00*", "15.00 ", "25.00 "]
     assert "TTFT s" not in by_name, "no run has it"
+
+
+def test_what_others_took_of_the_cpus_is_said(write_run: Write):
+    runs = [
+        write_run(name, sentences(2), f"batch.size={size}",
+                  metrics={"prompts_per_s": 1.0, "duration_s": 5.0, "other_cpu_share": share})
+        for name, size, share in (("busy", 1, 0.48), ("quiet", 4, 0.02))
+    ]  # fmt: skip
+    texts = note_texts(compare_folders(runs))
+    assert "Run busy: other processes took 48% of the CPUs while it was measured" in texts
+    assert "The runs saw unlike conditions" in texts
+    assert "Run quiet" not in texts
