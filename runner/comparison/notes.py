@@ -7,7 +7,7 @@ from typing import Literal
 from runner.comparison.divergence import Divergence
 from runner.comparison.load import Run
 from runner.comparison.pairing import ComparedPair, Difference, Pair, missing_baseline
-from runner.comparison.speed import RATE, Row
+from runner.comparison.speed import Row
 
 Level = Literal["alarm", "note"]
 
@@ -122,7 +122,6 @@ def _not_compared(pairs: Sequence[Pair]) -> list[str]:
     return [
         f"Run {pair.run.label}: its texts are not compared with run {pair.reference.label}: {pair.reason}"
         + (f": {_listed(pair.request_differences)}" if pair.request_differences and pair.has_other_request else "")
-        + ("; speed is" if RATE in pair.run.metrics else "")
         for pair in pairs
         if pair.kind is None
     ]
@@ -208,10 +207,10 @@ def _noise(rows: Sequence[Row]) -> list[str]:
 
 def _incomplete(runs: Sequence[Run]) -> list[str]:
     return [
-        f"Run {run.label}: {run.metrics['failed_prompts']:.0f} of "
-        f"{run.metrics['failed_prompts'] + run.metrics['completed_prompts']:.0f} prompts failed; its speed is not ranked"
+        f"Run {run.label}: {failed:.0f} of {failed + run.metrics.get('completed_prompts', 0):.0f} prompts failed; its "
+        "speed is not ranked"
         for run in runs
-        if run.is_finished and not run.is_complete
+        if run.is_finished and (failed := run.metrics.get("failed_prompts", 0))
     ]
 
 

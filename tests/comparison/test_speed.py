@@ -42,7 +42,9 @@ def test_what_hits_a_whole_block_is_no_noise(write_run: Write):
     comparison = compare_folders(write_sweep(write_run, {1: (40.0, 20.0, 10.0), 4: (44.0, 22.2, 10.9)}))
     low, ratio, high = interval(comparison, 1)
     assert (low, ratio, high) == pytest.approx((1.0755, 1.1, 1.1250), abs=5e-4)
-    assert (headline(comparison) or "").startswith("Fastest: run 1,3,5 (size 4, mode static), 22.2 prompts/s, 1.10x (1.0")
+    assert (headline(comparison) or "").startswith(
+        "Fastest: run 1,3,5 (size 4, mode static), 22.2 prompts/s, 1.10x (1.0"
+    )
 
 
 def test_a_difference_within_noise_has_no_winner(write_run: Write):
@@ -62,7 +64,9 @@ def test_two_repeats_are_no_interval(write_run: Write):
     speedup = comparison.rows[1].speedup
     assert speedup is not None
     assert (speedup.estimate, speedup.in_noise) == (None, None)
-    assert (headline(comparison) or "").startswith("Measured 2 times each, so nothing is called faster: the highest rate")
+    assert (headline(comparison) or "").startswith(
+        "Measured 2 times each, so nothing is called faster: the highest rate"
+    )
 
 
 def test_repeats_that_are_no_blocks_are_compared_by_welch(write_run: Write):
