@@ -106,7 +106,10 @@ STEP_METRICS = {
 COMPARED_METRICS = {
     "exact_match_ratio": "share of the answers that both runs completed whose text is the reference's; "
     "not logged between different models",
-    "speedup": "`output_tokens_per_s` / the reference's",
+    "exact_match_ratio_low": "lower end of its 95 % interval (Wilson); `exact_match_ratio_high` is the upper end",
+    "speedup": "`prompts_per_s` / the reference's, of complete runs with one request; over repeats the geometric mean",
+    "speedup_low": "lower end of its 95 % interval, from 3 repeats on; `speedup_high` is the upper end",
+    "output_tokens_speedup": "`output_tokens_per_s` / the reference's",
 }
 UNITS = {"_ratio": "share", "_usd": "US dollars", "_mb": "MiB", "_per_s": "per second", "_s": "seconds"}
 

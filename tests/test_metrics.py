@@ -28,10 +28,12 @@ def test_a_ragged_batch_is_counted_by_hand():
     assert metrics["tail_wait_ratio"] == pytest.approx(1 - 14 / 26)
     assert metrics["output_tokens_per_s"] == pytest.approx(3.5)
     assert metrics["prompts_per_s"] == pytest.approx(1.0)
-    assert metrics["latency_p50_s"] == pytest.approx(2.0)
-    assert metrics["time_to_first_token_p50_s"] == pytest.approx(0.4)
-    # a step of batch 0 took (2.0 - 0.4) / 7, of batch 1 (1.0 - 0.2) / 1; three of four prompts saw the former
-    assert metrics["inter_token_latency_p50_s"] == pytest.approx(1.6 / 7)
+    # two calls are two samples, however many rows each has
+    assert metrics["latency_samples"] == 2
+    assert metrics["latency_p50_s"] == pytest.approx((2.0 + 1.0) / 2)
+    assert metrics["time_to_first_token_p50_s"] == pytest.approx((0.4 + 0.2) / 2)
+    # a step of batch 0 took (2.0 - 0.4) / 7, of batch 1 (1.0 - 0.2) / 1
+    assert metrics["inter_token_latency_p50_s"] == pytest.approx((1.6 / 7 + 0.8) / 2)
     # the calls cover 0..2 and 2.5..3.5 of the 4 seconds
     assert metrics["overhead_s"] == pytest.approx(1.0)
 
@@ -67,6 +69,18 @@ def test_a_percentile_needs_enough_samples(samples: int, stated: set[int]):
     outcomes = [completion(str(i), batch=i, when=timing(i, latency_s=i + 1)) for i in range(samples)]
     metrics = summarize(not_superseded(outcomes), padded=False, measured_s={0: samples + 1})
     assert {rank for rank in (50, 90, 95, 99) if f"latency_p{rank}_s" in metrics} == stated
+
+
+def test_four_static_batches_have_a_median_and_no_p90():
+    """64 prompts in batches of 16 are 64 copies of four latencies: p90 and p95 would be the slowest batch."""
+    outcomes = [
+        completion(f"{batch}-{row}", batch=batch, when=timing(2.0 * batch, latency_s=batch + 1))
+        for batch in range(4) for row in range(16)
+    ]  # fmt: skip
+    metrics = summarize(not_superseded(outcomes), padded=True, measured_s={0: 8.0})
+    assert (metrics["completed_prompts"], metrics["latency_samples"]) == (64, 4)
+    assert metrics["latency_p50_s"] == pytest.approx(2.5)
+    assert not {"latency_p90_s", "latency_p95_s", "time_to_first_token_p90_s"} & metrics.keys()
 
 
 def test_modes_without_padded_batches_have_no_padding_figures():
