@@ -111,7 +111,15 @@ COMPARED_METRICS = {
     "speedup_low": "lower end of its 95 % interval, from 3 repeats on; `speedup_high` is the upper end",
     "output_tokens_speedup": "`output_tokens_per_s` / the reference's",
 }
-UNITS = {"_ratio": "share", "_usd": "US dollars", "_mb": "MiB", "_per_s": "per second", "_s": "seconds"}
+UNITS = {
+    "_ratio": "share",
+    "_ratio_low": "share",
+    "_share": "share",
+    "_usd": "US dollars",
+    "_mb": "MiB",
+    "_per_s": "per second",
+    "_s": "seconds",
+}
 
 
 def pages() -> dict[str, str]:
@@ -351,7 +359,7 @@ def _min_samples(rank: int) -> int:
 
 
 def _unit(name: str) -> str:
-    if name == "speedup":
+    if "speedup" in name:
         return "factor"
     return next((unit for suffix, unit in UNITS.items() if name.endswith(suffix)), "count")
 
