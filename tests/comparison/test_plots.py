@@ -43,7 +43,7 @@ def test_all_five_pictures_are_drawn_of_static_batches(config: Compose, tmp_path
 def test_more_series_than_can_be_told_apart_and_names_that_are_no_latin_or_a_formula_are_drawn(
     write_run: Write, tmp_path: Path
 ):
-    metrics = {"output_tokens_per_s": 10.0, "latency_p50_s": 1.0}
+    metrics = {"output_tokens_per_s": 10.0, "prompts_per_s": 1.0, "latency_p50_s": 1.0}
     runs = [
         write_run(f"r{n}", sentences(2), f"model.id='$\\frac{n}模型'", "batch.size=1", metrics=metrics)
         for n in range(9)
@@ -60,7 +60,7 @@ def of_models(write_run: Write, count: int) -> Comparison:
     """Models at two batch sizes, each ten times as slow as the one before."""
     runs = [
         write_run(f"m{n}-{size}", sentences(2), f"model.id=m{n}", f"batch.size={size}",
-                  metrics={"output_tokens_per_s": 10.0 * size + n, "latency_p50_s": size * 10.0**n, "latency_p90_s": 20.0**n})
+                  metrics={"output_tokens_per_s": 10.0 * size + n, "prompts_per_s": size + n, "latency_p50_s": size * 10.0**n, "latency_p90_s": 20.0**n})
         for n in range(count) for size in (1, 4)
     ]  # fmt: skip
     return compare_folders(runs)

@@ -2,13 +2,14 @@
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from runner.batching.modes import MODES
 from runner.comparison import speed
 from runner.comparison.compare import Comparison
+from runner.comparison.inference import share_interval
 from runner.comparison.present.settings import series
 from runner.comparison.speed import Row, Spread
 
@@ -160,7 +161,7 @@ def _divergence(figure: "Figure", comparison: Comparison) -> None:
     axes = figure.subplots()
     positions = _size_axis(axes, [*reference_rows, *rows])
     for style, name, members in _series(comparison, rows):
-        points = [(row, speed.spread([100 * ratio for ratio in comparison.exact_matches(row)])) for row in members]
+        points = [(row, _match_spread(comparison, row)) for row in members]
         _line(axes, positions, points, style, name)
     sizes = [positions[_size(row)] for row in reference_rows]
     axes.scatter(
@@ -177,8 +178,8 @@ def pareto(figure: "Figure", comparison: Comparison) -> None:
     Raises:
         NoDataError: no run has both figures.
     """
-    rows = [row for row in comparison.rows if speed.LATENCY in row.figures and speed.THROUGHPUT in row.figures]
-    _require(rows, "no run has both a latency and a throughput")
+    rows = [row for row in comparison.rows if speed.LATENCY in row.figures and speed.RATE in row.figures]
+    _require(rows, "no run has both a latency and a rate of prompts")
     axes = figure.subplots()
     for style, name, members in _series(comparison, rows):
         colour = str(style["color"])
@@ -194,7 +195,7 @@ def pareto(figure: "Figure", comparison: Comparison) -> None:
         [x for x, _ in front], [y for _, y in front], color="black", linewidth=0.9, zorder=1, label="front (filled)"
     )
     axes.set_xlabel("median latency of a prompt (s): less is better")
-    axes.set_ylabel("output tokens per second: more is better")
+    axes.set_ylabel("prompts per second: more is better")
     axes.margins(0.12)
     _finish(axes, "Latency against throughput; numbers are batch.size")
     _from_zero(axes)
@@ -205,7 +206,12 @@ _PICTURES = (
     ("latency", "Latency", "Percentiles of the latency by batch size, a panel per mode", latency),
     ("work", "Where the work went", "Shares of useful tokens, padding and tail wait, a bar per run", _token_shares),
     ("divergence", "Divergence", "Share of answers with the reference's exact text by batch size", _divergence),
-    ("pareto", "Latency against throughput", "Every run's median latency and throughput, the front marked", pareto),
+    (
+        "pareto",
+        "Latency against throughput",
+        "Every run's median latency and prompts per second, the front marked",
+        pareto,
+    ),
 )
 
 
@@ -216,10 +222,10 @@ def _line(
     style: Mapping[str, Any],
     name: str,
 ) -> None:
-    """Draw one line through medians; an error bar is the range of repeats."""
+    """Draw one line through medians; an error bar is the range of repeats, or the interval of a share."""
     drawn = sorted(((positions[_size(row)], spread) for row, spread in points), key=lambda point: point[0])
-    below = [spread.median - spread.low for _, spread in drawn]
-    above = [spread.high - spread.median for _, spread in drawn]
+    below = [max(0.0, spread.median - spread.low) for _, spread in drawn]
+    above = [max(0.0, spread.high - spread.median) for _, spread in drawn]
     ranges = [below, above] if any(below) or any(above) else None
     axes.errorbar(
         [position for position, _ in drawn], [spread.median for _, spread in drawn], yerr=ranges, capsize=3, label=name,
@@ -301,8 +307,18 @@ def _per_useful(ratio: float) -> float:
     return ratio / (1 - ratio) if ratio < 1 else 0.0
 
 
+def _match_spread(comparison: Comparison, row: Row) -> speed.Spread:
+    """Return the exact match ratio in percent: of one run with its interval, of repeats with their range."""
+    ratios = [100 * ratio for ratio in comparison.exact_matches(row)]
+    spread = speed.spread(ratios)
+    interval = share_interval(round(ratios[0] * comparison.compared_texts(row) / 100), comparison.compared_texts(row))
+    if spread.count > 1 or interval.low is None or interval.high is None:
+        return spread
+    return replace(spread, low=100 * interval.low, high=100 * interval.high)
+
+
 def _point(row: Row) -> tuple[float, float]:
-    return row.figures[speed.LATENCY].median, row.figures[speed.THROUGHPUT].median
+    return row.figures[speed.LATENCY].median, row.figures[speed.RATE].median
 
 
 def _drawable(text: str) -> str:
