@@ -137,7 +137,7 @@ import sys
 from pathlib import Path
 from runner import app
 from runner.cli.compose import compose_config
-from runner.cli.report import print_mlflow
+from runner.cli.observer import print_mlflow
 from runner.config.waits import Waits
 print_mlflow(app.run(compose_config(sys.argv[1:]), Path("r"), waits=Waits(connect_s=1.0)))
 """
