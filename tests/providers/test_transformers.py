@@ -237,6 +237,7 @@ def test_a_chat_template_is_applied_where_there_is_one_and_can_be_turned_off(
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile on a CPU needs a C++ compiler")
+@pytest.mark.slow  # one compilation takes half a minute
 def test_a_compiled_model_gives_the_same_texts(tiny: Any):
     few = ("generation.max_tokens=3", "batch.size=2")
     compiled = generate(tiny("provider.compile=true", *few), TEXTS[:2])
