@@ -63,7 +63,7 @@ def expand_repeat(arguments: Sequence[str]) -> list[str]:
 
 
 def distinguishing(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides that tell a sweep's jobs apart and are not in a configuration's label."""
+    """Return the overrides that distinguish a sweep's jobs and are not in a configuration's label."""
     keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
     return [
         override

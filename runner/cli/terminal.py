@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from rich.console import Console
 from rich.progress import (
@@ -35,16 +35,21 @@ class _Console(Console):
     """
 
     def on_broken_pipe(self) -> None:
-        """Stop printing. Buffered text goes to /dev/null, or the interpreter would fail to write it when it exits."""
+        """Stop printing."""
         self.quiet = True
-        with suppress(OSError, ValueError), open(os.devnull, "wb") as devnull:  # noqa: PTH123 - no file
-            os.dup2(devnull.fileno(), self.file.fileno())
+        discard(self.file)
 
     def _check_buffer(self) -> None:
         try:
             super()._check_buffer()
         except OSError:
             self.on_broken_pipe()
+
+
+def discard(stream: IO[str]) -> None:
+    """Send a stream whose reader is gone to /dev/null. Else the interpreter fails to flush the stream at its end."""
+    with suppress(OSError, ValueError), open(os.devnull, "wb") as devnull:  # noqa: PTH123 - no file
+        os.dup2(devnull.fileno(), stream.fileno())
 
 
 _stderr = _Console(stderr=True)
@@ -69,7 +74,7 @@ class LogFile(logging.FileHandler):
     """Writes runner.log. A full disk causes no traceback here: the record reports it."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
-        """Ignore a file that cannot be written. Any other error is a defect and shown."""
+        """Ignore a file that cannot be written. Any other error is a defect, and is shown."""
         if not isinstance(sys.exception(), OSError):
             super().handleError(record)
 

@@ -10,7 +10,7 @@ import yaml
 from runner.config.parse import parse
 from runner.config.schema import RunConfig
 from runner.errors import JournalError
-from runner.record.folder import CONFIG, ENVIRONMENT, LOG, OUTCOMES, PROMPTS, SEGMENTS, SUMMARY, RunFolder
+from runner.record.folder import CONFIG, ENVIRONMENT, HYDRA, LOG, OUTCOMES, PROMPTS, SEGMENTS, SUMMARY, RunFolder
 from runner.record.manifest import RunManifest, Summary
 from runner.text import shorten
 from runner.tracking import sweep_run
@@ -130,8 +130,8 @@ def _log_files(run: StoreRun, folder: RunFolder) -> None:
     for name in _FILES:
         if (folder.path / name).is_file():
             run.store.client.log_artifact(run.run_id, str(folder.path / name))
-    if (folder.path / ".hydra").is_dir():
-        run.store.client.log_artifacts(run.run_id, str(folder.path / ".hydra"), "hydra")
+    if (folder.path / HYDRA).is_dir():
+        run.store.client.log_artifacts(run.run_id, str(folder.path / HYDRA), "hydra")
 
 
 def _environment_tags(folder: RunFolder) -> dict[str, str]:
