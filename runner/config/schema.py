@@ -229,7 +229,7 @@ class RunConfig(Section):
 
     @property
     def label(self) -> str:
-        """A name that tells runs apart in a list: provider, model, mode and size."""
+        """A name that distinguishes runs in a list: provider, model, mode and size."""
         model = self.model.id.rpartition("/")[2]
         return " ".join(dict.fromkeys((self.provider.name, model, str(self.batch.mode), str(self.batch.size))))
 

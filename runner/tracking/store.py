@@ -5,7 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 _MLFLOW_SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_MODEL_CATALOG_URI": "",  # else every first trace of a model requests its price from github.com
+    "MLFLOW_MODEL_CATALOG_URI": "",  # else the first trace of each model requests the model's price from github.com
     "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # whoever waits for an unreachable server tries again later
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
 """A benchmark reaches nothing but its provider and its store. Values in the environment win."""
-KEY_TAG = "runner.key"
+_KEY_TAG = "runner.key"
 """The tag by which a run's folder is found again among MLflow's runs."""
 MAX_PARAM = 6000
 """Characters of a parameter that MLflow keeps; config.yaml has long values whole."""
@@ -65,15 +65,15 @@ class Store:
     experiment_id: str
 
     def find_or_create_run(self, key: str, name: str, tags: Mapping[str, str]) -> "StoreRun":
-        """Return the run that bears this key as a tag, creating it if there is none.
+        """Return the run that has this key as a tag, creating the run if there is none.
 
-        The search comes first: a run whose creation was answered too late, or to a dead process, exists all the same.
+        A run may exist although its creator got no answer: the answer was late, or the process had died.
         """
-        runs = self.client.search_runs([self.experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
+        runs = self.client.search_runs([self.experiment_id], f"tags.`{_KEY_TAG}` = '{key}'", max_results=1)
         if runs:
             return StoreRun(self, str(runs[0].info.run_id))
         source = {"mlflow.source.name": "python -m runner", "mlflow.source.type": "LOCAL", "mlflow.user": _user()}
-        run_tags = {name: shorten(value, _MAX_TAG) for name, value in ({KEY_TAG: key} | source | dict(tags)).items()}
+        run_tags = {name: shorten(value, _MAX_TAG) for name, value in ({_KEY_TAG: key} | source | dict(tags)).items()}
         run = self.client.create_run(self.experiment_id, run_name=name[:_MAX_NAME], tags=run_tags)
         return StoreRun(self, str(run.info.run_id))
 
@@ -188,8 +188,8 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def _store_lock(uri: str) -> Any:
-    """Let one process at a time create an embedded store: its migrations do not bear a race."""
+def _store_lock(uri: str) -> AbstractContextManager[object]:
+    """Return a lock under which one process at a time creates an embedded store: its migrations are not concurrent."""
     path = sqlite_path(uri)
     if path is None:
         return nullcontext()

@@ -62,7 +62,7 @@ def log_traces(
         config: the run's.
         folder: the run's.
         traces: what to log: prompts with their outcomes.
-        on_logged: called after each, for a slow store takes time for each.
+        on_logged: called after each trace: a slow store needs time for every one.
     """
     import mlflow
 
