@@ -66,14 +66,14 @@ def handle_termination_signals() -> None:
 
 @contextlib.contextmanager
 def report_errors() -> Iterator[None]:
-    """Print an error of a request as one message and exit with its code. Other exceptions keep their traceback."""
+    """Print an error of the runner or of Hydra as one message and exit with its code. A defect keeps its traceback."""
     try:
         yield
     except RunnerError as error:
         terminal.print_error(str(error))
         sys.exit(error.exit_code)
     except (HydraException, OmegaConfBaseException) as error:
-        if hydra_errors.tracebacks_wanted():
+        if hydra_errors.tracebacks_requested():
             raise
         terminal.print_error(hydra_errors.explain(error))
         sys.exit(UsageError.exit_code)

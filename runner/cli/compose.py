@@ -16,9 +16,9 @@ from runner.errors import ConfigError
 
 OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(3), use_cache=True, replace=True)
 
-_LABEL = ("provider", "model", "model.id", "batch", "batch.mode", "batch.size")
+_LABEL_KEYS = ("provider", "model", "model.id", "batch", "batch.mode", "batch.size")
 """Keys whose values a configuration's label contains."""
-_FILED = ("name", "experiment", "tracking")
+_STORAGE_KEYS = ("name", "experiment", "tracking")
 """Keys that change where a run is stored, and nothing else."""
 
 
@@ -68,5 +68,5 @@ def distinguishing(overrides: Sequence[str]) -> list[str]:
     return [
         override
         for override, key in zip(overrides, keys, strict=True)
-        if key not in _LABEL and key.partition(".")[0] not in _FILED
+        if key not in _LABEL_KEYS and key.partition(".")[0] not in _STORAGE_KEYS
     ]

@@ -1,4 +1,4 @@
-"""Owns `python -m runner`: lets Hydra compose each job's configuration, and passes it to `app.run`.
+"""Owns `python -m runner`: Hydra composes each job's configuration, and `app.run` runs the job.
 
 Exit codes: 0 done, 1 failures, 2 a wrong request, 130 interrupted. Every error of a request is one message.
 """
@@ -59,7 +59,7 @@ class SweepWatch(Callback):
 
 
 def _run_hydra(job: Callable[[DictConfig], None]) -> None:
-    with hydra_errors.raised():
+    with hydra_errors.raise_errors():
         try:
             hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")(job)()
             sys.stdout.flush()
@@ -73,9 +73,12 @@ def _run_hydra(job: Callable[[DictConfig], None]) -> None:
                 "summary, and later jobs did not start; python -m runner.resume FOLDER finishes a job that began"
             ) from None
         except OSError as error:  # from Hydra, creating the run's folder: jobs catch their own
-            if error.filename is None:  # or printing --help or --cfg
+            if error.filename is None:  # or from Hydra, printing --help or --cfg; or from a launcher
                 terminal.discard(sys.stdout)
-                raise RunnerError(f"standard output cannot be written: {error.strerror}") from None
+                raise RunnerError(
+                    f"standard output cannot be written, or a launcher's process cannot start: {error.strerror}: "
+                    "make room, or write to another place"
+                ) from None
             raise ConfigError(
                 f"the run's folder {error.filename} cannot be created: {error.strerror}: set hydra.run.dir (of a "
                 "sweep: hydra.sweep.dir) to a folder that can be written"

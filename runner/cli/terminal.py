@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
 from rich.console import Console
 from rich.progress import (
@@ -56,8 +56,9 @@ _stderr = _Console(stderr=True)
 """One console for progress and messages, so that neither overwrites the other."""
 
 _REDRAW_S = 0.2
+"""Between two redraws of the bar."""
 _HEARTBEAT_S = 30.0
-"""Between two lines of progress in the log, without a terminal."""
+"""Between two lines of progress in the log. Only without a terminal."""
 
 
 class LogHandler(logging.Handler):
@@ -169,7 +170,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     console.print(table)
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """Print a value as JSON, without markup."""
     _Console().out(json.dumps(value, indent=2), highlight=False)
 

@@ -148,10 +148,11 @@ def _common_prompts(pairs: Sequence[Pair]) -> list[str]:
 
 def _one_sided(divergent: Sequence[tuple[Pair, Divergence]]) -> list[str]:
     return [
-        f"Run {pair.run.label}: {count} {_plural(count, 'prompt', 'prompts')} only the reference completed, "
-        f"{divergence.only_run} only the run: they count as neither equal nor different"
+        f"Run {pair.run.label}: only the reference completed {divergence.only_reference} "
+        f"{_plural(divergence.only_reference, 'prompt', 'prompts')}, only the run {divergence.only_run}: they count as "
+        "neither equal nor different"
         for pair, divergence in divergent
-        if (count := divergence.only_reference) or divergence.only_run
+        if divergence.only_reference or divergence.only_run
     ]
 
 

@@ -29,8 +29,8 @@ class Difference:
     """A key with different values in two runs."""
 
     key: str
-    reference: Any
-    run: Any
+    reference: object
+    run: object
 
     def __str__(self) -> str:
         run, reference = ("null" if value is None else shorten(str(value), 60) for value in (self.run, self.reference))
@@ -225,7 +225,7 @@ def _frozen(values: Mapping[str, Any]) -> Hashable:
     return tuple(sorted((key, _normalized(value)) for key, value in values.items()))
 
 
-def _normalized(value: Any) -> str:
+def _normalized(value: object) -> str:
     """Return a text that is equal for equal values: 600 and 600.0 are one number."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return repr(float(value) if is_number else value)

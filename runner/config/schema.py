@@ -22,6 +22,7 @@ from runner.config.secrets import has_password, has_user, is_variable_name
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 CONF_DIR = next(path for path in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if path.is_dir())
+"""In a wheel inside the package; in a clone beside the package."""
 
 BatchMode = Literal["static", "continuous", "concurrent", "job"]
 NonEmptyStr = Annotated[str, StringConstraints(min_length=1)]

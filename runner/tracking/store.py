@@ -26,7 +26,7 @@ _MLFLOW_SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_MODEL_CATALOG_URI": "",  # else the first trace of each model requests the model's price from github.com
     "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # whoever waits for an unreachable server tries again later
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the worker tries an unreachable server again later
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
 """A benchmark reaches nothing but its provider and its store. Values in the environment win."""
@@ -45,15 +45,15 @@ class Point:
 
     Attributes:
         name: the metric's.
-        step: where the point stands in the metric's curve.
+        step: the point's position in the metric's curve.
         value: the metric's.
-        at: when; None is the start of the MLflow run.
+        time: of the value; None is the start of the MLflow run.
     """
 
     name: str
     step: int
     value: float
-    at: datetime | None = None
+    time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +106,8 @@ class StoreRun:
         data = [[storable(cell) if isinstance(cell, str) else cell for cell in row] for row in cells]
         table = json.dumps({"columns": columns, "data": data})
         self.store.client.log_text(self.run_id, table, file)  # MLflow's own log_table appends to what is there
-        listed = json.dumps([{"path": file, "type": "table"}])
-        self.store.client.set_tag(self.run_id, "mlflow.loggedArtifacts", listed)
+        artifacts = json.dumps([{"path": file, "type": "table"}])
+        self.store.client.set_tag(self.run_id, "mlflow.loggedArtifacts", artifacts)
 
     def log_points(self, points: Iterable[Point]) -> None:
         """Log points of metrics. A point with the same step, value and time as one that is there stays one point."""
@@ -115,7 +115,7 @@ class StoreRun:
 
         start_ms = int(self.store.client.get_run(self.run_id).info.start_time)
         metrics = (
-            Metric(point.name, point.value, int(point.at.timestamp() * 1000) if point.at else start_ms, point.step)
+            Metric(point.name, point.value, int(point.time.timestamp() * 1000) if point.time else start_ms, point.step)
             for point in points
         )
         while batch := list(islice(metrics, _MAX_METRICS_PER_CALL)):
@@ -139,7 +139,7 @@ def open_store(uri: str, experiment: str) -> Store:
             )
         if known is not None:
             return Store(client, uri, known.experiment_id)
-        # beside an embedded store; MLflow's own default is ./mlruns in the working directory
+        # MLflow's default for an embedded store is ./mlruns in the working directory
         artifacts = (path.parent / "artifacts").as_uri() if path else None
         return Store(client, uri, client.create_experiment(experiment, artifact_location=artifacts))
 

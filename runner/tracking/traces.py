@@ -112,7 +112,7 @@ def _log_trace(run: StoreRun, request: Mapping[str, Any], prompt: Prompt, outcom
 
 
 def _request_attributes(config: RunConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return attributes of every request; `facts` are the provider's own. A static batch's seed is not the run's."""
+    """Return attributes of every request; the provider reported the `facts`. A static batch's seed is not the run's."""
     params = {name: getattr(config.generation, name) for name in ("max_tokens", "temperature", "top_p", "top_k")}
     attributes = {
         _OPERATION: facts.get(_OPERATION, "chat"),

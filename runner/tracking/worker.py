@@ -101,9 +101,7 @@ def main() -> None:
     threading.Thread(target=_receive, args=(sys.stdin, commands), daemon=True).start()
     if hasattr(os, "nice"):
         os.nice(_NICE)
-    lock = FileLock(
-        folder.path / WORKER_LOCK
-    )  # a worker that was not waited for may still publish when the run is resumed
+    lock = FileLock(folder.path / WORKER_LOCK)  # the worker of the run's earlier process may still publish
     try:
         with suppress(OSError, NotImplementedError):  # not every file system has locks
             lock.acquire()
