@@ -227,5 +227,6 @@ def _frozen(values: Mapping[str, Any]) -> Hashable:
 
 def _normalized(value: object) -> str:
     """Return a text that is equal for equal values: 600 and 600.0 are one number."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return repr(float(value) if is_number else value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return repr(float(value))
+    return repr(value)

@@ -61,6 +61,7 @@ class RunPublisher:
         self._reported_at = time.monotonic()
         self._changed = threading.Condition()
         self._explained = False
+        self._warned_of: State | None = None
 
     def __enter__(self) -> Self:
         if self._uri is not None:
@@ -133,8 +134,10 @@ class RunPublisher:
         assert process.stdout is not None  # noqa: S101 - a pipe
         for line in process.stdout:
             report = Report.from_line(line)
-            if report.message and report.state != self._report.state:
+            if report.message and report.state != self._warned_of:  # an unreachable store is tried again and again
                 log.warning("%s. The run folder keeps the record", report.message)
+            if report.message or report.state == State.OPEN:
+                self._warned_of = report.state
             if report.traceback:
                 log.debug("%s", report.traceback)
             self._set(report)
