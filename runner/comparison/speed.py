@@ -8,8 +8,9 @@ from runner.comparison.load import Run
 from runner.comparison.pairing import configuration
 
 THROUGHPUT, LATENCY = "output_tokens_per_s", "latency_p50_s"
-_MAX_LABEL = 18
 COST_PROMPTS, COST_TOKENS = "cost_per_1000_prompts_usd", "cost_per_million_output_tokens_usd"
+_MAX_LABEL = 18
+"""Characters of the labels of several runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +29,7 @@ class Row:
 
     Attributes:
         figures: by metric name; a metric that no run has is absent.
-        reference: the label of the run that `speedup` is against; None for the row of the reference.
+        reference: label of the run that `speedup` compares with; None for the row of the reference.
         speedup: in output tokens per second; the range is that of all quotients of a run's and a reference's rate.
         in_noise: whether the range of `speedup` includes 1; None where neither row has repeats.
         on_front: finished, and no other finished row has both a lower latency and a higher throughput.
@@ -43,13 +44,14 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The labels of the runs; where that is too long, the first label and the number of the others."""
-        labels = ",".join(run.label for run in self.runs)
-        return labels if len(labels) <= _MAX_LABEL else f"{self.runs[0].label} +{len(self.runs) - 1}"
+        """The labels of the runs; if several are too long together, the first label and the number of the others."""
+        first, *others = (run.label for run in self.runs)
+        labels = ",".join((first, *others))
+        return f"{first} +{len(others)}" if others and len(labels) > _MAX_LABEL else labels
 
     @property
     def is_finished(self) -> bool:
-        """Whether all runs finished: the figures of other rows are shown and never the best."""
+        """Whether all runs finished. Figures of a row that did not finish are shown, and are never the best."""
         return all(run.is_finished for run in self.runs)
 
     @property

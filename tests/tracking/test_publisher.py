@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,13 +15,14 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from runner import app
-from runner.cli.observer import print_mlflow
+from runner.cli.observer import TerminalObserver
 from runner.config.waits import Waits
+from runner.errors import TooManyFailuresError
 from tests import processes
 from tests.conftest import Compose
 from tests.servers.mlflow_server import StoredExperiment
 from tests.servers.proxy import Proxy
+from tests.tracking import forked
 
 SHORT_WAITS = Waits(connect_s=1.0, store_retry_s=0.2)
 
@@ -42,19 +44,47 @@ def test_a_run_is_published_later_and_once_where_the_store_was_unreachable(
 ):
     proxy.is_open = False
     overrides = [f"tracking.uri={proxy.url}", "tracking.traces=sample"]
-    result = app.run(config("provider=echo", "name=away", *overrides), tmp_path, waits=SHORT_WAITS)
+    away = config("provider=echo", "name=away", *overrides)
+    result = forked.run(away, tmp_path, waits=SHORT_WAITS, observer=TerminalObserver())
     assert (result.status, result.exit_code, result.summary.mlflow_run_id) == ("FINISHED", 0, None)
     assert "The run folder keeps the record" in caplog.text
     assert not result.is_published
-    print_mlflow(result)
     assert "MLflow does not have all of this run" in caplog.text
     assert f"python -m runner.resume {tmp_path}" in caplog.text
     proxy.is_open = True
     for _ in range(2):  # publishing again changes nothing
-        again = app.resume(tmp_path)
+        again = forked.resume(tmp_path)
         assert again.metrics == result.metrics
         assert again.is_published
         assert_published_once(StoredExperiment(client=server_client, name="away"), tmp_path)
+
+
+def test_an_unreachable_store_is_tried_again_and_warned_of_once(
+    server_client: MlflowClient, proxy: Proxy, config: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    proxy.is_open = False
+    threading.Timer(4.0, setattr, (proxy, "is_open", True)).start()
+    overrides = ["name=tried-again", f"tracking.uri={proxy.url}", "tracking.traces=off", "provider.latency_s=2"]
+    result = forked.run(config("provider=echo", *overrides), tmp_path, waits=SHORT_WAITS)
+    assert caplog.text.count("The run folder keeps the record") == 1
+    assert result.is_published
+    assert_published_once(StoredExperiment(client=server_client, name="tried-again"), tmp_path, traces=0)
+
+
+def test_a_failed_run_names_the_command_that_publishes_it_too(
+    proxy: Proxy, config: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    proxy.is_open = False
+    failing = config(
+        "provider=echo",
+        "provider.fail_on=capital",
+        "prompts=memo",
+        "limits.max_failures=0",
+        f"tracking.uri={proxy.url}",
+    )
+    with pytest.raises(TooManyFailuresError):
+        forked.run(failing, tmp_path, waits=SHORT_WAITS, observer=TerminalObserver())
+    assert f"publish it later: python -m runner.resume {tmp_path}" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -66,11 +96,11 @@ def test_the_rest_is_published_later_where_the_store_died_meanwhile(
     proxy.max_requests = max_requests
     name = f"dies-{max_requests}"
     overrides = [f"name={name}", f"tracking.uri={proxy.url}", "tracking.traces=sample"]
-    result = app.run(config("provider=echo", *overrides), tmp_path, waits=SHORT_WAITS)
+    result = forked.run(config("provider=echo", *overrides), tmp_path, waits=SHORT_WAITS)
     assert result.exit_code == 0
     assert not result.is_published
     proxy.max_requests, proxy.is_open = None, True
-    app.resume(tmp_path, waits=SHORT_WAITS)
+    forked.resume(tmp_path, waits=SHORT_WAITS)
     assert_published_once(StoredExperiment(client=server_client, name=name), tmp_path)
 
 
@@ -81,7 +111,7 @@ def test_a_slow_store_is_waited_for_while_there_is_progress_and_delays_no_prompt
     waits = Waits(publish_s=4.0)
     overrides = ["name=slow", f"tracking.uri={proxy.url}", "tracking.traces=sample"]
     start = time.monotonic()
-    result = app.run(config("provider=echo", *overrides), tmp_path, waits=waits)
+    result = forked.run(config("provider=echo", *overrides), tmp_path, waits=waits)
     assert time.monotonic() - start > waits.publish_s, "the store was too fast for this test"
     assert result.is_published
     experiment = StoredExperiment(client=server_client, name="slow")
@@ -125,7 +155,7 @@ def test_the_worker_publishes_a_run_alone_that_does_not_wait_for_mlflow(
         assert "publish it later: python -m runner.resume r\n" in messages
     else:
         assert wait_until_ended(experiment).info.status == "FINISHED"
-    assert app.resume(tmp_path / "r").is_published
+    assert forked.resume(tmp_path / "r").is_published
     assert_published_once(experiment, tmp_path / "r")
 
 

@@ -19,16 +19,11 @@ def headline(comparison: Comparison) -> str | None:
 
     Only finished rows count. There is no fastest among rows with different requests.
     """
-    rates = {
-        index: row.figures[speed.THROUGHPUT].median
-        for index, row in enumerate(comparison.rows)
-        if speed.THROUGHPUT in row.figures and row.is_finished
-    }
-    measured = [comparison.rows[index] for index in rates]
+    measured = [row for row in comparison.rows if speed.THROUGHPUT in row.figures and row.is_finished]
     if len(measured) < 2 or not are_comparable([run for row in measured for run in row.runs]):
         return None
-    rate = max(rates.values())
-    fastest = [comparison.rows[index] for index in rates if rates[index] == rate]
+    rate = max(row.figures[speed.THROUGHPUT].median for row in measured)
+    fastest = [row for row in measured if row.figures[speed.THROUGHPUT].median == rate]
     first = fastest[0]
     alike = [row for row in measured if row is first or speed.in_noise(first, row)]
     if len(alike) > 1:
