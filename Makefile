@@ -15,12 +15,11 @@ help:           ## show this list
 run: .venv/.run ## set up and run the main job: the embedded model on the demo prompts (ARGS="batch.size=4 ...")
 	$(BIN)/python -m runner $(ARGS)
 
-test: .venv/.dev ## run all tests (ARGS="-k word ..."); those that measure time come last, one by one
-	$(PYTEST) -m "not alone" $(ARGS) || [ $$? -eq 5 ]
-	$(BIN)/python -m pytest -m alone $(ARGS) || [ $$? -eq 5 ]
+test: .venv/.dev ## run all tests (ARGS="-k word ...")
+	$(PYTEST) $(ARGS)
 
 test-fast: .venv/.dev ## run the tests of the inner loop: no model, no tracking server, no whole experiments
-	$(PYTEST) -m "not slow and not alone and not real_model" $(ARGS)
+	$(PYTEST) -m "not slow and not real_model" $(ARGS)
 
 test-faults: .venv/.dev ## the fault tests in their long version: one run, killed 200 times
 	RUNNER_KILLS=200 $(PYTEST) $(FAULT_TESTS) $(ARGS)

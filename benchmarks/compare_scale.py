@@ -1,6 +1,6 @@
 """What does a comparison cost? 10 runs of 10,000 prompts: seconds and peak memory of `python -m runner.compare`.
 
-The runs are written by the product's own writers. A tenth of each run's texts differ from the reference's, from a
+`RunFolder` and `OutcomeWriter` write the runs. A tenth of each run's texts differ from the reference's, from a
 random word on; texts have 60 words. Asserts the limits of 20 s and 1 GB.
 """
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.watched import measured
 from runner.cli.compose import compose_config
+from runner.comparison.present.output import PAGE
 from runner.record.folder import RunFolder
 from runner.record.manifest import Summary
 from runner.record.prompts import PackedPrompts
@@ -19,20 +20,20 @@ from runner.record.writer import OutcomeWriter
 from runner.types import Completion, Message, Prompt, Timing, Usage
 
 _WORDS = ("the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "before", "sun", "comes", "up")
-_LATENCY = Timing(started_at=datetime(2026, 1, 1, tzinfo=UTC), latency_s=1.0, time_to_first_token_s=0.1)
+_TIMING = Timing(started_at=datetime(2026, 1, 1, tzinfo=UTC), latency_s=1.0, time_to_first_token_s=0.1)
 
 
 def main(*, runs: int, prompts: int, differing: float, provider: str) -> None:
-    """Write the runs, compare them in a fresh process, and print what it took."""
+    """Write the runs, compare them in a new process, and print seconds and peak memory."""
     with tempfile.TemporaryDirectory() as scratch:
         for number in range(runs):
             _write_run(Path(scratch) / str(number), number, prompts, differing, provider)
         seconds, peak_mb = measured(["runner.compare", scratch])
-        page_mb = (Path(scratch) / "comparison.html").stat().st_size / 2**20
+        page_mb = (Path(scratch) / PAGE).stat().st_size / 2**20
     print(
         f"{runs} runs of {prompts:,} prompts, {differing:.0%} of the answers differ: {seconds:.1f} s, {peak_mb:.0f} MiB"
     )
-    print(f"comparison.html: {page_mb:.1f} MiB")
+    print(f"{PAGE}: {page_mb:.1f} MiB")
     assert seconds < 20
     assert peak_mb < 1000
 
@@ -60,7 +61,7 @@ def _completion(prompt: int, number: int, differing: float) -> Completion:
     usage = Usage(input_tokens=2, output_tokens=60)
     text = " ".join(words)
     return Completion(
-        prompt_id=str(prompt), text=text, finish_reason="length", usage=usage, timing=_LATENCY, model="echo"
+        prompt_id=str(prompt), text=text, finish_reason="length", usage=usage, timing=_TIMING, model="echo"
     )
 
 

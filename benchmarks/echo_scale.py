@@ -1,7 +1,7 @@
-"""What does a prompt cost that costs nothing? 100,000 prompts through provider=echo: seconds and memory growth.
+"""What does the runner itself cost per prompt? 100,000 prompts through provider=echo: seconds and memory growth.
 
-Each size runs in a fresh process. Memory growth is the peak resident size beyond that of a run of 100 prompts, less
-the prompt set's own size (measured by loading it alone).
+Each size runs in a fresh process. Memory growth is the peak resident size beyond that of a run of 100 prompts. The
+part of the prompt set in it is measured by loading the set alone.
 """
 
 import argparse
@@ -19,13 +19,14 @@ from runner.prompts import load_prompts
 def main(*, prompts: int, mode: str) -> None:
     """Measure and print."""
     with tempfile.TemporaryDirectory() as scratch:
-        own = _prompt_set_mb(write_prompts(Path(scratch) / "all.jsonl", prompts))
+        prompt_set_mb = _prompt_set_mb(write_prompts(Path(scratch) / "all.jsonl", prompts))
         _, small_mb = _run(write_prompts(Path(scratch) / "few.jsonl", 100), mode, Path(scratch))
         seconds, peak_mb = _run(Path(scratch) / "all.jsonl", mode, Path(scratch))
     growth = peak_mb - small_mb
     print(f"{prompts:,} prompts, provider=echo, {mode}: {seconds:.1f} s in all")
     print(
-        f"peak memory {peak_mb:.0f} MiB, {growth:.0f} MiB beyond 100 prompts, of which the prompt set is {own:.0f} MiB"
+        f"peak memory {peak_mb:.0f} MiB, {growth:.0f} MiB beyond 100 prompts, of which {prompt_set_mb:.0f} MiB are the "
+        "prompt set"
     )
 
 
@@ -44,9 +45,10 @@ def _prompt_set_mb(path: Path) -> float:
         path=str(path), format=None, dataset=None, subset=None, split=None, revision=None, limit=None, system=None,
         text_field="prompt", messages_field="messages", id_field="id",
     )  # fmt: skip
-    kept = load_prompts(config)
-    assert kept.prompts
-    return (process.memory_info().rss - before) / 2**20
+    prompts = load_prompts(config).prompts  # in memory until the second reading
+    size_mb = (process.memory_info().rss - before) / 2**20
+    assert prompts
+    return size_mb
 
 
 def _run(path: Path, mode: str, scratch: Path) -> tuple[float, float]:

@@ -1,7 +1,7 @@
-"""Is the measured time to first token the service's own? 256 requests in flight against a server of known pace.
+"""Is the measured time to first token that of the service? 256 requests in flight against a server of known pace.
 
-The server (its own process) notes when each request arrived and when its first token left; the runner measures from
-sending to receiving. What is between the two medians is the runner's own doing, and the loopback's.
+The server (its own process) records when each request arrived and when its first token left; the runner measures from
+sending to receiving. The difference of the two medians is due to the runner and the loopback.
 """
 
 import argparse
@@ -12,16 +12,18 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from multiprocessing.queues import Queue
 from pathlib import Path
-from typing import Any
 
+from runner.record.folder import OUTCOMES
 from tests.servers.openai_server import OpenAIServer
 
 
 def main(*, prompts: int, size: int, first_token_s: float, token_s: float, tokens: int) -> None:
     """Measure and print."""
-    queues: list[Any] = [multiprocessing.Queue() for _ in range(3)]
-    url, stop, results = queues
+    url: Queue[str] = multiprocessing.Queue()
+    stop: Queue[None] = multiprocessing.Queue()
+    results: Queue[tuple[int, list[float]]] = multiprocessing.Queue()
     server = multiprocessing.Process(target=_serve, args=(first_token_s, token_s, url, stop, results))
     server.start()
     measured = _run(url.get(), prompts, size, tokens)
@@ -29,16 +31,24 @@ def main(*, prompts: int, size: int, first_token_s: float, token_s: float, token
     max_open, served = results.get()
     server.join()
     runner_s, server_s = statistics.median(measured), statistics.median(served)
-    print(f"most requests in flight: {max_open} (batch.size={size})")
+    print(f"maximum of requests in flight: {max_open} (batch.size={size})")
     print(f"median time to first token: server {server_s:.4f} s, runner {runner_s:.4f} s")
     print(f"difference: {(runner_s - server_s) * 1000:.1f} ms")
 
 
-def _serve(first_token_s: float, token_s: float, url: Any, stop: Any, results: Any) -> None:
+def _serve(
+    first_token_s: float,
+    token_s: float,
+    url: "Queue[str]",
+    stop: "Queue[None]",
+    results: "Queue[tuple[int, list[float]]]",
+) -> None:
     with OpenAIServer(first_token_s=first_token_s, token_s=token_s) as server:
         url.put(server.url)
         stop.get()
-        results.put((server.most_open, [asked.first_token_s for asked in server.asked]))
+        results.put(
+            (server.most_open, [request.first_token_s for request in server.asked if request.first_token_s is not None])
+        )
 
 
 def _run(url: str, prompts: int, size: int, tokens: int) -> list[float]:
@@ -52,7 +62,7 @@ def _run(url: str, prompts: int, size: int, tokens: int) -> list[float]:
             [sys.executable, "-m", "runner", *overrides],
             cwd=scratch, env=os.environ | {"OPENAI_API_KEY": "none"}, stdout=subprocess.DEVNULL, check=True,
         )  # fmt: skip
-        lines = (Path(scratch) / "out" / "outcomes.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = (Path(scratch) / "out" / OUTCOMES).read_text(encoding="utf-8").splitlines()
     return [json.loads(line)["time_to_first_token_s"] for line in lines]
 
 

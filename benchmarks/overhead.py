@@ -1,8 +1,8 @@
-"""What does the runner cost around `generate()`? The same static batches, in one process, with and without it.
+"""What does the runner add to `generate()`? The same static batches, in one process, with and without the runner.
 
 The bare loop is what one would write by hand: pad, generate, decode. The runner's side is its measured loop: plan the
-batches, generate, write every outcome. They take turns batch by batch, and the one who goes first changes, because a
-shared machine is never equally fast for a minute: read the ratio.
+batches, generate, write every outcome. Both generate each batch in turn, and which one is first alternates, because
+the speed of a shared machine varies within a minute: read the ratio.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from runner.types import Outcome, Prompt
 
 
 def main(*, repeats: int, size: int, max_tokens: int) -> None:
-    """Measure, and print a line per repeat and the verdict."""
+    """Measure, and print a line per repeat and the median ratio."""
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         config = from_hydra(compose("config", [f"batch.size={size}", f"generation.max_tokens={max_tokens}"]))
     provider, prompts = build(config), load_prompts(config.prompts).prompts
@@ -78,8 +78,8 @@ def _bare_call(config: RunConfig) -> Callable[[tuple[Prompt, ...]], None]:
 
     def call(batch: tuple[Prompt, ...]) -> None:
         chats = [[{"role": "user", "content": prompt.text}] for prompt in batch]
-        written = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
-        inputs = tokenizer(written, return_tensors="pt", padding=True, add_special_tokens=False)
+        texts = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
+        inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
         with torch.inference_mode():
             output = model.generate(**inputs, max_new_tokens=config.generation.max_tokens, do_sample=False)
         tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)

@@ -11,17 +11,18 @@ from pathlib import Path
 
 from benchmarks.echo_scale import write_prompts
 from benchmarks.watched import Watched
+from runner.record.folder import OUTCOMES, SUMMARY
 
 
 def main(*, prompts: int) -> None:
     """Measure and print."""
     with tempfile.TemporaryDirectory() as scratch:
         folder, path = Path(scratch) / "run", write_prompts(Path(scratch) / "prompts.jsonl", prompts)
-        outcomes = folder / "outcomes.jsonl"
+        outcomes = folder / OUTCOMES
         overrides = ["provider=echo", "prompts=file", f"prompts.path={path}", f"hydra.run.dir={folder}"]
         overrides += ["batch.size=64", f"tracking.uri=sqlite:///{scratch}/mlflow.db"]
         first = Watched(["runner", *overrides])
-        half = path.stat().st_size * 2  # a line of outcome is some four times its prompt's
+        half = path.stat().st_size * 2  # the line of an outcome is about four times as long as that of its prompt
         first.watch(until=lambda: _size(outcomes) > half)
         first.process.send_signal(signal.SIGKILL)
         first.process.wait()
@@ -33,7 +34,7 @@ def main(*, prompts: int) -> None:
         second.watch()
         assert second.process.wait() == 0
         print(f"finished after {second.seconds:.0f} s; peak {second.peak_mb:.0f} MiB")
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
         assert summary["metrics"]["completed_prompts"] == prompts == _lines(outcomes)
 
 

@@ -1,6 +1,6 @@
-"""What does a tracking server cost that is down for the whole run? Whole commands, against tracking=off.
+"""What does an unreachable tracking server cost a run? Whole commands, compared with tracking=off.
 
-The two take turns, because a shared machine is never equally fast for a minute: read the ratio.
+Which of the two is first alternates, because the speed of a shared machine varies within a minute: read the ratio.
 """
 
 import argparse

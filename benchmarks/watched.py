@@ -1,4 +1,4 @@
-"""A command of ours in a process of its own, with its wall seconds and its peak memory."""
+"""A command of the runner in a process of its own, with its wall seconds and its peak memory."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ class Watched:
         return time.perf_counter() - self._start
 
     def watch(self, *, until: Callable[[], bool] = lambda: False) -> None:
-        """Look at the memory until the condition holds or the process has ended."""
+        """Sample the memory until the condition holds or the process has ended."""
         while self.process.poll() is None and not until():
             try:
                 self.peak_mb = max(self.peak_mb, self._memory.memory_info().rss / 2**20)

@@ -54,13 +54,13 @@ FILES = {
     folder.SEGMENTS: "what each process measured of its own part of the run",
     folder.MLFLOW_RUN: "which MLflow run the folder is; absent with `tracking=off`",
     folder.LOG: "the log, with every retry and every traceback",
-    ".hydra/": "what Hydra composed, and from which overrides; not where a run was started from Python",
+    f"{folder.HYDRA}/": "what Hydra composed, and from which overrides; not where a run was started from Python",
     folder.LOCK: "while a process writes here: its id and its host",
-    ".tracking.lock": "lets one worker at a time publish the run to MLflow",
+    folder.WORKER_LOCK: "lets one worker at a time publish the run to MLflow",
 }
 SWEEP_FILES = {
     "0/, 1/, ...": "a run's folder per job",
-    "sweep.json": "the parent run in MLflow: `uri`, `experiment`, `run_id`",
+    folder.SWEEP: "the parent run in MLflow: `uri`, `experiment`, `run_id`",
     "comparison.html": "the comparison as one page: tables, pictures, texts side by side",
     "comparison.json": "the same figures for scripts",
     "plots/": "the pictures as PNG",

@@ -17,6 +17,7 @@ from runner.record.writer import OutcomeWriter
 from runner.run.execute import execute
 from runner.run.prepare import prepare
 from runner.run.result import RunObserver, RunResult, SilentObserver
+from runner.tracking.publisher import StartWorker, start_worker
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ def run(
     tags: Mapping[str, str] | None = None,
     observer: RunObserver = _SILENT,
     waits: Waits = _WAITS,
+    start_worker: StartWorker = start_worker,
 ) -> RunResult:
     """Execute one configuration and leave its record in `output_dir` and in MLflow.
 
@@ -42,7 +44,8 @@ def run(
         sweep_dir: the sweep's folder, for a job of one.
         tags: further tags for MLflow.
         observer: follows the run.
-        waits: how long to wait for others.
+        waits: how long to wait for people and services.
+        start_worker: starts the process that publishes to MLflow.
 
     Raises:
         UsageError: the request was wrong; nothing was generated.
@@ -57,7 +60,7 @@ def run(
             folder.write_config(prepared.config)
             folder.write_prompts(prompts.prompts)
             folder.write_manifest(_manifest(prepared.config, prompts, overrides, sweep_dir, tags or {}))
-            return execute(prepared, writer, frozenset(), observer)
+            return execute(prepared, writer, frozenset(), observer, start_worker)
 
 
 def resume(
@@ -67,6 +70,7 @@ def resume(
     start: Path | None = None,
     observer: RunObserver = _SILENT,
     waits: Waits = _WAITS,
+    start_worker: StartWorker = start_worker,
 ) -> RunResult:
     """Finish a run that was interrupted, killed or had failures, in its own folder and its own MLflow run.
 
@@ -77,7 +81,8 @@ def resume(
         keep_failures: leave prompts that failed as they are.
         start: where the command was given; messages show paths from there. None is the working directory.
         observer: follows the run.
-        waits: how long to wait for others.
+        waits: how long to wait for people and services.
+        start_worker: starts the process that publishes to MLflow.
 
     Raises:
         UsageError: there is no such run, or its prompts or configuration are not those that it began with.
@@ -96,7 +101,7 @@ def resume(
             len(progress.completed), len(prompts), len(progress.failed),
         )  # fmt: skip
         prepared.calls.budget.count(folder.outcomes.read_all())
-        return execute(prepared, writer, skipped, observer)
+        return execute(prepared, writer, skipped, observer, start_worker)
 
 
 def _manifest(

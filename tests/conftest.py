@@ -20,6 +20,7 @@ from hypothesis import settings
 from runner.cli.compose import from_hydra
 from runner.config.schema import CONF_DIR, RunConfig
 from tests import processes
+from tests.servers.openai_server import KEY, OpenAIServer
 
 ROOT = Path(__file__).parent
 SLOW = ("end_to_end", "tracking", "providers/test_real_model.py", "providers/test_local_servers.py")
@@ -95,6 +96,18 @@ def config() -> Compose:
 def tracked(store: str) -> Compose:
     """Compose and check a configuration from overrides, tracked in the session's store."""
     return partial(_composed, f"tracking.uri={store}", "tracking.traces=off")
+
+
+@pytest.fixture
+def hosted(config: Compose, monkeypatch: pytest.MonkeyPatch) -> Compose:
+    """Compose a configuration from an OpenAIServer and overrides, its mode stated; the environment has a key."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def composed(server: OpenAIServer, *overrides: str) -> RunConfig:
+        run_config = config("provider=openai", f"provider.base_url={server.url}/v1", "batch.size=4", *overrides)
+        return run_config.with_mode(run_config.batch.mode or "concurrent")
+
+    return composed
 
 
 @pytest.fixture

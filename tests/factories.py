@@ -1,18 +1,23 @@
-"""Prompts and outcomes for tests, and runs of a mode or of a whole configuration without a record."""
+"""Prompts and outcomes for tests, runs of a mode or of a whole configuration without a record, and what a record has."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from runner.batching.base import PendingPrompts
 from runner.batching.modes import MODES
 from runner.config.schema import BatchConfig, GenerationParams, RunConfig
 from runner.config.waits import Waits
 from runner.dispatch.stop import Stopped
+from runner.record.folder import RunFolder
+from runner.record.manifest import Summary
 from runner.run.prepare import Calls, prepare_calls
 from runner.types import Completion, ErrorInfo, Failure, Message, Outcome, Prompt, Timing, Usage
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
+DEAR = "model.price={input_usd_per_million: 1000, output_usd_per_million: 1000}"
+"""A tenth of a cent a token."""
 
 
 def outcomes_of(
@@ -72,6 +77,25 @@ def failure(prompt_id: str, *, batch: int = 0, message: str = "no", when: Timing
 
 def prompts(*texts: str) -> list[Prompt]:
     return [Prompt(id=f"p{i}", messages=(Message(role="user", content=text),)) for i, text in enumerate(texts)]
+
+
+def numbered(count: int) -> list[Prompt]:
+    """Return prompts whose texts are their numbers."""
+    return prompts(*map(str, range(count)))
+
+
+def prompts_file(folder: Path, count: int) -> tuple[str, str]:
+    """Write a file of prompts, and return the overrides that read it."""
+    path = folder / "prompts.txt"
+    path.write_text("".join(f"prompt number {number}\n" for number in range(count)))
+    return "prompts=file", f"prompts.path={path}"
+
+
+def summary_of(run: Path) -> Summary:
+    """Return the summary of a run's folder, which must have one."""
+    summary = RunFolder(run).read_summary()
+    assert summary is not None
+    return summary
 
 
 def completions(outcomes: Iterable[Outcome]) -> dict[tuple[str, int], Completion]:

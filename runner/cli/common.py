@@ -17,6 +17,7 @@ from runner.cli import hydra_errors, terminal
 from runner.cli.compose import compose_config
 from runner.config.schema import CONF_DIR, RunConfig
 from runner.errors import Interrupted, RecordError, RunnerError, UsageError
+from runner.record.folder import LOG
 
 
 def find_folder(run: str, tracking_uri: str | None) -> Path:
@@ -49,7 +50,7 @@ def find_folder(run: str, tracking_uri: str | None) -> Path:
 def log_into(directory: Path) -> None:
     """Log as a run does: the runner's messages on the terminal, everything in runner.log."""
     settings = yaml.safe_load((CONF_DIR / "hydra" / "job_logging" / "runner.yaml").read_text(encoding="utf-8"))
-    settings["handlers"]["file"]["filename"] = str(directory / "runner.log")
+    settings["handlers"]["file"]["filename"] = str(directory / LOG)
     logging.config.dictConfig(settings)
 
 
@@ -65,14 +66,14 @@ def handle_termination_signals() -> None:
 
 @contextlib.contextmanager
 def report_errors() -> Iterator[None]:
-    """Print an error of a request as one message and exit with its code. Other exceptions keep their traceback."""
+    """Print an error of the runner or of Hydra as one message and exit with its code. A defect keeps its traceback."""
     try:
         yield
     except RunnerError as error:
         terminal.print_error(str(error))
         sys.exit(error.exit_code)
     except (HydraException, OmegaConfBaseException) as error:
-        if hydra_errors.tracebacks_wanted():
+        if hydra_errors.tracebacks_requested():
             raise
         terminal.print_error(hydra_errors.explain(error))
         sys.exit(UsageError.exit_code)

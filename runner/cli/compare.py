@@ -74,13 +74,13 @@ def compare(paths: Sequence[Path], *, reference: Path | None, output: Path | Non
             f"such as {reference_runs[0]}"
         )
     comparison = compare_folders([folder for path in paths for folder in folders(path)], reference=reference_runs[0])
-    of_sweep = len(paths) == 1 and is_sweep(paths[0])
-    title = f"Sweep {paths[0].name}" if of_sweep else f"{len(comparison.runs)} runs"
-    directory = output or (paths[0] if of_sweep else default_folder())
+    is_one_sweep = len(paths) == 1 and is_sweep(paths[0])
+    title = f"Sweep {paths[0].name}" if is_one_sweep else f"{len(comparison.runs)} runs"
+    directory = output or (paths[0] if is_one_sweep else default_folder())
     files = None if as_json and output is None else write(comparison, directory, title=title)
     if as_json:
         terminal.print_json(as_data(comparison))
         return
     print_comparison(comparison, files, title=title)
-    if of_sweep and files:
+    if is_one_sweep and files:
         sweep.publish(paths[0], comparison, files)

@@ -16,9 +16,9 @@ from runner.errors import ConfigError
 
 OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(3), use_cache=True, replace=True)
 
-_LABEL = ("provider", "model", "model.id", "batch", "batch.mode", "batch.size")
+_LABEL_KEYS = ("provider", "model", "model.id", "batch", "batch.mode", "batch.size")
 """Keys whose values a configuration's label contains."""
-_FILED = ("name", "experiment", "tracking")
+_STORAGE_KEYS = ("name", "experiment", "tracking")
 """Keys that change where a run is stored, and nothing else."""
 
 
@@ -63,10 +63,10 @@ def expand_repeat(arguments: Sequence[str]) -> list[str]:
 
 
 def distinguishing(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides that tell a sweep's jobs apart and are not in a configuration's label."""
+    """Return the overrides that distinguish a sweep's jobs and are not in a configuration's label."""
     keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
     return [
         override
         for override, key in zip(overrides, keys, strict=True)
-        if key not in _LABEL and key.partition(".")[0] not in _FILED
+        if key not in _LABEL_KEYS and key.partition(".")[0] not in _STORAGE_KEYS
     ]

@@ -17,14 +17,14 @@ from runner.text import first_line, one_line
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
-def tracebacks_wanted() -> bool:
+def tracebacks_requested() -> bool:
     """Return whether the environment requests tracebacks."""
     return os.environ.get(_FULL_ERROR) == "1"
 
 
 @contextlib.contextmanager
-def raised() -> Iterator[None]:
-    """Have Hydra raise its exceptions instead of printing them and exiting with 1."""
+def raise_errors() -> Iterator[None]:
+    """Make Hydra raise its exceptions instead of printing them and exiting with 1."""
     before = os.environ.get(_FULL_ERROR)
     os.environ[_FULL_ERROR] = "1"
     try:
@@ -66,19 +66,21 @@ def _wrong_key(key: str, *, appended: bool) -> str:
     """Return the message for a key that Hydra cannot override, append or delete: its first unknown part, if any."""
     values = (argument.partition("=")[2] for argument in sys.argv if argument.lstrip("+~").startswith(f"{key}="))
     value = next(values, None)
-    was = "" if value is None else f" (its value was {value!r})"
+    value_note = "" if value is None else f" (its value was {value!r})"
     if key in RENAMED:
-        return f"{key!r}{was}: {renamed_key(key)}"
+        return f"{key!r}{value_note}: {renamed_key(key)}"
     parts = key.split(".")
     for depth, name in enumerate(parts):
         section = ".".join(parts[:depth])
         known = known_keys(section)
         if section and not known:
-            return f"unknown key {key!r}{was}: python -m runner --cfg job shows all keys"
+            return f"unknown key {key!r}{value_note}: python -m runner --cfg job shows all keys"
         if name not in known:
-            return unknown_key(".".join(parts[: depth + 1]), known) + was
+            return unknown_key(".".join(parts[: depth + 1]), known) + value_note
     if known_keys(key):
-        return f"{key!r} is a section{was}: choose an option of it (python -m runner --help) or set one of its keys"
+        return (
+            f"{key!r} is a section{value_note}: choose an option of it (python -m runner --help) or set one of its keys"
+        )
     if appended:
-        return f"{key!r} exists already{was}: set it without the +"
-    return f"{key!r} is not set here{was}: write +{key}=VALUE"
+        return f"{key!r} exists already{value_note}: set it without the +"
+    return f"{key!r} is not set here{value_note}: write +{key}=VALUE"

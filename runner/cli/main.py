@@ -1,4 +1,4 @@
-"""Owns `python -m runner`: lets Hydra compose each job's configuration, and passes it to `app.run`.
+"""Owns `python -m runner`: Hydra composes each job's configuration, and `app.run` runs the job.
 
 Exit codes: 0 done, 1 failures, 2 a wrong request, 130 interrupted. Every error of a request is one message.
 """
@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from runner.cli import hydra_errors
+from runner.cli import hydra_errors, terminal
 from runner.cli.common import handle_termination_signals, report_errors
 from runner.cli.compose import distinguishing, expand_repeat, from_hydra
 from runner.config.schema import CONF_DIR
@@ -44,32 +44,41 @@ def main() -> None:
                 from runner.cli.sweep import finish  # here, so that --help answers at once
 
                 interrupted = isinstance(sys.exception(), KeyboardInterrupt)
-                codes = [finish(SweepWatch.directory, interrupted=interrupted)]
+                codes = [finish(SweepWatch.directory, codes, interrupted=interrupted)]
         sys.exit(max(codes, default=0))
 
 
 class SweepWatch(Callback):
-    """Notes the folder of a sweep in this process, because a launcher may run the jobs in others."""
+    """Keeps the folder of a sweep in this process, because a launcher may run the jobs in others."""
 
     directory: Path | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Note the sweep's folder."""
+        """Keep the sweep's folder."""
         SweepWatch.directory = Path(config.hydra.sweep.dir).absolute()
 
 
 def _run_hydra(job: Callable[[DictConfig], None]) -> None:
-    with hydra_errors.raised():
+    with hydra_errors.raise_errors():
         try:
             hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")(job)()
+            sys.stdout.flush()
         except HydraException:  # some are OSErrors too
             raise
+        except BrokenPipeError:  # whoever reads what --help or --cfg prints has read enough: `| head`
+            terminal.discard(sys.stdout)
         except BrokenExecutor as error:
             raise RunnerError(
                 f"a process that ran jobs of the sweep was killed ({first_line(error)}): jobs that ran then have no "
                 "summary, and later jobs did not start; python -m runner.resume FOLDER finishes a job that began"
             ) from None
         except OSError as error:  # from Hydra, creating the run's folder: jobs catch their own
+            if error.filename is None:  # or from Hydra, printing --help or --cfg; or from a launcher
+                terminal.discard(sys.stdout)
+                raise RunnerError(
+                    f"standard output cannot be written, or a launcher's process cannot start: {error.strerror}: "
+                    "make room, or write to another place"
+                ) from None
             raise ConfigError(
                 f"the run's folder {error.filename} cannot be created: {error.strerror}: set hydra.run.dir (of a "
                 "sweep: hydra.sweep.dir) to a folder that can be written"
@@ -101,7 +110,7 @@ def _run_job(cfg: DictConfig) -> int:
 
 def _run(cfg: DictConfig, directory: Path) -> int:
     from runner import app  # here, so that --help and a wrong key answer at once
-    from runner.cli.observer import TerminalObserver, print_mlflow
+    from runner.cli.observer import TerminalObserver
 
     hydra_config = HydraConfig.get()
     in_sweep = hydra_config.mode == RunMode.MULTIRUN
@@ -110,7 +119,7 @@ def _run(cfg: DictConfig, directory: Path) -> int:
         config = from_hydra(cfg)
     except OmegaConfBaseException as error:
         raise ConfigError(hydra_errors.explain(error)) from None
-    result = app.run(
+    return app.run(
         config,
         directory,
         overrides=distinguishing(overrides),
@@ -118,6 +127,4 @@ def _run(cfg: DictConfig, directory: Path) -> int:
         tags={"hydra.overrides": " ".join(overrides)}
         | ({"hydra.job.num": str(hydra_config.job.num)} if in_sweep else {}),
         observer=TerminalObserver(),
-    )
-    print_mlflow(result)
-    return result.exit_code
+    ).exit_code

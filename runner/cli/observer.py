@@ -1,4 +1,4 @@
-"""Shows a run on the terminal: progress, a few answers, metrics, and what the user can do next."""
+"""Shows a run on the terminal: progress, a few answers, metrics, its MLflow page, and what the user can do next."""
 
 import logging
 from collections.abc import Iterator
@@ -35,12 +35,11 @@ class TerminalObserver:
         if failed or not_generated:
             log.warning("to generate what is missing: %s", result.folder.resume_command)
 
-
-def print_mlflow(result: RunResult) -> None:
-    """Print the run's page in the MLflow UI, or how to publish the run later."""
-    reference = result.mlflow_run
-    if reference is not None and result.is_published:
-        terminal.print_line(f"Browse        {ui_command(reference.uri, result.folder.start)}")
-        terminal.print_line(f"              {page_address(reference.uri, reference.page)}")
-    if not result.is_published:
-        log.warning("MLflow does not have all of this run; publish it later: %s", result.folder.resume_command)
+    def published(self, result: RunResult) -> None:
+        """Print the run's page in the MLflow UI, or how to publish the run later."""
+        reference = result.mlflow_run
+        if reference is not None and result.is_published:
+            terminal.print_line(f"Browse        {ui_command(reference.uri, result.folder.start)}")
+            terminal.print_line(f"              {page_address(reference.uri, reference.page)}")
+        if not result.is_published:
+            log.warning("MLflow does not have all of this run; publish it later: %s", result.folder.resume_command)

@@ -24,7 +24,7 @@ class Plan:
         least_cost_usd: if every answer were empty; None where the price is unknown.
         most_cost_usd: if every answer had `generation.max_tokens`; None where the price is unknown.
         max_cost_usd: the configured limit.
-        most_time_s: how long the limits per minute stretch the run; None without such limits.
+        most_time_s: what the limits per minute require for that output; None without such limits.
     """
 
     provider: str

@@ -15,7 +15,7 @@ from runner.record.folder import relative_to_start
 def print_comparison(comparison: Comparison, output: Files | None, *, title: str) -> None:
     """Print alarms, tables, notes and the paths of the files, at most 100 columns wide."""
     speed, texts = speed_table(comparison), text_tables(comparison)
-    _print_notes(comparison, "alarm", first="ALARM   ")
+    _print_notes(comparison, "alarm", prefix="ALARM   ")
     terminal.print_table(f"{title} (* best of its column)", speed.columns, speed.rows, text_columns=speed.text_columns)
     if sentence := headline(comparison):
         terminal.print_line("")
@@ -24,7 +24,7 @@ def print_comparison(comparison: Comparison, output: Files | None, *, title: str
         terminal.print_line("")
         terminal.print_table(table.title, table.columns, table.rows, text_columns=table.text_columns)
     terminal.print_line("")
-    _print_notes(comparison, "note", first="- ")
+    _print_notes(comparison, "note", prefix="- ")
     if columns := dict.fromkeys(name for table in (speed, *texts) for name in table.left_out):
         terminal.print_line(f"- No room here for {', '.join(columns)}: see the page")
     if output:
@@ -33,10 +33,10 @@ def print_comparison(comparison: Comparison, output: Files | None, *, title: str
             terminal.print_line(f"{name:<7} {relative_to_start(path.absolute(), Path.cwd())}")
 
 
-def _print_notes(comparison: Comparison, level: Level, *, first: str) -> None:
+def _print_notes(comparison: Comparison, level: Level, *, prefix: str) -> None:
     for note in comparison.notes:
         if note.level == level:
-            indent = " " * len(first)
+            indent = " " * len(prefix)
             terminal.print_line(
-                textwrap.fill(note.text, WIDTH, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False)
+                textwrap.fill(note.text, WIDTH, initial_indent=prefix, subsequent_indent=indent, break_on_hyphens=False)
             )

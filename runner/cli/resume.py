@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runner.cli import common
-from runner.cli.observer import TerminalObserver, print_mlflow
+from runner.cli.observer import TerminalObserver
 from runner.record.folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from runner import app  # here, so that --help and a wrong RUN answer at once
 
         result = app.resume(directory, keep_failures=options.keep_failures, start=start, observer=TerminalObserver())
-        print_mlflow(result)
         sys.exit(result.exit_code)
 
 
@@ -46,7 +45,8 @@ def _change_to_working_dir(directory: Path) -> None:
         os.chdir(working_dir)
     except OSError as error:
         log.warning(
-            "the run's working directory %s cannot be entered (%s): relative paths start in the present one",
+            "the run's working directory %s cannot be entered (%s): relative paths start in the present one; "
+            "create it, or resume where the paths exist",
             working_dir,
             error.strerror,
         )

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -26,14 +26,15 @@ log = logging.getLogger(__name__)
 _CURVES = ("output_tokens_per_s", "prompts_per_s", "latency_p50_s")
 
 
-def finish(directory: Path, *, interrupted: bool) -> int:
+def finish(directory: Path, codes: Sequence[int], *, interrupted: bool) -> int:
     """Compare a sweep's jobs, end its parent run in MLflow, and return the sweep's exit code.
 
-    The job folders are the source, because a launcher may have run the jobs in other processes. A job without a summary
-    was killed.
+    Where a launcher ran the jobs in other processes, their summaries have their exit codes. A job without a summary was
+    killed.
 
     Args:
         directory: the sweep's folder.
+        codes: exit codes of the jobs that ran in this process.
         interrupted: whether the sweep itself was interrupted.
 
     Returns:
@@ -45,15 +46,17 @@ def finish(directory: Path, *, interrupted: bool) -> int:
         output = write(comparison, directory, title=title)
         print_comparison(comparison, output, title=title)
         publish(directory, comparison, output, interrupted=interrupted)
-    codes = {summary.exit_code if summary else RunnerError.exit_code for summary in summaries}
-    if interrupted or Interrupted.exit_code in codes:
+    recorded = (summary.exit_code if summary else RunnerError.exit_code for summary in summaries)
+    distinct = set(codes or recorded)
+    if interrupted or Interrupted.exit_code in distinct:
         return Interrupted.exit_code
-    return max(codes, default=0) if len(codes) < 2 else RunnerError.exit_code
+    return max(distinct, default=0) if len(distinct) < 2 else RunnerError.exit_code
 
 
 def publish(directory: Path, comparison: Comparison, output: Files, *, interrupted: bool = False) -> None:
     """Publish a sweep's comparison to MLflow and print its address; without a reachable store, log a warning."""
-    finished = all(run.summary and run.summary.status == "FINISHED" for run in comparison.runs)
+    summaries = [RunFolder(folder).read_summary() for folder in sweep_folders(directory)]
+    finished = all(summary and summary.status == "FINISHED" for summary in summaries)
     status: Status = "KILLED" if interrupted else "FINISHED" if finished else "FAILED"
     try:
         reference = sweep_run.finish(directory, _sweep_report(comparison, output), status=status)
@@ -84,7 +87,7 @@ def curves(comparison: Comparison) -> Iterator[tuple[str, int, float]]:
         size = run.settings.get("batch.size")
         values = {name: row.figures[name].median for name in _CURVES if name in row.figures}
         values |= {"exact_match_ratio": median(ratios)} if (ratios := comparison.exact_matches(row)) else {}
-        if isinstance(size, int):  # a run with batch.size=auto has no size of its own
+        if isinstance(size, int):  # batch.size=auto is no point of the axis
             yield from ((f"by batch size/{name}/{names[run.label]}", size, value) for name, value in values.items())
 
 

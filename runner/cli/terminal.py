@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Literal
+from typing import IO, Literal
 
 from rich.console import Console
 from rich.progress import (
@@ -35,10 +35,9 @@ class _Console(Console):
     """
 
     def on_broken_pipe(self) -> None:
-        """Stop printing. Buffered text goes to /dev/null, or the interpreter would fail to write it when it exits."""
+        """Stop printing."""
         self.quiet = True
-        with suppress(OSError, ValueError), open(os.devnull, "wb") as devnull:  # noqa: PTH123 - no file
-            os.dup2(devnull.fileno(), self.file.fileno())
+        discard(self.file)
 
     def _check_buffer(self) -> None:
         try:
@@ -47,12 +46,19 @@ class _Console(Console):
             self.on_broken_pipe()
 
 
+def discard(stream: IO[str]) -> None:
+    """Send a stream whose reader is gone to /dev/null. Else the interpreter fails to flush the stream at its end."""
+    with suppress(OSError, ValueError), open(os.devnull, "wb") as devnull:  # noqa: PTH123 - no file
+        os.dup2(devnull.fileno(), stream.fileno())
+
+
 _stderr = _Console(stderr=True)
 """One console for progress and messages, so that neither overwrites the other."""
 
 _REDRAW_S = 0.2
+"""Between two redraws of the bar."""
 _HEARTBEAT_S = 30.0
-"""Between two lines of progress in the log, without a terminal."""
+"""Between two lines of progress in the log. Only without a terminal."""
 
 
 class LogHandler(logging.Handler):
@@ -69,7 +75,7 @@ class LogFile(logging.FileHandler):
     """Writes runner.log. A full disk causes no traceback here: the record reports it."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
-        """Ignore a file that cannot be written. Any other error is a defect and shown."""
+        """Ignore a file that cannot be written. Any other error is a defect, and is shown."""
         if not isinstance(sys.exception(), OSError):
             super().handleError(record)
 
@@ -164,7 +170,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     console.print(table)
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """Print a value as JSON, without markup."""
     _Console().out(json.dumps(value, indent=2), highlight=False)
 

@@ -67,7 +67,7 @@ def compare_folders(folders: Sequence[Path], *, reference: Path | None = None) -
         reference: the run to compare with, among the folders or not; None chooses (see `pairing.references`).
 
     Raises:
-        UsageError: there is no run.
+        UsageError: there is no run, or a run's configuration cannot be read.
         JournalError: a run's outcomes cannot be read.
     """
     runs = load.load([*folders, *([reference] if reference else [])])

@@ -19,7 +19,7 @@ Unit = Literal["token", "word"]
 Tokenize = Callable[[Sequence[str]], Sequence[Sequence[int] | Sequence[str]]]
 """Splits texts into tokens or words."""
 
-_LONG = 16
+_MIN_LONG = 16
 """A text of this many characters is not the text of two prompts by chance."""
 _MARGIN = 64
 """Characters that are tokenized beyond the first difference: more than the longest token or word has."""
@@ -146,7 +146,7 @@ def diverge(
         at_start=starts.count("several"),
         at_start_single=starts.count("single"),
         misattributed=len(misattributed),
-        misattributed_long=sum(len(text) >= _LONG for text in misattributed),
+        misattributed_long=sum(len(text) >= _MIN_LONG for text in misattributed),
         emptied=sum(not example.text for example in examples),
         examples=tuple(sorted(examples, key=lambda example: (example.similarity, example.character))[:max_examples]),
     )

@@ -12,14 +12,12 @@ import yaml
 from runner.config.renamed import with_current_keys
 from runner.config.schema import leaves
 from runner.errors import UsageError
-from runner.record.folder import CONFIG, OUTCOMES, PROMPTS, SUMMARY, RunFolder
+from runner.record.folder import CONFIG, HYDRA, OUTCOMES, PROMPTS, SUMMARY, SWEEP, RunFolder
 from runner.record.manifest import Summary
 from runner.types import Completion
 
 Key = tuple[str, int]
 """A prompt's id and the number of the choice: the texts of two runs are matched by both."""
-
-_SWEEP_FILE = "sweep.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +110,13 @@ def is_run(path: Path) -> bool:
 
 def is_sweep(path: Path) -> bool:
     """Return whether a folder is a sweep's."""
-    return not is_run(path) and ((path / _SWEEP_FILE).is_file() or bool(sweep_folders(path)))
+    return not is_run(path) and ((path / SWEEP).is_file() or bool(sweep_folders(path)))
 
 
 def sweep_folders(path: Path) -> list[Path]:
     """Return the numbered job folders of a sweep by number; none if the path is no sweep."""
     numbered = [job for job in path.iterdir() if job.name.isdigit()] if path.is_dir() else []
-    started = [job for job in numbered if is_run(job) or (job / ".hydra").is_dir()]
+    started = [job for job in numbered if is_run(job) or (job / HYDRA).is_dir()]
     return sorted(started, key=lambda job: int(job.name))
 
 
@@ -166,7 +164,7 @@ def _read_run(folder: RunFolder, label: str) -> Run:
 
 def _read_config(folder: RunFolder) -> Mapping[str, Any]:
     """Return the recorded configuration; the one that Hydra composed where the run was refused before the record."""
-    composed = folder.path / ".hydra" / "config.yaml"
+    composed = folder.path / HYDRA / CONFIG
     if (folder.path / CONFIG).exists() or not composed.exists():
         return folder.read_config()
     return with_current_keys(yaml.safe_load(composed.read_text(encoding="utf-8")) or {})

@@ -22,6 +22,7 @@ _LOW_MATCH = 0.5
 _MAX_OTHER_SHARE, _MIN_LOAD_S = 0.1, 1.0
 """Share of the CPUs that others may take before it is said; of a shorter run the system's counters say too little."""
 _MAX_KEYS = 6
+"""Differences that a sentence lists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,17 +83,17 @@ def _alarms(pair: Pair, divergence: Divergence) -> Iterable[str]:
 
 def _are_misattributed(pair: Pair, divergence: Divergence) -> bool:
     """Return whether more texts are those of other prompts than by chance. Two models may share a sentence."""
-    most = divergence.misattributed > max(1, divergence.differing / 2)
+    are_majority = divergence.misattributed > max(1, divergence.differing / 2)
     if pair.kind == "outputs":
-        return most
-    return most or divergence.misattributed_long > max(1, _MAX_MISATTRIBUTED * divergence.differing)
+        return are_majority
+    return are_majority or divergence.misattributed_long > max(1, _MAX_MISATTRIBUTED * divergence.differing)
 
 
 def _unexplained_at_start(divergence: Divergence) -> int:
     """Return how many texts differ at their start, if rounding does not explain that many; else 0."""
-    with_single = divergence.at_start + divergence.at_start_single
-    if with_single > 1 and with_single >= _MIN_AT_START_SINGLE * divergence.compared:
-        return with_single
+    total = divergence.at_start + divergence.at_start_single
+    if total > 1 and total >= _MIN_AT_START_SINGLE * divergence.compared:
+        return total
     is_unexplained = divergence.at_start > 1 and divergence.at_start >= _MIN_AT_START * divergence.compared
     return divergence.at_start if is_unexplained else 0
 
@@ -105,7 +106,7 @@ def _references(runs: Sequence[Run], pairs: Sequence[Pair], named: Run | None) -
     return [
         f"Reference: run {run.label} ({run.settings.get('model.id', 'unknown model')}, "
         f"batch.mode={run.settings.get('batch.mode')}, batch.size={run.settings.get('batch.size')}), "
-        + ("as asked" if named is run else _reason(run, runs))
+        + ("as requested" if named is run else _reason(run, runs))
         for run in {pair.reference.label: pair.reference for pair in pairs}.values()
     ]
 
@@ -150,10 +151,11 @@ def _common_prompts(pairs: Sequence[Pair]) -> list[str]:
 
 def _one_sided(divergent: Sequence[tuple[Pair, Divergence]]) -> list[str]:
     return [
-        f"Run {pair.run.label}: {count} {_plural(count, 'prompt', 'prompts')} only the reference completed, "
-        f"{divergence.only_run} only the run: they count as neither equal nor different"
+        f"Run {pair.run.label}: only the reference completed {divergence.only_reference} "
+        f"{_plural(divergence.only_reference, 'prompt', 'prompts')}, only the run {divergence.only_run}: they count as "
+        "neither equal nor different"
         for pair, divergence in divergent
-        if (count := divergence.only_reference) or divergence.only_run
+        if divergence.only_reference or divergence.only_run
     ]
 
 
@@ -184,7 +186,7 @@ def _models(pairs: Sequence[Pair]) -> list[str]:
     if any(pair.run.settings.get("model.id") != pair.reference.settings.get("model.id") for pair in pairs):
         return [
             "Different models: their texts are a comparison of outputs, not divergence; their tokens are not the same "
-            "either, so prompts/s tells more than tokens/s"
+            "either, so compare prompts/s, not tokens/s"
         ]
     return []
 
@@ -236,7 +238,7 @@ def _busy_machine(runs: Sequence[Run]) -> list[str]:
 
 
 def _members(rows: Sequence[Row]) -> list[str]:
-    """Return the runs of each row whose label leaves some out."""
+    """Return a sentence for each row whose label leaves out runs, with all of them."""
     return [
         f"Run {row.label}: {', '.join(run.label for run in row.runs)}"
         for row in rows

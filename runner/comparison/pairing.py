@@ -20,10 +20,8 @@ _FACTS = (
     *(f"provider.{name}" for name in ("device", "gpu", "cpu_capability", "threads", "dtype", "attn_implementation")),
     *("provider.model_revision", "packages.torch", "packages.transformers", "git.commit"),
 )
-
-
 _OTHER_SEED = "sampled texts are compared with the same seed only"
-_OTHER_PARAMETERS = "they were asked with other generation parameters"
+_OTHER_PARAMETERS = "they were generated with other generation parameters"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +29,8 @@ class Difference:
     """A key with different values in two runs."""
 
     key: str
-    reference: Any
-    run: Any
+    reference: object
+    run: object
 
     def __str__(self) -> str:
         run, reference = ("null" if value is None else shorten(str(value), 60) for value in (self.run, self.reference))
@@ -125,7 +123,7 @@ def pair(run: Run, reference: Run) -> Pair:
 
 
 def missing_baseline(run: Run, runs: Sequence[Run]) -> Run | None:
-    """Return the unfinished run with batch.size=1 that would otherwise be the reference instead of this one."""
+    """Return the run with batch.size=1 that would be the reference instead of `run` if it had finished."""
     keys = (*_MODEL, *_REQUEST)
     unfinished = [other for other in runs if other.settings.get("batch.size") == 1 and not other.is_finished]
     alike = (other for other in unfinished if not _differences(other, run, keys) and not _other_settings(other, run))
@@ -224,7 +222,8 @@ def _frozen(values: Mapping[str, Any]) -> Hashable:
     return tuple(sorted((key, _normalized(value)) for key, value in values.items()))
 
 
-def _normalized(value: Any) -> str:
+def _normalized(value: object) -> str:
     """Return a text that is equal for equal values: 600 and 600.0 are one number."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return repr(float(value) if is_number else value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return repr(float(value))
+    return repr(value)

@@ -16,6 +16,7 @@ MIN_BLOCKS = 3
 """Repeats from which a difference has an interval; with fewer, nothing is called faster."""
 SIGNIFICANCE = 0.05
 _MAX_LABEL = 18
+"""Characters of the labels of several runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +70,10 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The labels of the runs; where that is too long, the first label and the number of the others."""
-        labels = ",".join(run.label for run in self.runs)
-        return labels if len(labels) <= _MAX_LABEL else f"{self.runs[0].label} +{len(self.runs) - 1}"
+        """The labels of the runs; if several are too long together, the first label and the number of the others."""
+        first, *others = (run.label for run in self.runs)
+        labels = ",".join((first, *others))
+        return f"{first} +{len(others)}" if others and len(labels) > _MAX_LABEL else labels
 
     @property
     def is_complete(self) -> bool:

@@ -1,10 +1,11 @@
 """Owns the messages for a wrong configuration, in the words of an override: which key, which value, what to do."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from runner.config.schema import RunConfig, Section
 
@@ -12,19 +13,19 @@ _BRANCHES = ("function-", "constrained-", "literal[", "lax-or-strict")
 """Parts of pydantic's locations that name a branch of a type instead of a key."""
 _REMEDIES = {
     "tuple_type": "give a list: KEY=[A,B]",
-    "string_pattern_mismatch": "that is not one of the values it can have",
+    "string_pattern_mismatch": "that is not one of its possible values",
 }
 """By pydantic's type of error, where its own message would not help."""
 
 
-def explain(error: ValidationError, constructor: Mapping[str, Sequence[str]] | None = None) -> str:
+def explain(error: ValidationError, *, section: str = "", arguments: Sequence[str] | None = None) -> str:
     """Return pydantic's findings as a line per key, in the words of an override.
 
     Args:
         error: what a section or a constructor raised.
-        constructor: for a constructor, its section's name and its arguments.
+        section: name of the section whose constructor raised.
+        arguments: names of the constructor's arguments.
     """
-    section, arguments = next(iter(constructor.items())) if constructor else ("", None)
     remedies: dict[str, list[str]] = {}
     for detail in error.errors(include_url=False):
         subject, _, remedy = _explain_one(detail, section, arguments).partition(": ")
@@ -58,7 +59,7 @@ def _section_in(annotation: Any) -> type[BaseModel] | None:
     return next((kind for kind in kinds if issubclass(kind, Section)), None)
 
 
-def _explain_one(detail: Any, section: str, arguments: Sequence[str] | None) -> str:
+def _explain_one(detail: ErrorDetails, section: str, arguments: Sequence[str] | None) -> str:
     location = [str(part) for part in detail["loc"] if not str(part).startswith(_BRANCHES)]
     key = ".".join(filter(None, (section, *location)))
     if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):

@@ -1,4 +1,4 @@
-"""Keys that were renamed: a recorded run may use the old name for ever; a new run is refused with the new name."""
+"""Keys that were renamed. Recorded runs keep working with an old name; a new run is refused, with the new name."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -38,5 +38,5 @@ def refuse_renamed(raw: Mapping[str, Any]) -> None:
 
 
 def renamed_key(key: str) -> str:
-    """Say what an old name is called now."""
+    """Return the message that gives an old key's present name."""
     return f"this key is now {RENAMED[key]}: set {RENAMED[key]}=VALUE"

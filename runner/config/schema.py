@@ -22,6 +22,7 @@ from runner.config.secrets import has_password, has_user, is_variable_name
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 CONF_DIR = next(path for path in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if path.is_dir())
+"""In a wheel inside the package; in a clone beside the package."""
 
 BatchMode = Literal["static", "continuous", "concurrent", "job"]
 NonEmptyStr = Annotated[str, StringConstraints(min_length=1)]
@@ -229,7 +230,7 @@ class RunConfig(Section):
 
     @property
     def label(self) -> str:
-        """A name that tells runs apart in a list: provider, model, mode and size."""
+        """A name that distinguishes runs in a list: provider, model, mode and size."""
         model = self.model.id.rpartition("/")[2]
         return " ".join(dict.fromkeys((self.provider.name, model, str(self.batch.mode), str(self.batch.size))))
 

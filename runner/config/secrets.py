@@ -1,4 +1,4 @@
-"""Recognizes secrets: refuses them on a command line, and redacts them in texts. Keeps none.
+"""Recognizes secrets: refuses them on a command line, and redacts them in texts. Stores none.
 
 Public contract: `refuse_secrets` before Hydra writes anything, `redact` for every text that may repeat a secret.
 """
@@ -39,7 +39,7 @@ def has_password(address: str) -> bool:
 def redact(text: str, secrets: Collection[str]) -> str:
     """Return the text with every secret of at least 4 characters replaced by ***.
 
-    The longest secret goes first, for a shorter one may be a part of it.
+    The longest secret is replaced first: a shorter one may be a part of a longer one.
     """
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= _MIN_REDACTED:

@@ -27,7 +27,7 @@ def build(config: RunConfig) -> Provider:
     try:
         provider = provider_type(model=config.model, **config.provider.settings)  # type: ignore[call-arg]
     except ValidationError as error:
-        raise ConfigError(explain(error, {"provider": setting_names})) from None
+        raise ConfigError(explain(error, section="provider", arguments=setting_names)) from None
     _refuse_unsupported(config, provider)
     provider.validate(config.params())
     return provider

@@ -17,10 +17,16 @@ from runner.record.atomic import atomic_write
 from runner.record.manifest import MlflowRunRef, RunManifest, Segment, Summary, summary_of_failure
 from runner.record.outcomes import OutcomesFile
 from runner.record.prompts import PackedPrompts
+from runner.text import one_line
 
 CONFIG, ENVIRONMENT, SUMMARY, MANIFEST = "config.yaml", "environment.json", "summary.json", "run.json"
 SEGMENTS, MLFLOW_RUN, LOG = "segments.json", "tracking.json", "runner.log"
-PROMPTS, OUTCOMES, LOCK = "prompts.jsonl", "outcomes.jsonl", "run.lock"
+PROMPTS, OUTCOMES = "prompts.jsonl", "outcomes.jsonl"
+LOCK, WORKER_LOCK = "run.lock", ".tracking.lock"
+HYDRA = ".hydra"
+"""The folder of what Hydra composed."""
+SWEEP = "sweep.json"
+"""In a sweep's folder: its parent run in MLflow."""
 
 T = TypeVar("T")
 
@@ -178,5 +184,5 @@ def relative_to_start(path: Path, start: Path) -> str:
 
 
 def _unreadable(path: Path, error: Exception) -> RecordError:
-    reason = " ".join(str(error).split()) if path.stat().st_size else "it is empty"
+    reason = one_line(str(error)) if path.stat().st_size else "it is empty"
     return RecordError(f"{path} cannot be read: {reason}. It says what was asked for: restore it, or start a new run")

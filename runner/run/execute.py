@@ -20,14 +20,20 @@ from runner.run.machine import MachineCounters
 from runner.run.prepare import PreparedRun
 from runner.run.result import RunObserver, RunResult
 from runner.run.signals import GracePeriodExpired, stop_on_signals
-from runner.tracking.publisher import RunPublisher
+from runner.tracking.publisher import RunPublisher, StartWorker, start_worker
 
 log = logging.getLogger(__name__)
 
 _WARMUP_TOKENS = 4
 
 
-def execute(run: PreparedRun, writer: OutcomeWriter, completed: Set[str], observer: RunObserver) -> RunResult:
+def execute(
+    run: PreparedRun,
+    writer: OutcomeWriter,
+    completed: Set[str],
+    observer: RunObserver,
+    start_worker: StartWorker = start_worker,
+) -> RunResult:
     """Generate what is not completed, and close the record.
 
     Args:
@@ -35,6 +41,7 @@ def execute(run: PreparedRun, writer: OutcomeWriter, completed: Set[str], observ
         writer: open; outcomes are appended to it.
         completed: ids of prompts that are not to be generated.
         observer: follows the run.
+        start_worker: starts the process that publishes to MLflow.
 
     Raises:
         RunnerError: the run could not be finished, or no prompt was completed; its record is closed all the same.
@@ -44,13 +51,14 @@ def execute(run: PreparedRun, writer: OutcomeWriter, completed: Set[str], observ
         prompts=run.prompts, completed=completed, segment=writer.segment, should_stop=lambda: run.calls.stop.is_set
     )
     with (
-        RunPublisher(run.folder, run.config.tracking.uri, run.waits) as publisher,
+        RunPublisher(run.folder, run.config.tracking.uri, run.waits, start=start_worker) as publisher,
         run.folder.recording_failure(),
     ):
         measured = _measure(run, pending, writer, observer) if len(completed) < len(run.prompts) else None
         result, error = close_record(run, writer, measured)
         observer.finished(result)
         result = _publish(result, publisher)
+    observer.published(result)
     if result.status == "FAILED" and error:
         raise error
     return result

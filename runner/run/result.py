@@ -1,4 +1,4 @@
-"""What a run returns, and what it tells an observer on the way."""
+"""What a run returns, and what an observer of a run is called with."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -21,7 +21,8 @@ class RunResult:
         folder: the run's record.
         prompts: how many prompts the set has.
         samples: the first few outcomes.
-        mlflow_run: which MLflow run the record was published to; None without tracking, or if the store was away.
+        mlflow_run: which MLflow run the record was published to; None without tracking, or if the store was
+            unreachable.
         is_published: whether MLflow has everything that it is to have.
     """
 
@@ -60,7 +61,10 @@ class RunObserver(Protocol):
         """
 
     def finished(self, result: RunResult) -> None:
-        """Take what came out, before MLflow is waited for."""
+        """Take the result before MLflow is waited for."""
+
+    def published(self, result: RunResult) -> None:
+        """Take the result, with `mlflow_run` and `is_published`, once MLflow is not waited for any more."""
 
 
 class SilentObserver:
@@ -72,4 +76,7 @@ class SilentObserver:
         yield lambda _outcomes: None
 
     def finished(self, result: RunResult) -> None:
+        """Ignore the result."""
+
+    def published(self, result: RunResult) -> None:
         """Ignore the result."""

@@ -72,7 +72,7 @@ def read_digest(folder: RunFolder, prompts: PackedPrompts, batch: BatchConfig, t
         JournalError: a line is not an outcome.
     """
     first_prompts = {prompt.id: (position, prompt) for position, prompt in enumerate(prompts[:_MAX_TABLE_PROMPTS])}
-    tabled: list[Outcome] = []
+    table_outcomes: list[Outcome] = []
     retried: dict[str, Outcome] = {}
     sample, steps = Thinned[Outcome](2 * MAX_SAMPLED_TRACES - 1), Thinned[Step](_MAX_STEPS)
     ended_at: datetime | None = None
@@ -82,7 +82,7 @@ def read_digest(folder: RunFolder, prompts: PackedPrompts, batch: BatchConfig, t
             if not is_superseded:
                 sample.add(outcome)
                 if outcome.prompt_id in first_prompts:
-                    tabled.append(outcome)
+                    table_outcomes.append(outcome)
                 if retries_traced(outcome, traced):
                     retried[trace_name(outcome)] = outcome
             yield outcome
@@ -90,11 +90,11 @@ def read_digest(folder: RunFolder, prompts: PackedPrompts, batch: BatchConfig, t
     for step in metrics.steps(watched(), batch):
         steps.add(step)
         ended_at = max(ended_at or step.ended_at, step.ended_at)
-    tabled.sort(key=lambda outcome: (first_prompts[outcome.prompt_id][0], outcome.choice))
+    table_outcomes.sort(key=lambda outcome: (first_prompts[outcome.prompt_id][0], outcome.choice))
     return RunDigest(
         steps=steps.items,
         ended_at=ended_at,
-        table=[_table_row(outcome, first_prompts[outcome.prompt_id][1]) for outcome in tabled],
+        table=[_table_row(outcome, first_prompts[outcome.prompt_id][1]) for outcome in table_outcomes],
         untraced=_untraced(sample.items, retried, traced),
     )
 

@@ -22,6 +22,10 @@ class State(StrEnum):
 
 
 ENDED = (State.DONE, State.UNREACHABLE, State.CRASHED)
+"""States in which the run does not wait for its worker.
+
+A worker that is UNREACHABLE and has not opened its MLflow run tries the store again until a command comes.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +33,8 @@ class Report:
     """One report of a worker.
 
     Attributes:
-        state: the worker's state.
-        message: for the user, where something is wrong.
+        state: the worker's.
+        message: for the user, if something is wrong.
         traceback: of a defect, for the log.
     """
 

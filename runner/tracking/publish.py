@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from runner.config.parse import parse
 from runner.config.schema import RunConfig
 from runner.errors import JournalError
-from runner.record.folder import CONFIG, ENVIRONMENT, LOG, OUTCOMES, PROMPTS, SEGMENTS, SUMMARY, RunFolder
+from runner.record.folder import CONFIG, ENVIRONMENT, HYDRA, LOG, OUTCOMES, PROMPTS, SEGMENTS, SUMMARY, RunFolder
 from runner.record.manifest import RunManifest, Summary
 from runner.text import shorten
 from runner.tracking import sweep_run
@@ -23,7 +22,7 @@ _FILES = (CONFIG, PROMPTS, OUTCOMES, SUMMARY, ENVIRONMENT, SEGMENTS, LOG)
 
 
 def open_run(folder: RunFolder, on_connected: Callable[[], object]) -> StoreRun:
-    """Create the MLflow run of a folder, or find it, and log what the run is of.
+    """Create the MLflow run of a folder, or find it, and log its parameters and its prompt set.
 
     Args:
         folder: the run's.
@@ -83,8 +82,8 @@ def publish(run: StoreRun, folder: RunFolder, on_progress: Callable[[], object])
     run.store.client.set_terminated(run.run_id, summary.status)
 
 
-def override_value(value: Any) -> str:
-    """Return a value as it would stand behind `KEY=` on the command line."""
+def _override_value(value: object) -> str:
+    """Return a value as a command line has it behind `KEY=`."""
     if isinstance(value, str):
         return value
     return yaml.safe_dump(
@@ -95,7 +94,7 @@ def override_value(value: Any) -> str:
 def _log_params(run: StoreRun, config: RunConfig) -> None:
     from mlflow.entities import Param
 
-    params = [Param(name, shorten(override_value(value), MAX_PARAM)) for name, value in config.flat().items()]
+    params = [Param(name, shorten(_override_value(value), MAX_PARAM)) for name, value in config.flat().items()]
     run.store.client.log_batch(run.run_id, params=params)
 
 
@@ -114,7 +113,7 @@ def _log_dataset(run: StoreRun, manifest: RunManifest) -> None:
 
 
 def _points(digest: RunDigest, summary: Summary) -> list[Point]:
-    """Return points and figures with times that follow from the record: logged again, they are the same rows."""
+    """Return curves and metrics with times from the record: points that are logged again are the same rows."""
     return [
         *(
             Point(name, step.number, value, step.ended_at)
@@ -130,8 +129,8 @@ def _log_files(run: StoreRun, folder: RunFolder) -> None:
     for name in _FILES:
         if (folder.path / name).is_file():
             run.store.client.log_artifact(run.run_id, str(folder.path / name))
-    if (folder.path / ".hydra").is_dir():
-        run.store.client.log_artifacts(run.run_id, str(folder.path / ".hydra"), "hydra")
+    if (folder.path / HYDRA).is_dir():
+        run.store.client.log_artifacts(run.run_id, str(folder.path / HYDRA), "hydra")
 
 
 def _environment_tags(folder: RunFolder) -> dict[str, str]:

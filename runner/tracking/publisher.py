@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -18,9 +18,26 @@ from runner.tracking.uri import is_server
 
 log = logging.getLogger(__name__)
 
-_UNEXPLAINED_S = 1.0
-"""How long waiting needs no explanation."""
+_MAX_UNEXPLAINED_S = 1.0
+"""How long the run waits for MLflow without a message."""
 _EXIT_S = 5.0
+"""How long a worker that has reported its end may take to exit."""
+
+
+def start_worker(folder: RunFolder, waits: Waits) -> "subprocess.Popen[str]":
+    """Start the worker of a folder: commands go to its standard input, reports come from its standard output."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "runner.tracking.worker", str(folder.path), str(waits.store_retry_s)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        encoding="utf-8",
+        start_new_session=True,  # Ctrl-C is for the run, which then decides what to publish
+    )
+
+
+StartWorker = Callable[[RunFolder, Waits], "subprocess.Popen[str]"]
 
 
 class RunPublisher:
@@ -32,21 +49,23 @@ class RunPublisher:
     Args:
         folder: the run's.
         uri: of the MLflow store.
-        waits: how long a slow store is waited for.
+        waits: how long to wait for a slow store.
+        start: starts the worker.
     """
 
-    def __init__(self, folder: RunFolder, uri: str | None, waits: Waits) -> None:
-        self._folder, self._uri, self._waits = folder, uri, waits
+    def __init__(self, folder: RunFolder, uri: str | None, waits: Waits, *, start: StartWorker = start_worker) -> None:
+        self._folder, self._uri, self._waits, self._start = folder, uri, waits, start
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self._report = Report(state=State.STARTING)
         self._reported_at = time.monotonic()
         self._changed = threading.Condition()
         self._explained = False
+        self._warned_of: State | None = None
 
     def __enter__(self) -> Self:
         if self._uri is not None:
-            self._process = start_worker(self._folder, self._waits)
+            self._process = self._start(self._folder, self._waits)
             arguments = (self._process,)
             self._reader = threading.Thread(target=self._read_reports, args=arguments, name="tracking", daemon=True)
             self._reader.start()
@@ -82,7 +101,7 @@ class RunPublisher:
         return self._folder.read_mlflow_run()
 
     def finish(self) -> None:
-        """Have the record published, and wait as long as there is progress. `is_published` says how it went."""
+        """Request that the record is published, and wait while the worker reports progress; see `is_published`."""
         if self._process is None or self._process.stdin is None or self._report.state in ENDED:
             return
         try:
@@ -97,14 +116,14 @@ class RunPublisher:
             start = self._reported_at = time.monotonic()
             while self._report.state not in states:
                 now = time.monotonic()
-                if now - start >= _UNEXPLAINED_S and not self._explained:
+                if now - start >= _MAX_UNEXPLAINED_S and not self._explained:
                     self._explained = True
                     command = self._folder.resume_command
                     log.info("publishing to MLflow at %s (Ctrl-C leaves it to %s)", self._uri, command)
                 left_s = self._reported_at + self._max_silence_s - now
                 if left_s <= 0:
                     return
-                self._changed.wait(left_s if self._explained else min(left_s, _UNEXPLAINED_S))
+                self._changed.wait(left_s if self._explained else min(left_s, _MAX_UNEXPLAINED_S))
 
     @property
     def _max_silence_s(self) -> float:
@@ -115,29 +134,19 @@ class RunPublisher:
         assert process.stdout is not None  # noqa: S101 - a pipe
         for line in process.stdout:
             report = Report.from_line(line)
-            if report.message and report.state != self._report.state:
+            if report.message and report.state != self._warned_of:  # an unreachable store is tried again and again
                 log.warning("%s. The run folder keeps the record", report.message)
+            if report.message or report.state == State.OPEN:
+                self._warned_of = report.state
             if report.traceback:
                 log.debug("%s", report.traceback)
             self._set(report)
         process.stdout.close()
         if self._report.state not in ENDED:
-            self._set(Report(state=State.CRASHED, message="the tracking worker ended early"))
+            log.warning("the process that publishes to MLflow ended early. The run folder keeps the record")
+            self._set(Report(state=State.CRASHED))
 
     def _set(self, report: Report) -> None:
         with self._changed:
             self._report, self._reported_at = report, time.monotonic()
             self._changed.notify_all()
-
-
-def start_worker(folder: RunFolder, waits: Waits) -> "subprocess.Popen[str]":
-    """Start the worker of a folder: commands go to its standard input, reports come from its standard output."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "runner.tracking.worker", str(folder.path), str(waits.store_retry_s)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        encoding="utf-8",
-        start_new_session=True,  # Ctrl-C is for the run, which then decides what to publish
-    )

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 _MLFLOW_SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_MODEL_CATALOG_URI": "",  # else every first trace of a model requests its price from github.com
+    "MLFLOW_MODEL_CATALOG_URI": "",  # else the first trace of each model requests the model's price from github.com
     "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # whoever waits for an unreachable server tries again later
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the worker tries an unreachable server again later
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
 """A benchmark reaches nothing but its provider and its store. Values in the environment win."""
-KEY_TAG = "runner.key"
+_KEY_TAG = "runner.key"
 """The tag by which a run's folder is found again among MLflow's runs."""
 MAX_PARAM = 6000
 """Characters of a parameter that MLflow keeps; config.yaml has long values whole."""
@@ -45,15 +45,15 @@ class Point:
 
     Attributes:
         name: the metric's.
-        step: where the point stands in the metric's curve.
+        step: the point's position in the metric's curve.
         value: the metric's.
-        at: when; None is the start of the MLflow run.
+        time: of the value; None is the start of the MLflow run.
     """
 
     name: str
     step: int
     value: float
-    at: datetime | None = None
+    time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +65,15 @@ class Store:
     experiment_id: str
 
     def find_or_create_run(self, key: str, name: str, tags: Mapping[str, str]) -> "StoreRun":
-        """Return the run that bears this key as a tag, creating it if there is none.
+        """Return the run that has this key as a tag, creating the run if there is none.
 
-        The search comes first: a run whose creation was answered too late, or to a dead process, exists all the same.
+        A run may exist although its creator got no answer: the answer was late, or the process had died.
         """
-        runs = self.client.search_runs([self.experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
+        runs = self.client.search_runs([self.experiment_id], f"tags.`{_KEY_TAG}` = '{key}'", max_results=1)
         if runs:
             return StoreRun(self, str(runs[0].info.run_id))
         source = {"mlflow.source.name": "python -m runner", "mlflow.source.type": "LOCAL", "mlflow.user": _user()}
-        run_tags = {name: shorten(value, _MAX_TAG) for name, value in ({KEY_TAG: key} | source | dict(tags)).items()}
+        run_tags = {name: shorten(value, _MAX_TAG) for name, value in ({_KEY_TAG: key} | source | dict(tags)).items()}
         run = self.client.create_run(self.experiment_id, run_name=name[:_MAX_NAME], tags=run_tags)
         return StoreRun(self, str(run.info.run_id))
 
@@ -106,8 +106,8 @@ class StoreRun:
         data = [[storable(cell) if isinstance(cell, str) else cell for cell in row] for row in cells]
         table = json.dumps({"columns": columns, "data": data})
         self.store.client.log_text(self.run_id, table, file)  # MLflow's own log_table appends to what is there
-        listed = json.dumps([{"path": file, "type": "table"}])
-        self.store.client.set_tag(self.run_id, "mlflow.loggedArtifacts", listed)
+        artifacts = json.dumps([{"path": file, "type": "table"}])
+        self.store.client.set_tag(self.run_id, "mlflow.loggedArtifacts", artifacts)
 
     def log_points(self, points: Iterable[Point]) -> None:
         """Log points of metrics. A point with the same step, value and time as one that is there stays one point."""
@@ -115,7 +115,7 @@ class StoreRun:
 
         start_ms = int(self.store.client.get_run(self.run_id).info.start_time)
         metrics = (
-            Metric(point.name, point.value, int(point.at.timestamp() * 1000) if point.at else start_ms, point.step)
+            Metric(point.name, point.value, int(point.time.timestamp() * 1000) if point.time else start_ms, point.step)
             for point in points
         )
         while batch := list(islice(metrics, _MAX_METRICS_PER_CALL)):
@@ -139,7 +139,7 @@ def open_store(uri: str, experiment: str) -> Store:
             )
         if known is not None:
             return Store(client, uri, known.experiment_id)
-        # beside an embedded store; MLflow's own default is ./mlruns in the working directory
+        # MLflow's default for an embedded store is ./mlruns in the working directory
         artifacts = (path.parent / "artifacts").as_uri() if path else None
         return Store(client, uri, client.create_experiment(experiment, artifact_location=artifacts))
 
@@ -188,8 +188,8 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def _store_lock(uri: str) -> Any:
-    """Let one process at a time create an embedded store: its migrations do not bear a race."""
+def _store_lock(uri: str) -> AbstractContextManager[object]:
+    """Return a lock under which one process at a time creates an embedded store: its migrations are not concurrent."""
     path = sqlite_path(uri)
     if path is None:
         return nullcontext()

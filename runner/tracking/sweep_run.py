@@ -9,11 +9,9 @@ from filelock import FileLock
 
 from runner.config.schema import RunConfig
 from runner.record.atomic import atomic_write
-from runner.record.folder import RunFolder
+from runner.record.folder import SWEEP, RunFolder
 from runner.record.manifest import MlflowRunRef, Status
 from runner.tracking.store import Point, Store, StoreRun, open_store, store_errors
-
-PARENT = "sweep.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +44,7 @@ class _Parent:
 
 def join(directory: Path, store: Store, config: RunConfig) -> str:
     """Return the parent run's id; the first job creates the run. Jobs may be processes of their own."""
-    path = directory / PARENT
+    path = directory / SWEEP
     with FileLock(f"{path}.lock"):
         if parent := _read_parent(directory):
             return parent.run_id
@@ -59,7 +57,7 @@ def join(directory: Path, store: Store, config: RunConfig) -> str:
 def _read_parent(directory: Path) -> _Parent | None:
     """Return what the first job wrote of the parent run; None where the file is absent or damaged."""
     try:
-        return _Parent(**json.loads((directory / PARENT).read_bytes()))
+        return _Parent(**json.loads((directory / SWEEP).read_bytes()))
     except (OSError, ValueError, TypeError):
         return None
 

@@ -62,7 +62,7 @@ def log_traces(
         config: the run's.
         folder: the run's.
         traces: what to log: prompts with their outcomes.
-        on_logged: called after each, for a slow store takes time for each.
+        on_logged: called after each trace: a slow store needs time for every one.
     """
     import mlflow
 
@@ -112,7 +112,7 @@ def _log_trace(run: StoreRun, request: Mapping[str, Any], prompt: Prompt, outcom
 
 
 def _request_attributes(config: RunConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return attributes of every request; `facts` are the provider's own. A static batch's seed is not the run's."""
+    """Return attributes of every request; the provider reported the `facts`. A static batch's seed is not the run's."""
     params = {name: getattr(config.generation, name) for name in ("max_tokens", "temperature", "top_p", "top_k")}
     attributes = {
         _OPERATION: facts.get(_OPERATION, "chat"),

@@ -1,4 +1,4 @@
-"""The address of an MLflow store, and how a person opens the store. Imports no mlflow, so that a run need not."""
+"""The address of an MLflow store, and how a person opens the store. A run uses this module: it imports no mlflow."""
 
 import os
 import shlex
@@ -27,7 +27,7 @@ def check_store(uri: str | None) -> None:
     except OSError as error:
         reason = error.strerror
     if reason is not None:
-        raise ConfigError(f"tracking.uri={uri!r} cannot be written: {reason}: choose another place, or tracking=off")
+        raise ConfigError(f"tracking.uri={uri!r} cannot be written: {reason}: choose another file, or tracking=off")
 
 
 def sqlite_path(uri: str) -> Path | None:

@@ -19,16 +19,15 @@ from typing import TextIO
 from filelock import FileLock
 
 from runner.errors import RunnerError
-from runner.record.folder import SUMMARY, RunFolder
+from runner.record.folder import SUMMARY, WORKER_LOCK, RunFolder
 from runner.tracking.protocol import FINISH, Report, State
 from runner.tracking.publish import open_run, publish
 from runner.tracking.store import StoreRun, store_errors
 
 _NICE = 10
 """The run comes first where cores are few."""
-_LOCK = ".tracking.lock"
 _RUN_IS_GONE = ""
-"""The command that stands for the end of standard input."""
+"""Stands for a command when standard input has ended."""
 
 Send = Callable[[Report], None]
 
@@ -70,9 +69,9 @@ def _open(folder: RunFolder, send: Send) -> StoreRun | None:
 def _publish(folder: RunFolder, run: StoreRun, command: str, send: Send) -> None:
     try:
         with store_errors(run.store.uri):
-            if folder.read_summary() is None:  # killed, or it could not write one: a full disk, say
+            if folder.read_summary() is None:  # the run was killed, or could not write its summary: a full disk, say
                 run.store.client.set_terminated(run.run_id, "FAILED" if command == FINISH else "KILLED")
-                message = f"how the run ended is not in MLflow: {folder.path} has no {SUMMARY}; resume the run"
+                message = f"how the run ended is not in MLflow: {folder.path} has no {SUMMARY}: resume the run"
                 send(Report(state=State.UNREACHABLE, message=message))
                 return
             publish(run, folder, on_progress=lambda: send(Report(state=State.PUBLISHING)))
@@ -89,20 +88,20 @@ def _receive(lines: TextIO, commands: "queue.SimpleQueue[str]") -> None:
 
 
 def _send(output: TextIO, report: Report) -> None:
-    with suppress(OSError):  # nobody reads any more; the record is published all the same
+    with suppress(OSError):  # the run's process is gone; the record is published all the same
         output.write(report.to_line())
         output.flush()
 
 
 def main() -> None:
-    """Publish the run in the folder that is named."""
+    """Publish the run in the folder that the command line names."""
     send, sys.stdout = partial(_send, sys.stdout), sys.stderr  # MLflow prints to standard output, which is the run's
     folder, retry_s = RunFolder(Path(sys.argv[1])), float(sys.argv[2])
     commands: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(sys.stdin, commands), daemon=True).start()
     if hasattr(os, "nice"):
         os.nice(_NICE)
-    lock = FileLock(folder.path / _LOCK)  # a worker that was not waited for may still publish when the run is resumed
+    lock = FileLock(folder.path / WORKER_LOCK)  # the worker of the run's earlier process may still publish
     try:
         with suppress(OSError, NotImplementedError):  # not every file system has locks
             lock.acquire()

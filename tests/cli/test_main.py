@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from mlflow import MlflowClient
 
 from tests.conftest import Runner
@@ -163,6 +164,28 @@ def test_a_defect_is_logged_with_its_traceback_where_it_happened(run_command: Ru
 
 def test_a_sweep_in_which_every_job_is_wrong_is_a_wrong_request(run_command: Runner):
     assert run_command("-m", "provider=echo", "batch.size=0,-1").returncode == 2
+
+
+def test_a_sweep_into_the_folder_of_an_earlier_one_is_a_wrong_request(run_command: Runner):
+    sweep = ("-m", "provider=echo", "prompts=memo", "batch.size=1,2", "hydra.sweep.dir=s")
+    assert run_command(*sweep).returncode == 0
+    again = run_command(*sweep)
+    assert again.returncode == 2, again.stderr
+    assert "exists already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "message"),
+    [("--help | head -1", 0, ""), ("--cfg job > /dev/full", 1, "error: standard output cannot be written")],
+)
+def test_output_that_cannot_be_printed_is_not_an_error_of_the_runs_folder(
+    output: str, code: int, message: str, tmp_path: Path
+):
+    command = f"{sys.executable} -m runner {output}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == bool(message)
 
 
 def test_jobs_in_other_processes_join_the_same_parent(tmp_path: Path, store: str):

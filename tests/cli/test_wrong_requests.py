@@ -1,14 +1,12 @@
 """A wrong request ends in exit code 2 and one message that names the key, the value and the remedy."""
 
-import json
 import os
-import subprocess
-import sys
 
 import pytest
 
 from runner.config.secrets import refuse_secrets
 from runner.errors import ConfigError
+from tests import processes
 from tests.conftest import Compose, Runner
 
 WRONG = {
@@ -74,39 +72,16 @@ WRONG = {
 }
 
 
-FORK = """
-import json, os, sys
-from runner import app
-from runner.cli.main import main
-
-for number, arguments in enumerate(json.load(sys.stdin)):
-    if os.fork() == 0:
-        for stream, name in ((1, "stdout"), (2, "stderr")):
-            os.dup2(os.open(f"{number}.{name}", os.O_WRONLY | os.O_CREAT), stream)
-        sys.argv = ["runner", *arguments]
-        main()
-        sys.exit("main returned")
-    _, status = os.wait()
-    print(os.waitstatus_to_exitcode(status), flush=True)
-"""
-"""Runs each command line in a process of its own, forked where the imports are done: a cold start is not the subject."""
-
-
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str, str]]:
     """The exit code, stdout and stderr of each wrong request."""
     folder = tmp_path_factory.mktemp("wrong")
-    lines = [line.split() if line.startswith("provider=") else ["provider=echo", *line.split()] for line in WRONG]
-    done = subprocess.run(
-        [sys.executable, "-c", FORK], input=json.dumps(lines), stdout=subprocess.PIPE, cwd=folder, text=True,
-        env=os.environ | {"HOME": str(folder)}, check=True,
-    )  # fmt: skip
-    printed = [
-        ((folder / f"{number}.stdout").read_text(), (folder / f"{number}.stderr").read_text())
-        for number in range(len(WRONG))
-    ]
-    codes = map(int, done.stdout.split())
-    answers = {line: (code, out, err) for line, code, (out, err) in zip(WRONG, codes, printed, strict=True)}
+    environment = os.environ | {"HOME": str(folder)}
+    answers: dict[str, tuple[int, str, str]] = {}
+    for line in WRONG:
+        provider = [] if line.startswith("provider=") else ["provider=echo"]
+        done = processes.run(["runner", *provider, *line.split()], cwd=folder, env=environment)
+        answers[line] = (done.returncode, done.stdout, done.stderr)
     answers["everything written"] = (
         0,
         "\n".join(p.read_text() for p in folder.rglob("*") if p.suffix in (".yaml", ".log", ".json")),

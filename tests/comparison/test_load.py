@@ -16,7 +16,7 @@ def test_a_failure_is_neither_equal_nor_an_empty_text(write_run: Write):
     comparison = compare_folders([reference, run])
     texts = only_divergence(comparison)
     assert (texts.compared, texts.equal, texts.only_reference, texts.only_run) == (1, 1, 1, 1)
-    assert "1 prompt only the reference completed" in note_texts(comparison)
+    assert "only the reference completed 1 prompt, only the run 1" in note_texts(comparison)
 
 
 def test_answers_are_matched_by_prompt_and_choice_whatever_their_order(write_run: Write):

@@ -61,8 +61,8 @@ def test_the_pages_texts_are_texts_whatever_they_hold(write_run: Write, tmp_path
     assert "{{ 7 * 7 }} {% raw %}" in page.text
     for spelled in ("U+001B", "U+0000", "U+202E", "U+D800"):
         assert spelled in page.text
-    redact = {char for char in source if unicodedata.category(char) in ("Cc", "Cf", "Cs")}
-    assert redact <= {"\n", "\u200d"}
+    hidden = {char for char in source if unicodedata.category(char) in ("Cc", "Cf", "Cs")}
+    assert hidden <= {"\n", "\u200d"}
     assert "default-src 'none'" in source
     assert any("script" in part for part in page.marked)
 

@@ -86,6 +86,16 @@ def test_a_hundred_and_a_hundred_point_one_have_no_fastest(write_run: Write):
     assert (headline(comparison) or "").startswith("Measured once each, so nothing is called faster")
 
 
+def test_a_label_of_one_run_is_whole_and_of_several_at_most_as_long_as_a_column(write_run: Write):
+    long = "a-name-of-more-than-eighteen-characters"
+    runs = [write_run(long, sentences(2), "batch.size=1")]
+    runs += [write_run(f"{long}-{n}", sentences(2), "batch.size=4", f"repeat={n + 1}") for n in range(2)]
+    comparison = compare_folders(runs)
+    assert [row.label for row in comparison.rows] == [long, f"{long}-0 +1"]
+    assert f"Run {long}-0 +1: {long}-0, {long}-1" in note_texts(comparison)
+    assert f"Run {long}:" not in note_texts(comparison)
+
+
 @pytest.mark.parametrize("status", ["KILLED", "FAILED"])
 def test_a_run_that_did_not_finish_wins_nothing(write_run: Write, status: str):
     figures = {1: (10.0, 3.0), 4: (20.0, 2.0), 16: (90.0, 0.1)}

@@ -17,11 +17,9 @@ from tests.conftest import Compose
 NEEDED = {"prompts=file": ["prompts.path=some.jsonl"], "prompts=hub": ["prompts.dataset=some/dataset"]}
 PROVIDERS = sorted(path.stem for path in (CONF_DIR / "provider").glob("*.yaml"))
 _ROOM = CONF_DIR.parent / "runner" / "providers"
-PROVIDER_ROOMS = {
-    path.relative_to(_ROOM).parts[0].removesuffix(".py")
-    for path in _ROOM.rglob("*.py")
-    if "@validate_call" in path.read_text(encoding="utf-8")
-}
+_SHARED = {"__init__", "__pycache__", "errors", "factory", "protocols", "responses"}
+"""What is no provider among the modules of providers."""
+PROVIDER_ROOMS = {path.stem for path in _ROOM.iterdir()} - _SHARED
 
 
 def options() -> list[str]:

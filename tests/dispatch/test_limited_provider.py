@@ -24,12 +24,10 @@ from runner.providers.echo import EchoProvider
 from runner.providers.errors import RETRY, THROTTLED, CallError, ErrorPolicy
 from runner.types import Generated, Prompt
 from tests.conftest import Compose
-from tests.factories import prompts
+from tests.factories import DEAR, numbered, prompts
 from tests.virtual_clock import run_on_virtual_clock
 
 Fault = Callable[[int, Prompt], CallError | None]
-DEAR = "model.price={input_usd_per_million: 1000, output_usd_per_million: 1000}"
-"""A tenth of a cent a token."""
 NOT_BILLED = ErrorPolicy(retryable=True, throttled=True, not_billed=True)
 SLOW_DOWN = CallError("RateLimitError", "slow down", NOT_BILLED, retry_after_s=0.02)
 SLOW_DOWN_MUCH = CallError("RateLimitError", "slow down", NOT_BILLED, retry_after_s=20)
@@ -122,10 +120,6 @@ def simulate(config: Compose) -> Simulate:
         return run_on_virtual_clock(send(composed, asked, workers, provider, concurrency, interrupted_after_s))
 
     return run
-
-
-def numbered(count: int) -> list[Prompt]:
-    return prompts(*map(str, range(count)))
 
 
 def test_small_requests_use_what_a_second_allows(simulate: Simulate):

@@ -8,7 +8,6 @@ import itertools
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,42 +25,17 @@ from runner.errors import AccessError, BudgetError, Interrupted
 from runner.providers.factory import build
 from runner.record.folder import RunFolder
 from runner.run.prepare import prepare_calls
-from runner.types import Completion, Failure, Prompt
+from runner.types import Completion, Failure
 from tests.conftest import Compose
-from tests.factories import generate, generate_until_stopped, prompts
+from tests.factories import DEAR, generate, generate_until_stopped, numbered, prompts, prompts_file
 from tests.servers.openai_server import OpenAIServer
-
-Hosted = Callable[..., RunConfig]
-DEAR = "model.price={input_usd_per_million: 1000, output_usd_per_million: 1000}"
-"""A tenth of a cent a token."""
-
-
-@pytest.fixture
-def hosted(config: Compose, monkeypatch: pytest.MonkeyPatch) -> Hosted:
-    monkeypatch.setenv("OPENAI_API_KEY", "k")
-
-    def composed(server: OpenAIServer, *overrides: str) -> RunConfig:
-        settings = config("provider=openai", f"provider.base_url={server.url}/v1", "batch.size=4", *overrides)
-        return settings.with_mode(settings.batch.mode or "concurrent")
-
-    return composed
-
-
-def numbered(count: int) -> list[Prompt]:
-    return prompts(*map(str, range(count)))
-
-
-def prompts_file(folder: Path, count: int) -> tuple[str, str]:
-    path = folder / "prompts.txt"
-    path.write_text("".join(f"prompt number {number}\n" for number in range(count)))
-    return "prompts=file", f"prompts.path={path}"
 
 
 def gaps_s(server: OpenAIServer) -> list[float]:
     return [later.arrived - earlier.arrived for earlier, later in itertools.pairwise(server.asked)]
 
 
-def test_small_requests_use_what_a_second_allows(hosted: Hosted):
+def test_small_requests_use_what_a_second_allows(hosted: Compose):
     assert estimate_tokens(numbered(1)[0]) + 46 == 50, "at 100 a second: two at once, and then one in 0.5 s"
     with OpenAIServer() as server:
         limits = ("limits.tokens_per_minute=6000", "generation.max_tokens=46", "batch.size=10")
@@ -72,7 +46,7 @@ def test_small_requests_use_what_a_second_allows(hosted: Hosted):
         assert asked.arrived - started >= (earlier - 1) * 0.5 - 0.1, "never more than the limit has allowed by then"
 
 
-def test_a_pause_saves_up_no_room(hosted: Hosted):
+def test_a_pause_saves_up_no_room(hosted: Compose):
     def first(number: int, _: dict[str, Any]) -> dict[str, Any] | None:
         return {"status": 429, "headers": {"Retry-After": "2"}} if number == 0 else None
 
@@ -82,14 +56,14 @@ def test_a_pause_saves_up_no_room(hosted: Hosted):
     assert gaps_s(server)[1] > 0.4, "then one a second"
 
 
-def test_a_service_that_asks_for_a_day_is_asked_once(hosted: Hosted):
+def test_a_service_that_asks_for_a_day_is_asked_once(hosted: Compose):
     with OpenAIServer(fault=lambda *_: {"status": 503, "headers": {"Retry-After": "86400"}}) as server:
         with pytest.raises(AccessError, match="asks to wait 86400 s"):
             generate(hosted(server, "batch.size=1"), numbered(3))
         assert len(server.asked) == 1
 
 
-def test_the_budget_counts_what_was_spent_before_a_resume(hosted: Hosted, tmp_path: Path):
+def test_the_budget_counts_what_was_spent_before_a_resume(hosted: Compose, tmp_path: Path):
     texts = prompts_file(tmp_path, 100)  # $0.006 each, and $0.057 at most
     settings = (DEAR, "generation.max_tokens=10", "batch.size=1", "limits.max_cost_usd=0.2", "name=budget")
     with OpenAIServer() as server:
@@ -106,7 +80,7 @@ def test_the_budget_counts_what_was_spent_before_a_resume(hosted: Hosted, tmp_pa
     assert 0.14 < sum(usage.input_tokens + usage.output_tokens for usage in usages) / 1000 <= 0.2
 
 
-def test_a_run_records_how_many_requests_auto_had_in_flight(hosted: Hosted, tmp_path: Path):
+def test_a_run_records_how_many_requests_auto_had_in_flight(hosted: Compose, tmp_path: Path):
     texts = (*prompts_file(tmp_path, 150), "batch.size=auto")
     with OpenAIServer(first_token_s=0.05) as server:
         summary = app.run(hosted(server, *texts), tmp_path / "answered").summary
@@ -145,7 +119,7 @@ def test_open_files_are_raised_as_far_as_they_may_and_auto_keeps_to_them(limit: 
     assert server.most_open <= (150 if size == "150" else 36)
 
 
-def test_no_task_is_left_in_the_event_loop(hosted: Hosted):
+def test_no_task_is_left_in_the_event_loop(hosted: Compose):
     async def count_tasks_after_calls(config: RunConfig) -> int:
         stop = StopRequest()
         gate = RequestGate(config.limits, Budget(None, None), None, stop)
@@ -161,7 +135,7 @@ def test_no_task_is_left_in_the_event_loop(hosted: Hosted):
         assert asyncio.run(count_tasks_after_calls(hosted(server, "limits.requests_per_minute=600"))) == 1
 
 
-def test_an_end_in_the_middle_of_a_split_keeps_the_parts_that_were_answered(hosted: Hosted):
+def test_an_end_in_the_middle_of_a_split_keeps_the_parts_that_were_answered(hosted: Compose):
     def fault(number: int, body: dict[str, Any]) -> dict[str, Any] | None:
         if number == 2:
             calls.stop.request(Interrupted("interrupted"))
@@ -178,7 +152,7 @@ def test_an_end_in_the_middle_of_a_split_keeps_the_parts_that_were_answered(host
     assert len(server.asked) == 3
 
 
-def test_a_list_is_split_no_further_once_prompts_failed_alone_in_a_row(hosted: Hosted):
+def test_a_list_is_split_no_further_once_prompts_failed_alone_in_a_row(hosted: Compose):
     with OpenAIServer(fault=lambda *_: {"status": 400, "body": {"error": {"message": "no"}}}) as server:
         config = hosted(server, "provider.endpoint=completions", "batch.mode=static", "batch.size=64")
         outcomes = generate(config, numbered(64))

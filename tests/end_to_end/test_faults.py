@@ -83,7 +83,7 @@ SLOW: Faults = {
 
 
 @pytest.fixture
-def hosted(config: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
+def hosted_texts(config: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
     """Compose a run of these texts, each its own id, against this server."""
     monkeypatch.setenv("OPENAI_API_KEY", "planted")
 
@@ -114,7 +114,7 @@ def error_of(outcome: Outcome) -> str:
     ],
 )
 def test_a_fault_that_passes_costs_an_attempt_and_one_that_stays_costs_its_own_prompt(
-    faults: Faults, settings: list[str], hosted: Any, tmp_path: Path
+    faults: Faults, settings: list[str], hosted_texts: Any, tmp_path: Path
 ):
     """Two prompts a fault: one that meets it once, one that meets it always; and prompts that meet none."""
     met = Counter[str]()
@@ -127,7 +127,7 @@ def test_a_fault_that_passes_costs_an_attempt_and_one_that_stays_costs_its_own_p
 
     texts = [f"{when} {name}" for when in ("never", "once", "always") for name in faults]
     with OpenAIServer(fault=fault) as server:
-        config = hosted(server, texts, *settings, "batch.size=64", "limits.max_attempts=2")
+        config = hosted_texts(server, texts, *settings, "batch.size=64", "limits.max_attempts=2")
         summary = app.run(config, tmp_path / "run")
     outcomes = outcomes_of(tmp_path / "run")
     assert met == {text: 1 if text.startswith("never") else 2 for text in texts}
@@ -145,12 +145,14 @@ def test_a_fault_that_passes_costs_an_attempt_and_one_that_stays_costs_its_own_p
 
 
 @pytest.mark.parametrize("fault", [{"status": 400}, {"status": 500}, {"wire": b""}, {"raw": b"{"}], ids=str)
-def test_a_poisonous_prompt_in_a_list_is_found_and_fails_alone(fault: dict[str, Any], hosted: Any, tmp_path: Path):
+def test_a_poisonous_prompt_in_a_list_is_found_and_fails_alone(
+    fault: dict[str, Any], hosted_texts: Any, tmp_path: Path
+):
     texts = [f"text {number}" for number in range(64)]
     texts[37] = "poison"
     lists = ("provider.endpoint=completions", "batch.mode=static", "batch.size=32", "provider.stream=false")
     with OpenAIServer(fault=lambda _, body: fault if "poison" in body["prompt"] else None) as server:
-        app.run(hosted(server, texts, *lists, "limits.max_attempts=1"), tmp_path / "run")
+        app.run(hosted_texts(server, texts, *lists, "limits.max_attempts=1"), tmp_path / "run")
     outcomes = outcomes_of(tmp_path / "run")
     assert [text for text in texts if isinstance(outcomes[text], Failure)] == ["poison"]
     assert all(outcome.text == text for text, outcome in outcomes.items() if isinstance(outcome, Completion))
@@ -158,11 +160,11 @@ def test_a_poisonous_prompt_in_a_list_is_found_and_fails_alone(fault: dict[str, 
 
 
 @pytest.mark.parametrize(("limit", "failed"), [("3", 4), ("0.25", 6)])
-def test_a_run_with_too_many_failures_stops_and_can_go_on(limit: str, failed: int, hosted: Any, tmp_path: Path):
+def test_a_run_with_too_many_failures_stops_and_can_go_on(limit: str, failed: int, hosted_texts: Any, tmp_path: Path):
     texts = [f"text {number}" for number in range(40)]
     refusal = {"status": 400, "body": {"error": {"message": "not today"}}}
     with OpenAIServer(fault=lambda number, _: refusal if number >= 10 else None) as server:
-        config = hosted(server, texts, "batch.size=1", f"limits.max_failures={limit}")
+        config = hosted_texts(server, texts, "batch.size=1", f"limits.max_failures={limit}")
         with pytest.raises(TooManyFailuresError, match=rf"limits\.max_failures={limit}.*not today") as caught:
             app.run(config, tmp_path / "run")
         assert caught.value.exit_code == 1

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from runner.record.folder import RunFolder
-from runner.record.manifest import Summary
 from runner.types import Completion, Failure
 from tests import processes
+from tests.factories import summary_of
 
 RECORDED = Path(__file__).parents[1] / "data" / "previous_version"
 RUNS = ("finished", "killed", "failed", "failed_prompts", "sweep/0", "sweep/1")
@@ -30,12 +30,6 @@ def old(tmp_path: Path) -> Path:
                 encoding="utf-8",
             )
     return tmp_path
-
-
-def summary_of(run: Path) -> Summary:
-    summary = RunFolder(run).read_summary()
-    assert summary is not None
-    return summary
 
 
 @pytest.mark.parametrize("run", RUNS)

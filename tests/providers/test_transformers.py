@@ -16,9 +16,9 @@ from runner.providers.factory import build
 from runner.providers.protocols import Provider
 from runner.providers.transformers.provider import TransformersProvider
 from runner.record.folder import RunFolder
-from runner.types import Completion, Failure, Message, Outcome, Prompt
+from runner.types import Completion, Failure, Outcome
 from tests.conftest import Compose
-from tests.factories import not_superseded, outcomes_of
+from tests.factories import not_superseded, outcomes_of, prompts
 
 TEXTS = ["a", "some words", "a much longer prompt than the others are", "mid length here", "zz"]
 
@@ -32,14 +32,10 @@ def tiny(config: Compose, tiny_model: Path) -> Any:
     return composed
 
 
-def prompts(texts: list[str]) -> list[Prompt]:
-    return [Prompt(id=f"p{i}", messages=(Message(role="user", content=text),)) for i, text in enumerate(texts)]
-
-
 def generate(config: RunConfig, texts: list[str] = TEXTS) -> list[Outcome]:
     provider = build(config)
     with provider:
-        return outcomes_of(provider, prompts(texts), config.params(), config.with_mode("static").batch)
+        return outcomes_of(provider, prompts(*texts), config.params(), config.with_mode("static").batch)
 
 
 def texts_of(outcomes: list[Outcome]) -> dict[tuple[str, int], str]:
@@ -72,7 +68,7 @@ def test_padded_rows_are_what_each_prompt_gives_alone(size: int, tiny: Any, tiny
         assert isinstance(outcome, Completion)
         assert outcome.text == tokenizer.decode(expected, skip_special_tokens=True)
         assert outcome.usage.output_tokens == len(expected)
-        assert outcome.usage.input_tokens == len(text), "letters are tokens here; padding is not token_count"
+        assert outcome.usage.input_tokens == len(text), "letters are tokens here; padding is not counted"
         assert outcome.finish_reason == ("stop" if expected[-1] == tokenizer.eos_token_id else "length")
 
 
@@ -150,7 +146,7 @@ def test_a_batch_generated_alone_gives_what_it_gave_in_its_run(tiny: Any):
     provider = build(config)
     assert isinstance(provider, TransformersProvider)
     with provider:
-        batch = list(static.form_batches(provider, prompts(TEXTS), config.batch))[1]
+        batch = list(static.form_batches(provider, prompts(*TEXTS), config.batch))[1]
         params = config.params(seed=static.batch_seed(config.seed, batch))
         alone = {
             (prompt.id, choice): answer.text
@@ -241,6 +237,7 @@ def test_a_chat_template_is_applied_where_there_is_one_and_can_be_turned_off(
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile on a CPU needs a C++ compiler")
+@pytest.mark.slow  # one compilation takes half a minute
 def test_a_compiled_model_gives_the_same_texts(tiny: Any):
     few = ("generation.max_tokens=3", "batch.size=2")
     compiled = generate(tiny("provider.compile=true", *few), TEXTS[:2])
@@ -270,7 +267,7 @@ def test_out_of_memory_names_the_batch_and_what_to_try(tiny: Any, monkeypatch: p
         resource.setrlimit(resource.RLIMIT_AS, (used + 50 * 2**20, hard))
         try:
             with pytest.raises(OutOfMemoryError) as caught:
-                provider.generate_batch(prompts(["some words " * 3] * 4000), config.params())
+                provider.generate_batch(prompts(*["some words " * 3] * 4000), config.params())
         finally:
             resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     for part in ("4000 prompts", "33 input tokens", "batch.size=2000", "provider.dtype=bfloat16"):

@@ -13,7 +13,7 @@ import pytest
 from runner import app
 from runner.config.waits import Waits
 from runner.record.folder import OUTCOMES, RunFolder
-from runner.record.manifest import Summary
+from tests.factories import summary_of
 from tests.run.running import Running
 from tests.servers.openai_server import OpenAIServer
 
@@ -26,12 +26,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
     monkeypatch.setenv("OPENAI_API_KEY", "planted")
     with OpenAIServer(first_token_s=1.0) as made:
         yield made
-
-
-def summary_of(run: Path) -> Summary:
-    summary = RunFolder(run).read_summary()
-    assert summary is not None
-    return summary
 
 
 def assert_closed(run: Path, *, completed: int) -> None:

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from runner import app
 from tests import processes
 from tests.conftest import Compose
+from tests.tracking import forked
 
 
 def test_a_run_is_found_by_its_mlflow_id(tracked: Compose, store: str, tmp_path: Path):
-    result = app.run(tracked("provider=echo", "name=by-id"), tmp_path / "run")
+    result = forked.run(tracked("provider=echo", "name=by-id"), tmp_path / "run")
     run_id = str(result.summary.mlflow_run_id)
     done = processes.run(["runner.resume", run_id, "--tracking-uri", store], cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,18 +15,19 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from runner import app
-from runner.cli.observer import print_mlflow
+from runner.cli.observer import TerminalObserver
 from runner.config.waits import Waits
+from runner.errors import TooManyFailuresError
 from tests import processes
 from tests.conftest import Compose
 from tests.servers.mlflow_server import StoredExperiment
 from tests.servers.proxy import Proxy
+from tests.tracking import forked
 
 SHORT_WAITS = Waits(connect_s=1.0, store_retry_s=0.2)
 
 
-def assert_published_once(experiment: StoredExperiment, folder: Path, *, traces: int = 16) -> None:
+def assert_published_once(experiment: StoredExperiment, folder: Path) -> None:
     run, summary = experiment.run, json.loads((folder / "summary.json").read_text())
     assert run.info.status == summary["status"] == "FINISHED"
     assert run.info.run_id == summary["mlflow_run_id"]
@@ -33,7 +35,7 @@ def assert_published_once(experiment: StoredExperiment, folder: Path, *, traces:
     steps = experiment.client.get_metric_history(run.info.run_id, "batch/latency_s")
     assert len(steps) == len({step.step for step in steps}) == 4, "64 prompts by 16, each step once"
     assert {"outcomes.jsonl", "outputs.json", "prompts.jsonl"} <= experiment.artifacts()
-    assert len(experiment.traces()) == traces
+    assert len(experiment.traces()) == 16
     assert not any(tag.startswith("error.") for tag in run.data.tags)
 
 
@@ -42,39 +44,64 @@ def test_a_run_is_published_later_and_once_where_the_store_was_unreachable(
 ):
     proxy.is_open = False
     overrides = [f"tracking.uri={proxy.url}", "tracking.traces=sample"]
-    result = app.run(config("provider=echo", "name=away", *overrides), tmp_path, waits=SHORT_WAITS)
+    away = config("provider=echo", "name=away", *overrides)
+    result = forked.run(away, tmp_path, waits=SHORT_WAITS, observer=TerminalObserver())
     assert (result.status, result.exit_code, result.summary.mlflow_run_id) == ("FINISHED", 0, None)
     assert "The run folder keeps the record" in caplog.text
     assert not result.is_published
-    print_mlflow(result)
     assert "MLflow does not have all of this run" in caplog.text
     assert f"python -m runner.resume {tmp_path}" in caplog.text
     proxy.is_open = True
     for _ in range(2):  # publishing again changes nothing
-        again = app.resume(tmp_path)
+        again = forked.resume(tmp_path)
         assert again.metrics == result.metrics
         assert again.is_published
         assert_published_once(StoredExperiment(client=server_client, name="away"), tmp_path)
 
 
+def test_an_unreachable_store_is_tried_again_and_warned_of_once(
+    server_client: MlflowClient, proxy: Proxy, config: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    proxy.is_open = False
+    threading.Timer(4.0, setattr, (proxy, "is_open", True)).start()
+    overrides = ["name=tried-again", f"tracking.uri={proxy.url}", "tracking.traces=off", "provider.latency_s=2"]
+    result = forked.run(config("provider=echo", *overrides), tmp_path, waits=SHORT_WAITS)
+    assert caplog.text.count("The run folder keeps the record") == 1
+    assert result.is_published
+    assert_published_once(StoredExperiment(client=server_client, name="tried-again"), tmp_path, traces=0)
+
+
+def test_a_failed_run_names_the_command_that_publishes_it_too(
+    proxy: Proxy, config: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    proxy.is_open = False
+    failing = config(
+        "provider=echo",
+        "provider.fail_on=capital",
+        "prompts=memo",
+        "limits.max_failures=0",
+        f"tracking.uri={proxy.url}",
+    )
+    with pytest.raises(TooManyFailuresError):
+        forked.run(failing, tmp_path, waits=SHORT_WAITS, observer=TerminalObserver())
+    assert f"publish it later: python -m runner.resume {tmp_path}" in caplog.text
+
+
 @pytest.mark.parametrize(
-    ("max_requests", "traces", "count"),
-    [(3, "off", 0), (8, "off", 0), (14, "off", 0), (20, "off", 0), (45, "sample", 16)],
-    ids=["opening", "parameters", "metrics", "files", "traces"],
+    "max_requests", [3, 8, 14, 20, 45], ids=["opening", "parameters", "metrics", "files", "traces"]
 )
 def test_the_rest_is_published_later_where_the_store_died_meanwhile(
-    max_requests: int, traces: str, count: int, server_client: MlflowClient, proxy: Proxy, config: Compose,
-    tmp_path: Path,
-):  # fmt: skip
+    max_requests: int, server_client: MlflowClient, proxy: Proxy, config: Compose, tmp_path: Path
+):
     proxy.max_requests = max_requests
     name = f"dies-{max_requests}"
-    overrides = [f"name={name}", f"tracking.uri={proxy.url}", f"tracking.traces={traces}"]
-    result = app.run(config("provider=echo", *overrides), tmp_path, waits=SHORT_WAITS)
+    overrides = [f"name={name}", f"tracking.uri={proxy.url}", "tracking.traces=sample"]
+    result = forked.run(config("provider=echo", *overrides), tmp_path, waits=SHORT_WAITS)
     assert result.exit_code == 0
     assert not result.is_published
     proxy.max_requests, proxy.is_open = None, True
-    app.resume(tmp_path, waits=SHORT_WAITS)
-    assert_published_once(StoredExperiment(client=server_client, name=name), tmp_path, traces=count)
+    forked.resume(tmp_path, waits=SHORT_WAITS)
+    assert_published_once(StoredExperiment(client=server_client, name=name), tmp_path)
 
 
 def test_a_slow_store_is_waited_for_while_there_is_progress_and_delays_no_prompt(
@@ -84,7 +111,7 @@ def test_a_slow_store_is_waited_for_while_there_is_progress_and_delays_no_prompt
     waits = Waits(publish_s=4.0)
     overrides = ["name=slow", f"tracking.uri={proxy.url}", "tracking.traces=sample"]
     start = time.monotonic()
-    result = app.run(config("provider=echo", *overrides), tmp_path, waits=waits)
+    result = forked.run(config("provider=echo", *overrides), tmp_path, waits=waits)
     assert time.monotonic() - start > waits.publish_s, "the store was too fast for this test"
     assert result.is_published
     experiment = StoredExperiment(client=server_client, name="slow")
@@ -128,29 +155,17 @@ def test_the_worker_publishes_a_run_alone_that_does_not_wait_for_mlflow(
         assert "publish it later: python -m runner.resume r\n" in messages
     else:
         assert wait_until_ended(experiment).info.status == "FINISHED"
-    assert app.resume(tmp_path / "r").is_published
+    assert forked.resume(tmp_path / "r").is_published
     assert_published_once(experiment, tmp_path / "r")
-
-
-IMPATIENT_RUN = """
-import sys
-from pathlib import Path
-from runner import app
-from runner.cli.compose import compose_config
-from runner.cli.report import print_mlflow
-from runner.config.waits import Waits
-print_mlflow(app.run(compose_config(sys.argv[1:]), Path("r"), waits=Waits(connect_s=1.0)))
-"""
 
 
 def test_a_store_that_never_answers_is_not_waited_for(tmp_path: Path):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
         start = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-c", IMPATIENT_RUN, "provider=echo", f"tracking.uri={uri}"], cwd=tmp_path,
-            env=os.environ | {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        arguments = ["runner", "provider=echo", f"tracking.uri={uri}", "hydra.run.dir=r"]
+        environment = os.environ | {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
+        done = processes.run(arguments, cwd=tmp_path, env=environment)
         took_s = time.monotonic() - start
     assert done.returncode == 0, done.stderr
     assert "publish it later: python -m runner.resume r\n" in done.stderr

@@ -13,7 +13,7 @@ _BEST = "*"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
+class MetricColumn:
     """A column of the speed table.
 
     Attributes:
@@ -54,20 +54,20 @@ class Figure:
         return f"{number.format(spread.median)} ({number.format(spread.low)}-{number.format(spread.high)})"
 
 
-FIGURES = (
-    Figure(head="prompts/s", name=speed.RATE, kind="rate", best=max, has_range=True),
-    Figure(head="tokens/s", name=speed.THROUGHPUT, kind="rate", best=max),
-    Figure(head="p50 s", name=speed.LATENCY, kind="seconds", best=min),
-    Figure(head="padding", name="prompt_padding_ratio", kind="ratio", best=min),
-    Figure(head="tail", name="tail_wait_ratio", kind="ratio", best=min),
-    Figure(head="TTFT s", name="time_to_first_token_p50_s", kind="seconds", best=min),
-    Figure(head="$/1k", name=speed.COST_PROMPTS, kind="usd", best=min),
-    Figure(head="p95 s", name="latency_p95_s", kind="seconds", best=min),
-    Figure(head="$/M out", name=speed.COST_TOKENS, kind="usd", best=min),
-    Figure(head="p99 s", name="latency_p99_s", kind="seconds", best=min),
-    Figure(head="TTFT p95", name="time_to_first_token_p95_s", kind="seconds", best=min),
-    Figure(head="p90 s", name="latency_p90_s", kind="seconds", best=min),
-    Figure(head="total s", name="duration_s", kind="seconds", best=min),
+METRIC_COLUMNS = (
+    MetricColumn(head="prompts/s", name=speed.RATE, kind="rate", best=max, has_range=True),
+    MetricColumn(head="tokens/s", name=speed.THROUGHPUT, kind="rate", best=max),
+    MetricColumn(head="p50 s", name=speed.LATENCY, kind="seconds", best=min),
+    MetricColumn(head="padding", name="prompt_padding_ratio", kind="ratio", best=min),
+    MetricColumn(head="tail", name="tail_wait_ratio", kind="ratio", best=min),
+    MetricColumn(head="TTFT s", name="time_to_first_token_p50_s", kind="seconds", best=min),
+    MetricColumn(head="$/1k", name=speed.COST_PROMPTS, kind="usd", best=min),
+    MetricColumn(head="p95 s", name="latency_p95_s", kind="seconds", best=min),
+    MetricColumn(head="$/M out", name=speed.COST_TOKENS, kind="usd", best=min),
+    MetricColumn(head="p99 s", name="latency_p99_s", kind="seconds", best=min),
+    MetricColumn(head="TTFT p95", name="time_to_first_token_p95_s", kind="seconds", best=min),
+    MetricColumn(head="p90 s", name="latency_p90_s", kind="seconds", best=min),
+    MetricColumn(head="total s", name="duration_s", kind="seconds", best=min),
 )
 """The most important first: a narrow table leaves out the last."""
 

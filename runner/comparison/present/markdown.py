@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from runner.comparison.compare import Comparison
 from runner.comparison.present.headline import headline
+from runner.comparison.present.output import PAGE
 from runner.comparison.present.tables import Table, speed_table, text_tables
 from runner.text import escape_markdown
 
@@ -44,10 +45,10 @@ def _table(table: Table, max_rows: int) -> list[str]:
     return [
         "\n".join([f"**{table.title}**\n", head, f"| {' | '.join(rule)} |", *body[:max_rows]]),
         *_more(body, max_rows, "rows"),
-        *([f"No room here for {columns}: see comparison.html"] if columns else []),
+        *([f"No room here for {columns}: see {PAGE}"] if columns else []),
     ]
 
 
 def _more(texts: Sequence[str], shown: int, unit: str) -> list[str]:
     more = len(texts) - shown
-    return [f"{more} more {unit}: see comparison.html"] if more > 0 else []
+    return [f"{more} more {unit}: see {PAGE}"] if more > 0 else []

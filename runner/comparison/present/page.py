@@ -74,7 +74,11 @@ def render(comparison: Comparison, pictures: Sequence[Picture], *, title: str) -
         texts=tables.text_tables(comparison, width=0),
         alarms=[note.text for note in comparison.notes if note.level == "alarm"],
         notes=[note.text for note in comparison.notes if note.level == "note"],
-        pictures=[(picture, _data_uri(picture.png)) for picture in pictures if picture.png],
+        pictures=[
+            (picture, f"data:image/png;base64,{base64.b64encode(picture.png).decode('ascii')}")
+            for picture in pictures
+            if picture.png
+        ],
         undrawn=[picture for picture in pictures if not picture.png],
         sections=_sections(comparison),
         finish=_finish_changes(comparison),
@@ -169,7 +173,7 @@ def _with_codes(text: str, *, marked: bool) -> list[Piece]:
 
 
 def _code(char: str, *, marked: bool) -> str | None:
-    """Return the code of a character that is invisible or changes its surroundings; None for any other."""
+    """Return the code of a character that is invisible or changes how its neighbours look; None for any other."""
     if char in "\n\t":
         return {"\n": "↵", "\t": "⇥"}[char] if marked else None
     if char in "\u200c\u200d" and not marked:  # joiners: parts of words and of emoji
@@ -178,7 +182,3 @@ def _code(char: str, *, marked: bool) -> str | None:
         return f"U+{ord(char):04X}"
     is_hidden = unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") or ord(char) & 0xFFFE == 0xFFFE
     return f"U+{ord(char):04X}" if is_hidden else None
-
-
-def _data_uri(png: bytes | None) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png or b'').decode('ascii')}"

@@ -30,6 +30,7 @@ _OTHERS: Mapping[str, Any] = {"color": "#9ca3af", "marker": ".", "linestyle": ""
 _SIZE = (7.2, 4.2)
 """Inches."""
 _MAX_COLUMNS = 3
+"""Panels side by side."""
 _WORK = (
     ("prompt tokens", "#1d4ed8", ""),
     ("output tokens", "#93c5fd", "//"),
@@ -58,7 +59,9 @@ def draw(comparison: Comparison) -> tuple[Picture, ...]:
     return tuple(_draw(comparison, *picture) for picture in _PICTURES)
 
 
-def _draw(comparison: Comparison, name: str, title: str, alt: str, plot: Callable[..., None]) -> Picture:
+def _draw(
+    comparison: Comparison, name: str, title: str, alt: str, plot: Callable[["Figure", Comparison], None]
+) -> Picture:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=_SIZE, dpi=150, layout="constrained")
@@ -92,7 +95,7 @@ def latency(figure: "Figure", comparison: Comparison) -> None:
     rows = [row for row in comparison.rows if speed.LATENCY in row.figures]
     _require(rows, "no run has a latency")
     drawn = [entry for entry in _series(comparison, rows) if entry[0] is not _OTHERS]
-    _require(drawn, "only runs beyond those that can be told apart have a latency")
+    _require(drawn, f"none of the first {len(_STYLES)} series has a latency")
     panels = _panels(figure, len(drawn))
     for axes, (_, name, members) in zip(panels, drawn, strict=True):
         _percentiles(axes, members)

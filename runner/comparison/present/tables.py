@@ -7,7 +7,7 @@ from typing import Self
 from runner.comparison.compare import Comparison
 from runner.comparison.divergence import Divergence
 from runner.comparison.pairing import ComparedPair
-from runner.comparison.present.figures import FIGURES, percentage, speedup
+from runner.comparison.present.figures import METRIC_COLUMNS, percentage, speedup
 from runner.comparison.present.settings import MISSING, Column, setting_columns
 
 WIDTH = 100
@@ -50,7 +50,9 @@ def speed_table(comparison: Comparison, *, width: int = WIDTH) -> Table:
     if len({row.reference for row in rows if row.reference}) > 1:
         fixed.insert(1, ("vs", [row.reference or "" for row in rows]))
     figures = [
-        (figure.head, figure.cells(rows)) for figure in FIGURES if any(figure.name in row.figures for row in rows)
+        (column.head, column.cells(rows))
+        for column in METRIC_COLUMNS
+        if any(column.name in row.figures for row in rows)
     ]
     texts, figures, left_out = _fit(texts, figures, fixed, width)
     return Table.of("Speed", texts, [*figures[:1], *fixed, *figures[1:]], left_out)

@@ -14,7 +14,7 @@ from runner import app
 from runner.errors import BudgetError
 from runner.types import Completion
 from tests.conftest import Compose
-from tests.factories import completions, generate, prompts
+from tests.factories import completions, generate, prompts, prompts_file
 from tests.servers.openai_server import OpenAIServer
 
 
@@ -111,17 +111,11 @@ def test_tokens_per_minute_are_spread(hosted: Compose):
     assert arrived[-1] - arrived[0] > 1.0
 
 
-def _many(folder: Path, count: int) -> tuple[str, str]:
-    path = folder / "many.txt"
-    path.write_text("".join(f"prompt number {number}\n" for number in range(count)))
-    return "prompts=file", f"prompts.path={path}"
-
-
 def test_auto_finds_what_the_service_takes_and_reports_its_path(hosted: Compose, tmp_path: Path):
     server = OpenAIServer(first_token_s=0.05)
     server.fault = lambda *_: {"status": 429, "headers": {"retry-after-ms": "20"}} if server.open > 12 else None
     with server:
-        result = app.run(hosted(server, "batch.size=auto", *_many(tmp_path, 300)), tmp_path / "out")
+        result = app.run(hosted(server, "batch.size=auto", *prompts_file(tmp_path, 300)), tmp_path / "out")
     assert result.metrics["completed_prompts"] == 300
     path = [requests for _, requests in result.summary.series["batch/requests_in_flight"]]
     assert path[0] == 4
