@@ -64,11 +64,11 @@ def test_an_unreachable_store_is_tried_again_and_warned_of_once(
 ):
     proxy.is_open = False
     threading.Timer(4.0, setattr, (proxy, "is_open", True)).start()
-    overrides = ["name=tried-again", f"tracking.uri={proxy.url}", "tracking.traces=off", "provider.latency_s=2"]
+    overrides = ["name=tried-again", f"tracking.uri={proxy.url}", "tracking.traces=sample", "provider.latency_s=2"]
     result = forked.run(config("provider=echo", *overrides), tmp_path, waits=SHORT_WAITS)
     assert caplog.text.count("The run folder keeps the record") == 1
     assert result.is_published
-    assert_published_once(StoredExperiment(client=server_client, name="tried-again"), tmp_path, traces=0)
+    assert_published_once(StoredExperiment(client=server_client, name="tried-again"), tmp_path)
 
 
 def test_a_failed_run_names_the_command_that_publishes_it_too(
