@@ -1,7 +1,7 @@
-"""When the next request may leave: owns the queue of attempts, the shared pause and the limits per minute.
+"""Decides when the next attempt may leave: owns the queue of attempts, the shared pause and the limits per minute.
 
-Only the head of the queue waits for the limits. Attempts therefore leave in the order in which they came, and none
-holds a part of what another one waits for.
+Only the head of the queue waits for the limits. Attempts therefore leave in the order in which they were queued, and
+none holds requests or tokens that another one waits for.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ class RequestGate:
         """Wait until an attempt may leave, and return its permit.
 
         Raises:
-            Stopped: no further attempt is to leave. If the budget refuses this attempt, the refusal is the reason.
+            Stopped: no further attempt is to leave. If the budget refused this attempt, the stop request has its error.
         """
         max_cost_usd = self._budget.cost_usd(call.max_input_tokens, call.max_output_tokens)
         async with self._queue:
