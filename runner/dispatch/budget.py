@@ -58,12 +58,15 @@ class Budget:
         self._in_flight += 1
         self._reserved_usd += max_cost_usd
 
-    def settle(self, max_cost_usd: float, results: Iterable[Generated], *, lost: bool) -> None:
-        """Release a request's reserved cost, and add its real cost; its maximum cost if the answer was lost."""
+    def settle(self, max_cost_usd: float, results: Iterable[Generated], *, may_be_billed: bool) -> None:
+        """Release a request's reserved cost, and add the cost of its results.
+
+        Where it failed and may be billed, its maximum cost is added.
+        """
         self._in_flight -= 1
         # exactly 0 with nothing in flight: a rounding error left here would never be released
         self._reserved_usd = self._reserved_usd - max_cost_usd if self._in_flight else 0.0
-        if lost:
+        if may_be_billed:
             self._spent_usd += max_cost_usd
         if self._price is not None:
             for result in results:

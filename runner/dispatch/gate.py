@@ -75,16 +75,16 @@ class RequestGate:
             number = self._concurrency.acquire() if self._concurrency else 0
             return Permit(number=number, max_cost_usd=max_cost_usd)
 
-    def release(self, permit: Permit, results: Sequence[Generated], *, lost: bool, throttled: bool) -> None:
+    def release(self, permit: Permit, results: Sequence[Generated], *, may_be_billed: bool, throttled: bool) -> None:
         """Take a permit back.
 
         Args:
             permit: the ended attempt's.
             results: what the attempt returned; empty if it failed.
-            lost: the attempt failed, and may be billed.
+            may_be_billed: the attempt failed, and an answer may have been generated all the same.
             throttled: the service asked for fewer requests.
         """
-        self._budget.settle(permit.max_cost_usd, results, lost=lost)
+        self._budget.settle(permit.max_cost_usd, results, may_be_billed=may_be_billed)
         if self._concurrency:
             self._concurrency.release(permit.number, answered=bool(results), throttled=throttled)
         self._released.set()

@@ -167,20 +167,20 @@ class LimitedProvider:
         permit = await self._gate.acquire(call)
         call.start_attempt()
         results: Sequence[Generated] = ()
-        lost = throttled = False
+        may_be_billed = throttled = False
         try:
             async with asyncio.timeout(self._timeout_s):
                 results = await send()
         except TimeoutError:
-            lost = True
+            may_be_billed = True
             raise CallError("Timeout", f"no answer within limits.timeout_s={self._timeout_s}", RETRY) from None
         except CallError as error:
-            lost, throttled = not error.policy.not_billed, error.policy.throttled
+            may_be_billed, throttled = not error.policy.not_billed, error.policy.throttled
             if throttled:
                 call.count_throttled()
             raise
         finally:
-            self._gate.release(permit, results, lost=lost, throttled=throttled)
+            self._gate.release(permit, results, may_be_billed=may_be_billed, throttled=throttled)
         self._answered_at = self._clock()
         return results
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import SoftFileLock, Timeout
@@ -47,7 +47,10 @@ def _is_abandoned(path: Path) -> bool:
 
 
 def _in_use(path: Path) -> RunInUseError:
-    pid, host, *_ = [*path.read_text(encoding="utf-8", errors="replace").split("\n"), "?", "?"]
+    owner = ["?", "?"]
+    with suppress(FileNotFoundError):  # the owner released the lock just now
+        owner = [*path.read_text(encoding="utf-8", errors="replace").split("\n"), *owner]
+    pid, host, *_ = owner
     return RunInUseError(
         f"{path.parent} is being written by process {pid} on host {host}: wait for it or stop it. "
         f"If that process is gone for certain, remove {path}"

@@ -63,7 +63,7 @@ def prepare(config: RunConfig, prompts: PackedPrompts, folder: RunFolder, waits:
     """Check a configuration and build what its run needs.
 
     Raises:
-        ConfigError: the provider cannot honour the configuration, a limit has no meaning, or the store cannot be
+        ConfigError: the provider does not support the configuration, a limit has no meaning, or the store cannot be
             written.
     """
     calls = prepare_calls(config, waits)

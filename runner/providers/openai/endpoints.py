@@ -139,7 +139,7 @@ def _validate_prediction(params: GenerationParams, settings: RequestSettings) ->
     }
     for setting, is_set in excluded.items():
         if is_set:
-            raise ConfigError(f"{setting} cannot stand beside provider.prediction: unset one of them")
+            raise ConfigError(f"{setting} cannot be combined with provider.prediction: unset one of them")
 
 
 def _messages(prompt: Prompt) -> list[Body]:
