@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,7 +14,7 @@ from runner.config.schema import CONF_DIR, PromptsConfig
 from runner.errors import MissingPackageError, PromptSetError
 from runner.record.codec import decode_line
 from runner.record.prompts import PackedPrompts
-from runner.text import shorten
+from runner.text import first_line, shorten
 from runner.types import Message, Prompt, Role
 
 PACKAGED = "conf://"
@@ -101,19 +102,26 @@ def _file_rows(path: Path, config: PromptsConfig) -> Iterator[Row]:
     return _READERS[format_name](path, config)
 
 
-def _text_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield every line that is not blank, with its position. A byte order mark is skipped."""
+@contextmanager
+def _file_errors(path: Path) -> Iterator[None]:
+    """Raise PromptSetError for a file that cannot be read, or is not UTF-8."""
     try:
-        with path.open(encoding="utf-8-sig", newline="\n") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield f"line {number}", line.rstrip("\r\n")
+        yield
     except UnicodeDecodeError as error:
         raise PromptSetError(
             f"prompts.path={str(path)!r} is not UTF-8 (byte {error.object[error.start]:#04x}): convert it to UTF-8"
         ) from None
-    except OSError as error:
-        raise PromptSetError(f"prompts.path={str(path)!r} cannot be read: {error.strerror}") from None
+    except OSError as error:  # pyarrow's have no strerror
+        reason = error.strerror or first_line(error)
+        raise PromptSetError(f"prompts.path={str(path)!r} cannot be read: {reason}: check the file") from None
+
+
+def _text_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield every line that is not blank, with its position. A byte order mark is skipped."""
+    with _file_errors(path), path.open(encoding="utf-8-sig", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield f"line {number}", line.rstrip("\r\n")
 
 
 def _read_jsonl(path: Path, config: PromptsConfig) -> Iterator[Row]:
@@ -136,9 +144,9 @@ def _read_txt(path: Path, config: PromptsConfig) -> Iterator[Row]:
 
 def _read_csv(path: Path, config: PromptsConfig) -> Iterator[Row]:
     csv.field_size_limit(2**31 - 1)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
+    with _file_errors(path), path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        try:
             for record in reader:
                 position = f"line {reader.line_num}"
                 if None in record or None in record.values():
@@ -147,10 +155,8 @@ def _read_csv(path: Path, config: PromptsConfig) -> Iterator[Row]:
                         f"{len(reader.fieldnames or [])}: quote values that contain commas"
                     )
                 yield position, record
-    except UnicodeDecodeError:
-        raise PromptSetError(f"prompts.path={config.path!r} is not UTF-8: convert the file to UTF-8") from None
-    except csv.Error as error:
-        raise PromptSetError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
+        except csv.Error as error:
+            raise PromptSetError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
 
 
 def _read_parquet(path: Path, config: PromptsConfig) -> Iterator[Row]:
@@ -158,7 +164,7 @@ def _read_parquet(path: Path, config: PromptsConfig) -> Iterator[Row]:
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with _file_errors(path), pyarrow.parquet.ParquetFile(path) as file:
             fields = {config.text_field, config.id_field, config.messages_field}
             columns = [name for name in file.schema_arrow.names if name in fields]
             number = 0

@@ -100,9 +100,11 @@ class RequestProvider:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
-        await self._client.credential.close()
+        try:
+            if connection is not None:
+                await connection.close()
+        finally:
+            await self._client.credential.close()
 
     def describe(self) -> Mapping[str, Any]:
         """Return the address, the endpoint, and the settings that affect an answer."""
