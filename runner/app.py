@@ -41,8 +41,8 @@ def run(
         overrides: texts that distinguish the run from others, added to its name in MLflow.
         sweep_dir: the sweep's folder; None for a run outside of a sweep.
         tags: further tags for MLflow.
-        observer: is called while the run goes on.
-        waits: maximum waits for people and services.
+        observer: follows the run.
+        waits: how long to wait for others.
 
     Raises:
         UsageError: the request was wrong; nothing was generated.
@@ -74,10 +74,10 @@ def resume(
 
     Args:
         directory: the run's folder.
-        keep_failures: do not generate failed prompts again.
-        start: messages show paths relative to this directory; None is the working directory.
-        observer: is called while the run goes on.
-        waits: maximum waits for people and services.
+        keep_failures: leave prompts that failed as they are.
+        start: where the command was given; messages show paths from there. None is the working directory.
+        observer: follows the run.
+        waits: how long to wait for others.
 
     Raises:
         UsageError: there is no such run, or its prompts or configuration are not those that it began with.
