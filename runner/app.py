@@ -1,4 +1,4 @@
-"""The library: `run` one experiment, or `resume` one. Knows no Hydra, and prints nothing: both return what happened."""
+"""The library: `run` executes an experiment, and `resume` finishes one. Prints nothing, and knows no Hydra."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -40,8 +40,8 @@ def run(
     Args:
         config: what to run.
         output_dir: the run's own folder.
-        overrides: further texts that tell the run from others, added to its name in MLflow.
-        sweep_dir: the sweep's folder, for a job of one.
+        overrides: texts that distinguish the run from others, added to its name in MLflow.
+        sweep_dir: the sweep's folder; None for a run outside of a sweep.
         tags: further tags for MLflow.
         observer: follows the run.
         waits: how long to wait for people and services.
@@ -74,7 +74,7 @@ def resume(
 ) -> RunResult:
     """Finish a run that was interrupted, killed or had failures, in its own folder and its own MLflow run.
 
-    Only prompts without a completion are generated. With nothing left to generate, the record is published to MLflow.
+    Only prompts without a completion are generated. Where none is left, the record is published to MLflow.
 
     Args:
         directory: the run's folder.
@@ -139,15 +139,15 @@ def _recorded_prompts(folder: RunFolder, config: RunConfig, manifest: RunManifes
     recorded = folder.read_prompts()
     if recorded.sha256 != manifest.prompts["sha256"]:
         raise RecordError(f"{folder.path} has other prompts than the run began with: restore {PROMPTS}")
-    now = file_sha256(config.prompts)
-    if now == manifest.prompts["file_sha256"]:
+    current_sha256 = file_sha256(config.prompts)
+    if current_sha256 == manifest.prompts["file_sha256"]:
         return recorded
-    if now is None:
-        log.warning("prompts.path=%r is gone: using the run's own copy", config.prompts.path)
+    if current_sha256 is None:
+        log.warning("prompts.path=%r is gone: using the run's own copy, %s", config.prompts.path, folder.path / PROMPTS)
     elif differences := changes(recorded, load_prompts(config.prompts).prompts):
         listed = "\n".join(f"  {difference}" for difference in differences)
         raise RecordError(
             f"prompts.path={config.prompts.path!r} is not what the run began with:\n{listed}\n"
-            f"restore it (the run's own copy is {folder.path / PROMPTS}), or start a new run"
+            f"restore it (the run's copy is {folder.path / PROMPTS}), or start a new run"
         )
     return recorded

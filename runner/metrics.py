@@ -15,12 +15,12 @@ from runner.types import Completion, Outcome, Timing
 
 _LATENCY = "of calls with an answer, from the first attempt to the last token; in a static batch its batch's"
 _TTFT = "of calls with an answer, from the first attempt to the first new token; absent where nothing is streamed"
-_ITL = "per call with an answer (`latency_s` - `time_to_first_token_s`) / (most output tokens of its call - 1)"
+_ITL = "per call with an answer (`latency_s` - `time_to_first_token_s`) / (output tokens of its longest answer - 1)"
 
 METRICS: Mapping[str, str] = {
     "completed_prompts": "prompts with an answer",
     "failed_prompts": "prompts without an answer whose last attempt ended in an error",
-    "input_tokens": "sum over completed prompts of the prompt's own tokens, never a padded width; once for n answers",
+    "input_tokens": "sum over completed prompts of the prompt's tokens without padding, once for n answers",
     "output_tokens": "sum over all answers; the first end-of-sequence token counts and ends an answer",
     "duration_s": "from the first prompt sent to the last outcome, summed over the processes of a resumed run",
     "load_s": "loading the model, or opening the client; measured apart from `duration_s`",
@@ -30,18 +30,18 @@ METRICS: Mapping[str, str] = {
     **{f"latency_p{rank}_s": _LATENCY for rank in (50, 90, 95, 99)},
     **{f"time_to_first_token_p{rank}_s": _TTFT for rank in (50, 90, 95, 99)},
     **{f"inter_token_latency_p{rank}_s": _ITL for rank in (50, 99)},
-    "retries": "sum over prompts of `attempts` - 1, those that a resumed run tried again included",
+    "retries": "sum over prompts of `attempts` - 1, that of superseded outcomes included",
     "prompt_padding_ratio": "1 - input tokens / (widest prompt of the batch x rows), summed over padded batches",
     "tail_wait_ratio": "1 - output tokens / (longest answer of the batch x rows), summed over padded batches",
     "cost_usd": "sum over answers of tokens x price, by kind of token; absent where the price is not known",
-    "overhead_s": "`duration_s` less the time in which at least one call was under way",
+    "overhead_s": "`duration_s` minus the time during which at least one call was in flight",
     "warmup_s": "generating the first batches unmeasured, before `duration_s` begins; local models only",
     "cpu_s": "CPU seconds of this process, all threads, while it generated; of a resumed run, of its last process",
     "other_cpu_share": "share of the usable CPUs' time that other processes took meanwhile",
     "steal_share": "share of the usable CPUs' time that the hypervisor gave to other machines meanwhile",
     "peak_memory_mb": "largest resident memory of the process while it generated, in MiB",
 }
-"""Every metric of the contract in a reader's order, with its definition; fields and metrics stand in backticks."""
+"""The definition of every metric, in the order in which metrics are shown; fields and metrics stand in backticks."""
 NAMES = tuple(METRICS)
 
 _UNITS = {
@@ -64,8 +64,8 @@ def summarize(
     """Return the metrics that follow from the outcomes alone.
 
     Args:
-        outcomes: those of one run in the order of the record, the outcomes of a call side by side, each with whether a
-            later segment superseded it. Superseded outcomes are not counted; their time and their retries are.
+        outcomes: the outcomes of one run in the order of the record, where those of a call are adjacent, each with
+            whether a later segment superseded it. Of superseded outcomes, only time and retries are counted.
         padded: whether batches were padded and ran to their longest row, as static batches in this process are.
         measured_s: seconds of the measured loop, from the first prompt sent to the last outcome, by segment. A segment
             that is not here (its process was killed) lasted from its first call's start to its last call's end.
@@ -89,7 +89,7 @@ def summarize(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A part of a run, for curves over the course of the run: when it ended, and its own metrics."""
+    """A part of a run, for curves over the course of the run: when the part ended, and its metrics."""
 
     number: int
     ended_at: datetime
@@ -121,8 +121,9 @@ def _step_metrics(step: list[Outcome]) -> dict[str, float]:
     metrics = {"batch/latency_s": latency_s, "batch/output_tokens": float(output_tokens)}
     if latency_s > 0:
         metrics["batch/output_tokens_per_s"] = output_tokens / latency_s
-    if first := [c.timing.time_to_first_token_s for c in completions if c.timing.time_to_first_token_s is not None]:
-        metrics["batch/time_to_first_token_s"] = first[0]
+    first_token_s = (completion.timing.time_to_first_token_s for completion in completions)
+    if (first_s := next((value for value in first_token_s if value is not None), None)) is not None:
+        metrics["batch/time_to_first_token_s"] = first_s
     return metrics
 
 
@@ -138,7 +139,7 @@ def in_order(values: Mapping[str, float]) -> dict[str, float]:
         ValueError: a metric is not in NAMES.
     """
     if unknown := values.keys() - set(NAMES):
-        raise ValueError(f"not among the metrics of the contract: {', '.join(sorted(unknown))}")
+        raise ValueError(f"no definition in METRICS: {', '.join(sorted(unknown))}")
     return {name: values[name] for name in NAMES if name in values}
 
 
@@ -148,7 +149,7 @@ def _no_samples() -> "array[float]":
 
 @dataclass(slots=True, kw_only=True)
 class _Totals:
-    """Sums over outcomes in bounded memory: 8 bytes per sample, no texts.
+    """Sums over outcomes, and samples of 8 bytes each; holds no texts.
 
     In a padded batch, `prompt_slots` and `decode_slots` count the positions computed, padding included.
     """
@@ -167,7 +168,9 @@ class _Totals:
 
     def add_call(self, call: list[Outcome]) -> None:
         completions = [outcome for outcome in call if isinstance(outcome, Completion)]
-        self.failed += len({outcome.prompt_id for outcome in call} - {done.prompt_id for done in completions})
+        self.failed += len(
+            {outcome.prompt_id for outcome in call} - {completion.prompt_id for completion in completions}
+        )
         self._add_completions(completions)
         self.add_retries(call)
 
@@ -251,6 +254,7 @@ class _Span:
 
     @property
     def whole_s(self) -> float:
+        """From the first start to the last end."""
         return max(self.ends) - min(self.starts) if self.ends else 0.0
 
     @property

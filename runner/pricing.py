@@ -112,7 +112,7 @@ def _catalog_price(model_id: str, price_catalog: str) -> Price | None:
 
 
 def _rates(prices: Any, above_tokens: int) -> Rates:
-    """Have genai-prices price requests just above a threshold, one for each kind of token."""
+    """Return the rates above a threshold, from genai-prices' costs of requests just above it, one per kind of token."""
     from genai_prices import Usage as CatalogUsage
 
     length = above_tokens + 2

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,15 +14,15 @@ from runner.config.schema import CONF_DIR, PromptsConfig
 from runner.errors import MissingPackageError, PromptSetError
 from runner.record.codec import decode_line
 from runner.record.prompts import PackedPrompts
-from runner.text import shorten
+from runner.text import first_line, shorten
 from runner.types import Message, Prompt, Role
 
 PACKAGED = "conf://"
 """Prefix of a path that starts in the installed conf/ folder."""
 
 _MAX_CHANGES = 10
-_SHOWN = 120
-"""Characters of a wrong record that a message repeats."""
+_MAX_SHOWN, _MAX_CHANGED = 120, 60
+"""Characters of a wrong record, and of a changed prompt, that a message repeats."""
 _FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet", ".txt": "txt"}
 Row = tuple[str, Mapping[str, Any]]
 """A record's position ("line 3") and its fields."""
@@ -64,15 +65,18 @@ def file_sha256(config: PromptsConfig) -> str | None:
 
 
 def changes(before: PackedPrompts, now: PackedPrompts) -> list[str]:
-    """Return how two prompt sets differ: a text per prompt, the first few of many."""
+    """Return how two prompt sets differ: one text per prompt, 10 at most and how many more there are."""
     if before.lines == now.lines:
         return []
     old, new = ({prompt.id: prompt for prompt in prompts} for prompts in (before, now))
-    was, now_is = ({id_: shorten(repr(prompt.text), 60) for id_, prompt in side.items()} for side in (old, new))
+    old_texts, new_texts = (
+        {id_: shorten(repr(prompt.text), _MAX_CHANGED) for id_, prompt in by_id.items()} for by_id in (old, new)
+    )
+    changed = [id_ for id_ in old if id_ in new and old[id_] != new[id_]]
     texts = [
-        *(f"prompt {id_!r} was {was[id_]} and is gone" for id_ in old if id_ not in new),
-        *(f"prompt {id_!r} is new: {now_is[id_]}" for id_ in new if id_ not in old),
-        *(f"prompt {id_!r} was {was[id_]} and is {now_is[id_]}" for id_ in old if id_ in new and old[id_] != new[id_]),
+        *(f"prompt {id_!r} was {old_texts[id_]} and is gone" for id_ in old if id_ not in new),
+        *(f"prompt {id_!r} is new: {new_texts[id_]}" for id_ in new if id_ not in old),
+        *(f"prompt {id_!r} was {old_texts[id_]} and is {new_texts[id_]}" for id_ in changed),
     ] or ["the same prompts in another order"]
     return texts if len(texts) <= _MAX_CHANGES else [*texts[:_MAX_CHANGES], f"and {len(texts) - _MAX_CHANGES} more"]
 
@@ -98,19 +102,26 @@ def _file_rows(path: Path, config: PromptsConfig) -> Iterator[Row]:
     return _READERS[format_name](path, config)
 
 
-def _text_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield every line that is not blank, with its position. A byte order mark is skipped."""
+@contextmanager
+def _file_errors(path: Path) -> Iterator[None]:
+    """Raise PromptSetError for a file that cannot be read, or is not UTF-8."""
     try:
-        with path.open(encoding="utf-8-sig", newline="\n") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield f"line {number}", line.rstrip("\r\n")
+        yield
     except UnicodeDecodeError as error:
         raise PromptSetError(
             f"prompts.path={str(path)!r} is not UTF-8 (byte {error.object[error.start]:#04x}): convert it to UTF-8"
         ) from None
-    except OSError as error:
-        raise PromptSetError(f"prompts.path={str(path)!r} cannot be read: {error.strerror}") from None
+    except OSError as error:  # pyarrow's have no strerror
+        reason = error.strerror or first_line(error)
+        raise PromptSetError(f"prompts.path={str(path)!r} cannot be read: {reason}: check the file") from None
+
+
+def _text_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield every line that is not blank, with its position. A byte order mark is skipped."""
+    with _file_errors(path), path.open(encoding="utf-8-sig", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield f"line {number}", line.rstrip("\r\n")
 
 
 def _read_jsonl(path: Path, config: PromptsConfig) -> Iterator[Row]:
@@ -118,11 +129,11 @@ def _read_jsonl(path: Path, config: PromptsConfig) -> Iterator[Row]:
         try:
             record = decode_line(line)
         except json.JSONDecodeError as error:
-            raise PromptSetError(f"{path}, {position}: not JSON ({error.msg}): {shorten(line, _SHOWN)}") from None
+            raise PromptSetError(f"{path}, {position}: not JSON ({error.msg}): {shorten(line, _MAX_SHOWN)}") from None
         if isinstance(record, str):
             record = {config.text_field: record}
         if not isinstance(record, dict):
-            raise PromptSetError(f"{path}, {position}: not a JSON object or string: {shorten(line, _SHOWN)}")
+            raise PromptSetError(f"{path}, {position}: not a JSON object or string: {shorten(line, _MAX_SHOWN)}")
         yield position, record
 
 
@@ -133,20 +144,19 @@ def _read_txt(path: Path, config: PromptsConfig) -> Iterator[Row]:
 
 def _read_csv(path: Path, config: PromptsConfig) -> Iterator[Row]:
     csv.field_size_limit(2**31 - 1)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
+    with _file_errors(path), path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        try:
             for record in reader:
                 position = f"line {reader.line_num}"
                 if None in record or None in record.values():
                     raise PromptSetError(
-                        f"{path}, {position}: its number of columns is not the header's {len(reader.fieldnames or [])}"
+                        f"{path}, {position}: its number of columns is not the header's "
+                        f"{len(reader.fieldnames or [])}: quote values that contain commas"
                     )
                 yield position, record
-    except UnicodeDecodeError:
-        raise PromptSetError(f"prompts.path={config.path!r} is not UTF-8: convert the file to UTF-8") from None
-    except csv.Error as error:
-        raise PromptSetError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
+        except csv.Error as error:
+            raise PromptSetError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
 
 
 def _read_parquet(path: Path, config: PromptsConfig) -> Iterator[Row]:
@@ -154,7 +164,7 @@ def _read_parquet(path: Path, config: PromptsConfig) -> Iterator[Row]:
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with _file_errors(path), pyarrow.parquet.ParquetFile(path) as file:
             fields = {config.text_field, config.id_field, config.messages_field}
             columns = [name for name in file.schema_arrow.names if name in fields]
             number = 0
@@ -189,7 +199,7 @@ def _dataset_rows(config: PromptsConfig) -> Iterator[Row]:
         )
     except (OSError, ValueError, datasets.exceptions.DatasetNotFoundError) as error:
         raise PromptSetError(
-            f"prompts.dataset={config.dataset!r} cannot be loaded: {shorten(str(error), _SHOWN)}: check the id, "
+            f"prompts.dataset={config.dataset!r} cannot be loaded: {shorten(str(error), _MAX_SHOWN)}: check the id, "
             "prompts.subset and prompts.split, or use a local file: prompts=file prompts.path=FILE"
         ) from None
     return ((f"row {number}", record) for number, record in enumerate(rows, 1))
@@ -239,7 +249,7 @@ def _text(record: Mapping[str, Any], config: PromptsConfig, where: str) -> str:
     text = record[config.text_field]
     if not isinstance(text, str) or not text.strip():
         raise PromptSetError(
-            f"{where}: the prompt (field {config.text_field!r}) is {shorten(repr(text), _SHOWN)}: it must be a text"
+            f"{where}: the prompt (field {config.text_field!r}) is {shorten(repr(text), _MAX_SHOWN)}: it must be a text"
         )
     return text
 
@@ -249,14 +259,14 @@ def _conversation(value: Any, where: str) -> tuple[Message, ...]:
         try:
             value = json.loads(value)
         except json.JSONDecodeError:
-            raise PromptSetError(f"{where}: the messages are not JSON: {shorten(value, _SHOWN)}") from None
+            raise PromptSetError(f"{where}: the messages are not JSON: {shorten(value, _MAX_SHOWN)}") from None
     roles = get_args(Role)
     well_formed = isinstance(value, list) and all(
         isinstance(item, dict) and item.get("role") in roles and isinstance(item.get("content"), str) for item in value
     )
     if not well_formed or not value:
         raise PromptSetError(
-            f"{where}: the messages are {shorten(repr(value), _SHOWN)}: use a list of "
+            f"{where}: the messages are {shorten(repr(value), _MAX_SHOWN)}: use a list of "
             f'{{"role": {"|".join(roles)}, "content": "text"}}'
         )
     if value[-1]["role"] != "user":

@@ -4,7 +4,7 @@ import textwrap
 import unicodedata
 
 _MARKDOWN = {char: f"\\{char}" for char in "\\`*_{}[]()#+!|~"} | {char: f"&#{ord(char)};" for char in "<>&$"}
-"""MLflow renders notes with Showdown, which honours no backslash before `<`, `&` and `$`."""
+"""MLflow renders notes with Showdown, which ignores a backslash before `<`, `&` and `$`."""
 
 
 def first_line(error: object) -> str:

@@ -1,4 +1,4 @@
-"""Prompts and outcomes: frozen values that know nothing of providers or files."""
+"""Prompts, answers and outcomes as frozen values. Knows nothing of providers or files."""
 
 import time
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """The whole conversation as a reader would see it; of a plain text prompt, the text."""
+        """The conversation as one text, a paragraph per message; of one message, its content."""
         if len(self.messages) == 1:
             return self.messages[0].content
         return "\n\n".join(f"{message.role}: {message.content}" for message in self.messages)
@@ -34,11 +34,13 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens of one prompt and one answer: the prompt's own, never a padded width.
+    """Tokens of one prompt and one answer.
 
-    `output_tokens` ends at, and counts, the row's first end-of-sequence token, as hosted services bill it. Of
-    `input_tokens`, a service may say which ones it read from its cache, and which ones it wrote to it: both have prices
-    of their own.
+    Attributes:
+        input_tokens: the prompt's tokens, without padding.
+        output_tokens: tokens up to and including the answer's first end-of-sequence token, as hosted services bill.
+        cached_input_tokens: those of `input_tokens` that the service read from its cache, which have another price.
+        cache_written_tokens: those of `input_tokens` that the service wrote to its cache, which have another price.
     """
 
     input_tokens: int
@@ -49,9 +51,9 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """When a prompt was sent, and how long its user waited. Seconds.
+    """When a prompt was sent, and how long its user waited, in seconds.
 
-    In a static batch both durations are the batch's: that is what the prompt's user waits.
+    In a static batch both durations are the batch's: the prompt's user waits for the whole batch.
     `time_to_first_token_s` is None where the service cannot stream.
     """
 
@@ -62,7 +64,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorInfo:
-    """Why a prompt failed; `retryable` says whether asking again may help."""
+    """Why a prompt failed; `retryable` is whether sending it again may help."""
 
     type: str
     message: str
@@ -83,11 +85,11 @@ class Generated:
     """What a provider generated for one prompt: its answers, or why it has none.
 
     Attributes:
-        model: which model answered, or was asked.
-        timing: that of the call that the prompt was in.
+        model: the model that answered; the requested one where there is an error.
+        timing: of the call that had the prompt.
         answers: `n` answers in the order of their choice; none where there is an error.
         error: why the prompt has no answer.
-        attempts: how many requests it took; calls inside this process take one.
+        attempts: how many requests were sent for it; 1 for a call inside this process.
     """
 
     model: str
@@ -131,9 +133,10 @@ Outcome = Completion | Failure
 
 
 class Stopwatch:
-    """Reads one prompt's or batch's timing off the monotonic clock.
+    """Measures the time of one prompt or batch with the monotonic clock.
 
-    The wall clock is read once per process, so that a clock change during a run moves no `started_at` against another.
+    The wall clock is read once per process, so that a change of that clock during a run changes no difference between
+    two `started_at`.
     """
 
     _WALL = datetime.now(UTC)
@@ -144,15 +147,15 @@ class Stopwatch:
         self._first_token: float | None = None
 
     def first_token(self) -> None:
-        """Note the first new token; later calls change nothing."""
+        """Record the time of the first new token; later calls change nothing."""
         if self._first_token is None:
             self._first_token = time.perf_counter()
 
     def stop(self) -> Timing:
         """Return the timing up to now."""
-        first = self._first_token
+        first_token = self._first_token
         return Timing(
             started_at=self._WALL + timedelta(seconds=self._start - self._MONOTONIC),
             latency_s=time.perf_counter() - self._start,
-            time_to_first_token_s=None if first is None else first - self._start,
+            time_to_first_token_s=None if first_token is None else first_token - self._start,
         )

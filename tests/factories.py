@@ -21,11 +21,11 @@ DEAR = "model.price={input_usd_per_million: 1000, output_usd_per_million: 1000}"
 
 
 def outcomes_of(
-    caller: object, prompts: Sequence[Prompt], params: GenerationParams, batch: BatchConfig
+    provider: object, prompts: Sequence[Prompt], params: GenerationParams, batch: BatchConfig
 ) -> list[Outcome]:
     """Return the outcomes that a mode yields for all prompts."""
     assert batch.mode is not None
-    calls = MODES[batch.mode].generate(caller, PendingPrompts(prompts=prompts), params, batch)
+    calls = MODES[batch.mode].generate(provider, PendingPrompts(prompts=prompts), params, batch)
     return [outcome for call in calls for outcome in call]
 
 
@@ -52,8 +52,8 @@ def generate_until_stopped(calls: Calls, config: RunConfig, prompts: Sequence[Pr
     """Generate as a run does, without a record; return the outcomes until the end, or until the run was stopped."""
     pending = PendingPrompts(prompts=prompts, should_stop=lambda: calls.stop.is_set)
     outcomes: list[Outcome] = []
-    with calls.caller, suppress(Stopped):
-        for call in calls.mode.generate(calls.caller, pending, config.params(), config.batch):
+    with calls.callee, suppress(Stopped):
+        for call in calls.mode.generate(calls.callee, pending, config.params(), config.batch):
             outcomes.extend(call)
     return outcomes
 

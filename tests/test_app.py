@@ -54,6 +54,16 @@ def test_a_run_leaves_its_record_on_disk(config: Compose, tmp_path: Path):
     assert environment["packages"]["mlflow"]
 
 
+def test_each_run_of_a_process_has_its_own_settings_on_record(
+    config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for threads in ("1", "2"):
+        monkeypatch.setenv("MKL_NUM_THREADS", threads)
+        app.run(config("provider=echo", "prompts=memo"), tmp_path / threads)
+        environment = json.loads((tmp_path / threads / "environment.json").read_text())
+        assert environment["settings"]["MKL_NUM_THREADS"] == threads
+
+
 def test_the_config_file_is_whole_and_states_the_mode_that_ran(config: Compose, tmp_path: Path):
     asked = config("provider=echo", "name=mode")
     assert asked.batch.mode is None

@@ -107,6 +107,7 @@ WRONG: dict[str, tuple[str, str | bytes, list[str]]] = {
     "too few columns": ("p.csv", "id,prompt\na\n", ["line 2", "columns"]),
     "open quote": ("p.csv", 'prompt\n"abc\n', ["not CSV"]),
     "not Parquet": ("p.parquet", "PAR", ["not a Parquet file"]),
+    "damaged Parquet": ("p.parquet", b"PAR1" + bytes(20) + b"\x08\0\0\0PAR1", ["p.parquet", "cannot be read"]),
     "unknown ending": ("p.docx", "x", ["'.docx'", "prompts.format"]),
 }
 

@@ -1,4 +1,4 @@
-"""What a batch mode is, and what a mode is given to generate."""
+"""What a batch mode is, and the prompts that it generates for."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -14,30 +14,30 @@ P = TypeVar("P")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingPrompts:
-    """The prompts of a run. Batches and their numbers follow from all prompts, whichever are completed already.
+    """The prompts of a run. Batches and their numbers follow from all prompts, the skipped ones included.
 
     Attributes:
         prompts: all prompts of the run.
-        completed: ids of prompts that are not to be generated.
+        skipped: ids of prompts that are not generated, because an earlier process of the run did.
         segment: number of this process within the run; recorded in every outcome.
         should_stop: whether no further prompt is to be sent.
-        on_outcomes: called with each call's outcomes before the next prompt is sent in its place; may stop the run.
+        on_outcomes: called with each call's outcomes before a further prompt is sent; may stop the run.
     """
 
     prompts: Sequence[Prompt]
-    completed: Set[str] = frozenset()
+    skipped: Set[str] = frozenset()
     segment: int = 0
     should_stop: Callable[[], bool] = field(default=lambda: False)
     on_outcomes: Callable[[Sequence[Outcome]], None] = field(default=lambda _: None)
 
     def remaining(self, prompts: Iterable[Prompt]) -> Sequence[Prompt]:
         """Return those of the prompts that are to be generated."""
-        return [prompt for prompt in prompts if prompt.id not in self.completed]
+        return [prompt for prompt in prompts if prompt.id not in self.skipped]
 
     def numbered(self) -> Iterator[tuple[int, Prompt]]:
         """Yield the prompts to be generated, each with its number among all prompts, until the run is to stop."""
         numbered = self.until_stopped(enumerate(self.prompts))
-        return ((number, prompt) for number, prompt in numbered if prompt.id not in self.completed)
+        return ((number, prompt) for number, prompt in numbered if prompt.id not in self.skipped)
 
     def until_stopped(self, items: Iterable[T]) -> Iterator[T]:
         """Yield the items until the run is to stop."""

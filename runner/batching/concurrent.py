@@ -14,7 +14,7 @@ from runner.providers.protocols import ConcurrentProvider
 from runner.types import Generated, Outcome, Prompt
 
 _MAX_BACKLOG = 4096
-"""Answered requests that may wait to be written before no further request is sent. Bounds memory."""
+"""When so many answered requests wait to be written, no further request is sent. Bounds memory."""
 
 _STEPS_TO_SEND = 4
 """Turns of the event loop until a request is on the wire: start the task, take or open a connection, write."""
@@ -26,8 +26,8 @@ def generate(
     """Yield a request's outcomes as it finishes; `Outcome.batch` is the prompt's number among all prompts.
 
     The event loop has a thread of its own, so that writing an outcome never delays a request or its timing. Closing
-    the generator early cancels the requests in flight. A run that is to stop sends no further request, and yields the
-    outcomes of those in flight.
+    the generator early cancels the requests in flight. After a stop request no further request is sent, and the
+    outcomes of those in flight are yielded.
     """
     requests = _Requests(provider, pending, params, config.count)
     thread = threading.Thread(target=requests.run, name="requests")
@@ -45,7 +45,7 @@ class _Requests:
     """The requests of one run. `run` is for a thread of its own; the other methods are for the caller's thread.
 
     Attributes:
-        error: what ended the requests' thread early; None while it runs, and where all requests were sent.
+        error: the exception that ended the requests' thread; None while the thread runs, and if none did.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class _Requests:
         self.error: BaseException | None = None
 
     def run(self) -> None:
+        """Send all requests; put their outcomes into the queue, and None at the end."""
         try:
             asyncio.run(self._send_all())
         except BaseException as error:
@@ -71,6 +72,7 @@ class _Requests:
             self._finished.put(None)
 
     def outcomes(self) -> Iterator[Sequence[Outcome]]:
+        """Yield the outcomes of each request as it finishes."""
         while (outcomes := self._finished.get()) is not None:
             self._backlog.release()
             yield outcomes

@@ -16,7 +16,7 @@ def generate(
 ) -> Generator[Sequence[Outcome]]:
     """Yield the outcomes batch by batch; `Outcome.batch` is the batch's number, from 0.
 
-    Batches are always formed of all prompts. Of a batch that is completed in part, the remaining prompts are generated.
+    Batches are formed of all prompts. Of a batch with skipped prompts, the remaining ones are generated.
     """
     for number, batch in pending.until_stopped(enumerate(form_batches(provider, pending.prompts, config))):
         seeded = params.model_copy(update={"seed": batch_seed(params.seed, batch)})

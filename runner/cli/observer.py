@@ -25,7 +25,7 @@ class TerminalObserver:
         """Print a few answers and the metrics; warn of prompts that failed or were not generated."""
         terminal.print_samples(result.samples)
         terminal.print_metrics("Metrics", result.metrics)
-        terminal.print_line(f"Record        {result.folder.shown}")
+        terminal.print_line(f"Record        {result.folder.display_path}")
         failed, completed = result.metrics["failed_prompts"], result.metrics["completed_prompts"]
         if failed:
             path = relative_to_start(result.folder.path / OUTCOMES, result.folder.start)

@@ -1,1 +1,1 @@
-"""How a request leaves: attempts, pauses, limits, budget, concurrency."""
+"""How a request is sent: attempts, pauses, limits, budget, concurrency."""

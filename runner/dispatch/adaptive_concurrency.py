@@ -1,4 +1,4 @@
-"""Finds how many requests a service takes at once, from answers and from throttled requests."""
+"""Finds how many requests a service accepts at once, from answers and from throttled requests."""
 
 
 class AdaptiveConcurrency:

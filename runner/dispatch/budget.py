@@ -1,4 +1,4 @@
-"""What a run may still spend, in US dollars: owns what was spent and the maximum cost of requests in flight."""
+"""Owns a run's budget in US dollars: what was spent, and the maximum cost of requests in flight."""
 
 from collections.abc import Iterable
 
@@ -40,7 +40,7 @@ class Budget:
             self._spent_usd += sum(map(self._price.outcome_usd, outcomes))
 
     def refusal(self, max_cost_usd: float) -> BudgetError | None:
-        """Return why a request can never be sent; None if there is room for it once requests in flight have ended."""
+        """Return the error of a request that can never be sent; None if the requests in flight leave room for it."""
         if self._limit_usd is None or self._spent_usd + max_cost_usd <= self._limit_usd:
             return None
         return BudgetError(
@@ -58,12 +58,15 @@ class Budget:
         self._in_flight += 1
         self._reserved_usd += max_cost_usd
 
-    def settle(self, max_cost_usd: float, results: Iterable[Generated], *, lost: bool) -> None:
-        """Replace a request's reserved cost by its real cost; by its maximum cost if the answer was lost."""
+    def settle(self, max_cost_usd: float, results: Iterable[Generated], *, may_be_billed: bool) -> None:
+        """Release a request's reserved cost, and add the cost of its results.
+
+        Where it failed and may be billed, its maximum cost is added.
+        """
         self._in_flight -= 1
         # exactly 0 with nothing in flight: a rounding error left here would never be released
         self._reserved_usd = self._reserved_usd - max_cost_usd if self._in_flight else 0.0
-        if lost:
+        if may_be_billed:
             self._spent_usd += max_cost_usd
         if self._price is not None:
             for result in results:

@@ -1,4 +1,4 @@
-"""One call and its attempts: how many tokens the call takes, when the first attempt left, how many were throttled."""
+"""One call and its attempts: the tokens of the call, the start of its first attempt, the throttled attempts."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -38,12 +38,12 @@ class Call:
         previous: the call of which this one is a half: time and attempts continue.
 
     Attributes:
-        estimated_tokens: what an attempt takes of the tokens per minute.
+        estimated_tokens: what an attempt takes from the tokens per minute.
         max_input_tokens: an upper bound of the input tokens.
         max_output_tokens: an upper bound of the output tokens.
         throttled_attempts: how many attempts the service throttled.
         throttled_at: when the service first throttled an attempt, by `clock`.
-        error: why the call failed; None until then.
+        error: why the call failed; None unless it has.
     """
 
     def __init__(

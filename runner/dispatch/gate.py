@@ -1,7 +1,7 @@
-"""When the next request may leave: owns the queue of attempts, the shared pause and the limits per minute.
+"""Decides when the next attempt may leave: owns the queue of attempts, the shared pause and the limits per minute.
 
-Only the head of the queue waits for the limits. Attempts therefore leave in the order in which they came, and none
-holds a part of what another one waits for.
+Only the head of the queue waits for the limits. Attempts therefore leave in the order in which they were queued, and
+none holds requests or tokens that another one waits for.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ class RequestGate:
         """Wait until an attempt may leave, and return its permit.
 
         Raises:
-            Stopped: no further attempt is to leave. If the budget refuses this attempt, the refusal is the reason.
+            Stopped: no further attempt is to leave. If the budget refused this attempt, the stop request has its error.
         """
         max_cost_usd = self._budget.cost_usd(call.max_input_tokens, call.max_output_tokens)
         async with self._queue:
@@ -75,16 +75,16 @@ class RequestGate:
             number = self._concurrency.acquire() if self._concurrency else 0
             return Permit(number=number, max_cost_usd=max_cost_usd)
 
-    def release(self, permit: Permit, results: Sequence[Generated], *, lost: bool, throttled: bool) -> None:
+    def release(self, permit: Permit, results: Sequence[Generated], *, may_be_billed: bool, throttled: bool) -> None:
         """Take a permit back.
 
         Args:
             permit: the ended attempt's.
             results: what the attempt returned; empty if it failed.
-            lost: the attempt failed, and may be billed.
+            may_be_billed: the attempt failed, and an answer may have been generated all the same.
             throttled: the service asked for fewer requests.
         """
-        self._budget.settle(permit.max_cost_usd, results, lost=lost)
+        self._budget.settle(permit.max_cost_usd, results, may_be_billed=may_be_billed)
         if self._concurrency:
             self._concurrency.release(permit.number, answered=bool(results), throttled=throttled)
         self._released.set()

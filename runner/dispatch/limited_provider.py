@@ -26,8 +26,8 @@ from runner.types import Generated, Prompt
 log = logging.getLogger(__name__)
 
 _MAX_FAILED_ALONE = 3
-"""After so many prompts in a row that failed in a request of their own, the prompts are not the reason: lists are no
-longer split."""
+"""If so many prompts in a row fail in a request of their own, the prompts are not the reason: lists are no longer
+split."""
 
 Send = Callable[[], Awaitable[Sequence[Generated]]]
 
@@ -108,7 +108,7 @@ class LimitedProvider:
         return (await self._call(Call((prompt,), params, clock=self._clock), send))[0]
 
     def generate_batch(self, prompts: Sequence[Prompt], params: GenerationParams) -> Sequence[Generated]:
-        """Return the results of one list request, in the prompts' order; fewer if the run was stopped meanwhile.
+        """Return the results of one list request, in the prompts' order; fewer if the run is stopped meanwhile.
 
         A list that fails as a whole is sent again in halves, so that a prompt that the service refuses fails alone.
 
@@ -130,7 +130,7 @@ class LimitedProvider:
             self._failed_alone += 1
         if self._failed_alone >= _MAX_FAILED_ALONE or not call.may_be_split:
             return results
-        log.debug("%d prompts in one request failed: asking again in halves", len(call.prompts))
+        log.debug("%d prompts in one request failed: sending them again in halves", len(call.prompts))
         return await self._call_halves(call)
 
     async def _call_halves(self, call: Call) -> Sequence[Generated]:
@@ -167,20 +167,20 @@ class LimitedProvider:
         permit = await self._gate.acquire(call)
         call.start_attempt()
         results: Sequence[Generated] = ()
-        lost = throttled = False
+        may_be_billed = throttled = False
         try:
             async with asyncio.timeout(self._timeout_s):
                 results = await send()
         except TimeoutError:
-            lost = True
+            may_be_billed = True
             raise CallError("Timeout", f"no answer within limits.timeout_s={self._timeout_s}", RETRY) from None
         except CallError as error:
-            lost, throttled = not error.policy.not_billed, error.policy.throttled
+            may_be_billed, throttled = not error.policy.not_billed, error.policy.throttled
             if throttled:
                 call.count_throttled()
             raise
         finally:
-            self._gate.release(permit, results, lost=lost, throttled=throttled)
+            self._gate.release(permit, results, may_be_billed=may_be_billed, throttled=throttled)
         self._answered_at = self._clock()
         return results
 

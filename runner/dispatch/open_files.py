@@ -13,7 +13,7 @@ _RESERVED_FILES = 64
 def max_connections(batch: BatchConfig) -> int:
     """Return how many requests may be in flight at once: `batch.size`, or for auto as many as the system allows.
 
-    Raises the process's soft limit of open files to what that takes, within the hard limit.
+    Raises the process's soft limit of open files as far as these requests need, within the hard limit.
 
     Raises:
         ConfigError: `batch.size` is more than the limit of open files allows.

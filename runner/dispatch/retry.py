@@ -1,4 +1,4 @@
-"""Which calls are sent again, when, and which errors end the whole run."""
+"""Decides which calls are sent again, when, and which errors end the whole run."""
 
 import logging
 import random
@@ -17,7 +17,7 @@ _FIRST_WAIT_S, _MAX_WAIT_S, _MAX_DOUBLINGS = 0.5, 60.0, 7
 
 
 class RetryPolicy:
-    """When a call, and when a run, has no attempt left. For tenacity.
+    """Decides when a call has no attempt left, and when a failed call ends the run.
 
     Args:
         limits: how many attempts a call has; throttled ones do not count.

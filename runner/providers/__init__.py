@@ -1,1 +1,1 @@
-"""Who serves. One file per provider; nothing else imports an SDK or a model library."""
+"""What generates: one file or package per provider. No other module imports an SDK or a model library."""

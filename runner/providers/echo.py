@@ -1,6 +1,6 @@
-"""Answers with the prompt itself: free, offline, and fast enough to measure the runner instead of a model.
+"""Answers with the prompt's text: free, offline, and fast enough to measure the runner instead of a model.
 
-Tokens are words: an answer is the prompt's first `max_tokens` words. Has every batch mode that runs interactively.
+Tokens are words: an answer is the prompt's first `max_tokens` words. Supports static, continuous and concurrent.
 """
 
 import asyncio
@@ -51,11 +51,11 @@ class EchoProvider:
         """Release nothing."""
 
     def describe(self) -> Mapping[str, Any]:
-        """Return the provider's name; an answer depends on nothing else."""
+        """Return the provider's name; nothing else affects an answer."""
         return {"gen_ai.provider.name": "echo", "gen_ai.operation.name": "chat", "sends_seed": False}
 
     def list_models(self) -> Sequence[ModelInfo]:
-        """Return one model, of whatever id is configured."""
+        """Return one model, which has the configured id."""
         return [ModelInfo(id=self._model.id, kind="built in", detail="answers from the prompt")]
 
     def count_tokens(self, prompt: Prompt) -> int:

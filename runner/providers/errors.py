@@ -1,4 +1,4 @@
-"""Why a call to a service has no answer, and what the error means for this call and for the next ones."""
+"""Errors of calls to a service, and what each means for its call and for the following ones."""
 
 import math
 from collections.abc import Collection, Iterator, Mapping
@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 from runner.config.secrets import redact
 
 UNREACHABLE = "ConnectionError"
-"""The type of a CallError where nothing answered at the service's address."""
+"""The type of a CallError where no connection to the service's address can be made."""
 UNSENDABLE = "UnsendablePrompt"
 """The type of an error where the prompt's text cannot be sent or tokenized."""
 
@@ -21,13 +21,13 @@ class ErrorPolicy:
 
     Attributes:
         retryable: sending the request again may help.
-        throttled: the service asked for fewer requests, from everyone.
-        fatal: no other request will be answered either, until a person changes something; `advice` says what.
+        throttled: the service accepts no further request for a while, of this call or of any other.
+        fatal: no other request will be answered either, until a person changes something: see `advice`.
         not_billed: nothing was generated: the service was not reached, or answered with an error. The answer of any
             other failed call may have been generated, and may be billed.
         refuses_lists: the service takes no list of prompts in one request, whatever the prompts.
         advice: what a person can do.
-        quotes_service: the service's message may be repeated; some messages hold parts of a signature.
+        quotes_service: messages may repeat the service's message; some of those hold parts of a signature.
     """
 
     retryable: bool = False
@@ -50,9 +50,9 @@ class CallError(Exception):
 
     Args:
         type: the SDK's or the service's name for the error.
-        message: the service's message, or why there is none. Without secrets.
+        message: the service's message, or the reason why there is none; without secrets.
         policy: what the error means.
-        retry_after_s: how long the service asked to wait.
+        retry_after_s: the wait that the service requested; None if it requested none.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ def invalid_utf8(error: UnicodeEncodeError) -> str:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Return how long a service asked to wait, from the headers `retry-after-ms` and `retry-after`."""
+    """Return the wait that a service requested in the headers `retry-after-ms` or `retry-after`; None without them."""
     for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         with suppress(KeyError, ValueError):
             wait_s = float(headers[name]) * unit_s

@@ -19,7 +19,7 @@ class Provider(Protocol):
     Attributes:
         name: the value of `provider`.
         default_mode: the batch mode where `batch.mode` is null.
-        is_local: whether the model runs in this process. Only a local provider is warmed up: a service is paid.
+        is_local: whether the model runs in this process. Only a local provider is warmed up, because a service bills.
     """
 
     name: ClassVar[str]
@@ -64,7 +64,7 @@ class ModelLister(Protocol):
     """A provider that can list its models."""
 
     def list_models(self) -> Sequence[ModelInfo]:
-        """Return the models. Needs no `with`; a service is asked with the account's credentials.
+        """Return the models. Needs no `with`; a request to a service has the account's credentials.
 
         Raises:
             CallError: the service does not answer, or refuses.
@@ -76,7 +76,7 @@ class TokenCounter(Protocol):
     """A provider that can count a prompt's input tokens before it generates."""
 
     def count_tokens(self, prompt: Prompt) -> int:
-        """Return the number of input tokens of one prompt, those of the chat template included."""
+        """Return the number of input tokens of one prompt, the chat template's included."""
 
 
 @runtime_checkable

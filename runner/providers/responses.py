@@ -1,4 +1,4 @@
-"""Checks a service's response where it is read, so that one malformed response fails alone."""
+"""Checks responses while they are read, so that a malformed response fails its own call only."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,9 +10,9 @@ from runner.providers.errors import RETRY, CallError
 from runner.text import excerpt
 
 token_count: Callable[[Any], int] = TypeAdapter(Annotated[int, Field(strict=True, ge=0, le=10**9)]).validate_python
-"""Returns a number of tokens as it is; raises ValidationError, which `shape_errors` takes for a wrong shape."""
+"""Returns a number of tokens unchanged. Any other value raises ValidationError, which `shape_errors` handles."""
 optional_text: Callable[[Any], str | None] = TypeAdapter(Annotated[str, Field(strict=True)] | None).validate_python
-"""Returns a text, or None, as it is; raises ValidationError, which `shape_errors` takes for a wrong shape."""
+"""Returns a text or None unchanged. Any other value raises ValidationError, which `shape_errors` handles."""
 
 
 @contextmanager

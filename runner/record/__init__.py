@@ -1,1 +1,1 @@
-"""A run's folder, whole, for everyone who reads or writes it."""
+"""A run's folder: all reading and writing of its files."""

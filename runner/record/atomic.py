@@ -1,4 +1,4 @@
-"""Writes whole files: all of a file or none of it, on the disk before it has its name."""
+"""Writes whole files: a file has its name only once all of it is on the disk."""
 
 import os
 from contextlib import suppress
@@ -8,7 +8,7 @@ from runner.errors import JournalError
 
 
 def atomic_write(path: Path, content: bytes | memoryview) -> None:
-    """Write all of a file or none of it: a reader, a kill or a power failure in between leaves the old one.
+    """Write all of a file or none of it: meanwhile, and after a kill or a power failure, the old file is there.
 
     Raises:
         JournalError: the file cannot be written (disk full, say).
@@ -21,15 +21,15 @@ def atomic_write(path: Path, content: bytes | memoryview) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        with suppress(OSError):  # a partial file only takes room that others may need
+        with suppress(OSError):  # free the disk space of the partial file
             temporary.unlink()
         raise JournalError(f"{path} cannot be written: {error.strerror}") from None
     _sync_directory(path.parent)
 
 
 def _sync_directory(directory: Path) -> None:
-    """Flush the directory's entries too: a machine that dies loses a file whose name is not on the disk."""
-    with suppress(OSError):  # not every file system can
+    """Flush the directory's entries too: after a power failure, a file whose entry is not on the disk is lost."""
+    with suppress(OSError):  # not every file system supports it
         descriptor = os.open(directory, os.O_RDONLY)
         try:
             os.fsync(descriptor)

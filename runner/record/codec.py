@@ -1,4 +1,4 @@
-"""How values become lines of JSON, and back: an outcome's fields in outcomes.jsonl, and any other line."""
+"""Encodes values as lines of JSON and decodes them: an outcome's fields in outcomes.jsonl, and any other line."""
 
 import json
 from datetime import datetime
@@ -12,7 +12,7 @@ _SHARED = ("prompt_id", "choice", "segment", "batch", "attempts", "model")
 
 
 def encode_line(value: Any) -> bytes:
-    """Return the value as one line, with its end. A lone surrogate, which has no UTF-8, is kept as an escape."""
+    """Return the value as one line with its newline. A lone surrogate, which has no UTF-8, is kept as an escape."""
     try:
         line = json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
@@ -24,7 +24,7 @@ def decode_line(line: bytes | str) -> Any:
     """Return the value of one line.
 
     Raises:
-        json.JSONDecodeError: it is not JSON.
+        json.JSONDecodeError: the line is not JSON.
     """
     try:
         return from_json(line)  # four times as fast as json, and stricter: it accepts no lone surrogates
@@ -60,7 +60,7 @@ def from_record(record: dict[str, Any]) -> Outcome:
     """Return the outcome that `to_record` wrote.
 
     Raises:
-        ValueError, KeyError, TypeError: these are not the fields of an outcome.
+        ValueError, KeyError, TypeError: `record` does not have the fields of an outcome.
     """
     timing = Timing(
         started_at=datetime.fromisoformat(record["started_at"]),

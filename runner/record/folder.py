@@ -37,15 +37,15 @@ class RunFolder:
 
     Args:
         path: the folder.
-        start: where the command was given; messages show paths from there.
+        start: the working directory of the command; messages show paths relative to it.
     """
 
     path: Path
     start: Path = field(default_factory=Path.cwd)
 
     @property
-    def shown(self) -> str:
-        """The path as one would type it where the command was given."""
+    def display_path(self) -> str:
+        """The path as a message shows it: relative to `start` where the folder is below."""
         return relative_to_start(self.path, self.start)
 
     @property
@@ -55,7 +55,7 @@ class RunFolder:
 
     @property
     def resume_command(self) -> str:
-        """The command that resumes the run, to be pasted."""
+        """The shell command that resumes the run, for use in `start`."""
         return f"python -m runner.resume {shlex.quote(relative_to_start(self.path.absolute(), self.start))}"
 
     def write_manifest(self, manifest: RunManifest) -> None:
@@ -88,7 +88,7 @@ class RunFolder:
         atomic_write(self.path / CONFIG, text.encode("utf-8"))
 
     def read_config(self) -> dict[str, Any]:
-        """Return the recorded configuration; empty if the run was refused before it was settled.
+        """Return the recorded configuration; empty if the run was refused before its mode was resolved.
 
         Raises:
             RecordError: its file cannot be read.
@@ -110,29 +110,37 @@ class RunFolder:
         return self._read_derived(ENVIRONMENT, dict[str, Any]) or {}
 
     def keep_environment(self, segment: int) -> None:
-        """Keep the environment of an earlier segment beside the present one."""
+        """Copy the environment of an earlier segment to a file of its own, before the present one replaces it."""
         path = self.path / ENVIRONMENT
         atomic_write(path.with_stem(f"{path.stem}.{segment}"), path.read_bytes())
 
     def write_prompts(self, prompts: PackedPrompts) -> None:
-        """Keep a run's prompts with its outcomes."""
+        """Write the run's prompts."""
         atomic_write(self.path / PROMPTS, prompts.lines)
 
     def read_prompts(self) -> PackedPrompts:
-        """Return the run's prompts."""
-        return PackedPrompts.read(self.path / PROMPTS)
+        """Return the run's prompts.
+
+        Raises:
+            RecordError: their file cannot be read.
+        """
+        path = self.path / PROMPTS
+        try:
+            return PackedPrompts.read(path)
+        except OSError as error:
+            raise RecordError(f"{path} cannot be read: {error.strerror}: restore it, or start a new run") from None
 
     def write_segments(self, segments: Sequence[Segment]) -> None:
-        """Write what each process measured of its own part of the run."""
+        """Write what each process measured of the segment that it generated."""
         self._write_json(SEGMENTS, {"segments": [asdict(segment) for segment in segments]})
 
     def read_segments(self) -> list[Segment]:
-        """Return what `write_segments` wrote; a process that was killed wrote nothing."""
+        """Return what `write_segments` wrote; a killed process has no segment there."""
 
-        def parse(segments: Sequence[Mapping[str, Any]]) -> list[Segment]:
+        def from_records(segments: Sequence[Mapping[str, Any]]) -> list[Segment]:
             return [Segment(**segment) for segment in segments]
 
-        return self._read_derived(SEGMENTS, parse) or []
+        return self._read_derived(SEGMENTS, from_records) or []
 
     def write_summary(self, summary: Summary) -> None:
         """Write how the run ended."""
@@ -143,46 +151,51 @@ class RunFolder:
         return self._read_derived(SUMMARY, Summary)
 
     def remove_summary(self) -> None:
-        """Remove the summary: the run goes on, and has no end yet."""
+        """Remove the summary, because the run continues and has not ended."""
         (self.path / SUMMARY).unlink(missing_ok=True)
 
     def write_mlflow_run(self, reference: MlflowRunRef) -> None:
-        """Write which MLflow run this folder is."""
+        """Write which MLflow run has this run's record."""
         self._write_json(MLFLOW_RUN, asdict(reference))
 
     def read_mlflow_run(self) -> MlflowRunRef | None:
-        """Return which MLflow run this folder is; None if MLflow has no run of it."""
+        """Return which MLflow run has this run's record; None if there is none yet."""
         return self._read_derived(MLFLOW_RUN, MlflowRunRef)
 
     @contextmanager
     def recording_failure(self) -> Iterator[None]:
-        """Leave a summary that says why, if the block raises and left none, and the folder is the run's own."""
+        """Write a summary with the error that the block raises.
+
+        An existing summary stays, and so does a folder that belongs to another run.
+        """
         try:
             yield
         except RunInUseError:
             raise
         except BaseException as error:
             if not (self.path / SUMMARY).exists():
-                with suppress(JournalError):  # the disk may be what failed: the error itself says so
+                with suppress(JournalError):  # a full disk may be the error that is raised below
                     self.write_summary(summary_of_failure(error))
             raise
 
     def _write_json(self, name: str, value: Any) -> None:
         atomic_write(self.path / name, (json.dumps(value, indent=2) + "\n").encode("utf-8"))
 
-    def _read_derived(self, name: str, kind: Callable[..., T]) -> T | None:
-        """Return what a file holds that can be made again; a damaged one (a machine that died) counts as absent."""
+    def _read_derived(self, name: str, construct: Callable[..., T]) -> T | None:
+        """Return the value of a file that the run can write again; None if it is absent or damaged (power failure)."""
         try:
-            return kind(**json.loads((self.path / name).read_bytes()))
+            return construct(**json.loads((self.path / name).read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
 
 
 def relative_to_start(path: Path, start: Path) -> str:
-    """Return the path as one would type it in `start`."""
+    """Return the path relative to the directory `start` where it is below, else unchanged."""
     return str(path.relative_to(start)) if path.is_relative_to(start) else str(path)
 
 
 def _unreadable(path: Path, error: Exception) -> RecordError:
     reason = one_line(str(error)) if path.stat().st_size else "it is empty"
-    return RecordError(f"{path} cannot be read: {reason}. It says what was asked for: restore it, or start a new run")
+    return RecordError(
+        f"{path} cannot be read: {reason}. The run's configuration is in this file: restore it, or start a new run"
+    )

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import SoftFileLock, Timeout
@@ -10,7 +10,7 @@ from filelock import SoftFileLock, Timeout
 from runner.errors import RunInUseError
 
 _TIMEOUT_S = 3.0
-"""Until a lock counts as held: longer than a lock file without its owner's name can be a live one."""
+"""How long to wait for a lock. A live owner writes its name into the file in less than half of that."""
 
 
 @contextmanager
@@ -25,20 +25,20 @@ def run_lock(path: Path) -> Iterator[None]:
         try:
             lock.acquire()
         except Timeout:
-            if not _is_nameless(path):
+            if not _is_abandoned(path):
                 raise
             path.unlink(missing_ok=True)
             lock.acquire()
     except Timeout:
-        raise RunInUseError(_message(path)) from None
+        raise _in_use(path) from None
     try:
         yield
     finally:
         lock.release()
 
 
-def _is_nameless(path: Path) -> bool:
-    """Return whether the lock's owner died between making the file and writing its name into it."""
+def _is_abandoned(path: Path) -> bool:
+    """Return whether the lock's owner died between creating the file and writing its name into it."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -46,9 +46,12 @@ def _is_nameless(path: Path) -> bool:
     return status.st_size == 0 and time.time() - status.st_mtime > _TIMEOUT_S / 2
 
 
-def _message(path: Path) -> str:
-    pid, host, *_ = [*path.read_text(encoding="utf-8", errors="replace").split("\n"), "?", "?"]
-    return (
+def _in_use(path: Path) -> RunInUseError:
+    owner = ["?", "?"]
+    with suppress(FileNotFoundError):  # the owner released the lock just now
+        owner = [*path.read_text(encoding="utf-8", errors="replace").split("\n"), *owner]
+    pid, host, *_ = owner
+    return RunInUseError(
         f"{path.parent} is being written by process {pid} on host {host}: wait for it or stop it. "
         f"If that process is gone for certain, remove {path}"
     )

@@ -1,4 +1,4 @@
-"""The values that a run's folder holds beside prompts and outcomes: what it began with, and how it ended."""
+"""The values in a run's folder other than prompts and outcomes: what the run began with, and how it ended."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,13 +18,13 @@ class RunManifest:
     """What a run began with, and its own id: enough to resume it, or to publish it to MLflow later.
 
     Attributes:
-        key: the run's own id, which MLflow keeps as a tag: by it a run is found again and never logged twice.
-        name: what MLflow calls the run, to tell it from others in a list; not unique.
+        key: a unique id, which is a tag of the MLflow run: a second publication finds that run instead of making one.
+        name: the run's name in MLflow, for lists; not unique.
         config: the resolved configuration.
         prompts: name, source, sha256 and count of the prompt set; `file_sha256` of the file that it came from, if any.
         tags: further tags, such as Hydra's overrides.
-        sweep_dir: the sweep's folder, for a job of one.
-        working_dir: where the command was given; relative paths in `config` start there.
+        sweep_dir: the sweep's folder; None for a run outside of a sweep.
+        working_dir: the working directory of the command; relative paths in `config` start there.
     """
 
     key: str
@@ -38,7 +38,7 @@ class RunManifest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MlflowRunRef:
-    """Which MLflow run a folder is."""
+    """Which MLflow run has the record of a folder."""
 
     uri: str
     experiment_id: str
@@ -52,12 +52,12 @@ class MlflowRunRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """What only the process that generated a segment of a run can measure. Each process writes its own at its end.
+    """What only the process that generated a segment of a run can measure. Each process writes its segment at its end.
 
     Attributes:
-        number: that of its outcomes. A process without outcomes leaves its number to the next.
-        duration_s: from its first prompt sent to its last outcome.
-        series: metrics that changed meanwhile; steps count on from the segments before.
+        number: the `segment` of the process's outcomes. The process after one without outcomes has the same number.
+        duration_s: from the first prompt sent to the last outcome.
+        series: metrics that changed during the segment; their steps continue those of earlier segments.
     """
 
     number: int
@@ -67,7 +67,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """How a run ended, and its metrics by their contract names."""
+    """How a run ended, and its metrics by the names in `runner.metrics.METRICS`."""
 
     status: Status
     mlflow_run_id: str | None
@@ -86,13 +86,15 @@ class Summary:
 
 
 _RENAMED_ERRORS = {"RequestError": "UsageError", "TakenError": "RunInUseError"}
-"""Today's names of error classes that earlier versions recorded under another name."""
+"""The present name of each error class that earlier versions recorded under another name."""
 
 
 def _exit_code(error_type: str) -> int:
     """Return the exit code of a recorded class of `runner.errors`; 1 for any other."""
-    kind = getattr(errors, _RENAMED_ERRORS.get(error_type, error_type), RunnerError)
-    return kind.exit_code if isinstance(kind, type) and issubclass(kind, RunnerError) else RunnerError.exit_code
+    recorded = getattr(errors, _RENAMED_ERRORS.get(error_type, error_type), None)
+    if isinstance(recorded, type) and issubclass(recorded, RunnerError):
+        return recorded.exit_code
+    return RunnerError.exit_code
 
 
 def summary_of_failure(error: BaseException) -> Summary:
@@ -107,7 +109,7 @@ def status_after(error: BaseException) -> Status:
 
 
 def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return what changed in code, packages and machine, a text each; nothing if it is not known how it was."""
+    """Return one text per change of code, packages and machine; none where the earlier environment is not recorded."""
     if not before:
         return []
     old, new = dict(_leaves(before)), dict(_leaves(now))
@@ -119,6 +121,6 @@ def _leaves(environment: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for section in ("git", "python", "os", "cpu", "packages"):
         value = environment.get(section)
         if isinstance(value, Mapping):
-            yield from ((f"{section}.{name}", inner) for name, inner in value.items())
+            yield from ((f"{section}.{name}", leaf) for name, leaf in value.items())
         else:
             yield section, value

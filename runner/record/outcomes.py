@@ -1,8 +1,8 @@
 """Reads outcomes.jsonl: one line per outcome, appended as it happens.
 
-A last line without its end was being written when the process died: it is no outcome. A process that resumes a run
-writes the next segment. Where a prompt has outcomes in several segments, its last segment's count: what was tried again
-is superseded, and stays in the file as history.
+A last line without a newline is no outcome: its process died while writing. A process that resumes a run writes the
+next segment. Where a prompt has outcomes in several segments, those of the last segment count; the earlier ones are
+superseded, and stay in the file as history.
 """
 
 import os
@@ -16,6 +16,9 @@ from runner.record.codec import decode_line, from_record
 from runner.types import Outcome
 
 _BLOCK = 1 << 16
+"""Bytes that are read at once to find the last line."""
+_REQUIRED = frozenset({"prompt_id", "segment", "error"})
+"""Fields that are read without decoding the whole outcome."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +49,12 @@ class OutcomesFile:
         Raises:
             JournalError: as for `read`.
         """
-        return (outcome for outcome, _ in self._read_all())
+        for number, record in _read_records(self.path):
+            try:
+                outcome = from_record(record)
+            except (ValueError, KeyError, TypeError) as error:
+                raise _not_an_outcome(self.path, number, error) from None
+            yield outcome
 
     def read_marked(self) -> Iterator[tuple[Outcome, bool]]:
         """Yield every outcome in order, and whether a later segment superseded it.
@@ -55,11 +63,11 @@ class OutcomesFile:
             JournalError: as for `read`.
         """
         last_segments = self._last_segments()
-        for outcome, segment in self._read_all():
-            yield outcome, last_segments.get(outcome.prompt_id, 0) > segment
+        for outcome in self.read_all():
+            yield outcome, last_segments.get(outcome.prompt_id, 0) > outcome.segment
 
     def read_progress(self, *, choices: int) -> Progress:
-        """Return what a run has so far. A prompt is completed when `choices` answers of one segment are there."""
+        """Return which prompts have ended. A prompt is completed when one segment has `choices` answers of it."""
         completed, failed, partial = set[str](), set[str](), dict[tuple[str, int], int]()
         for _, record in _read_records(self.path):
             prompt_id = record["prompt_id"]
@@ -73,14 +81,6 @@ class OutcomesFile:
                 completed.add(prompt_id)
                 failed.discard(prompt_id)
         return Progress(completed=completed, failed=failed)
-
-    def _read_all(self) -> Iterator[tuple[Outcome, int]]:
-        for number, record in _read_records(self.path):
-            try:
-                outcome = from_record(record)
-            except (ValueError, KeyError, TypeError) as error:
-                raise _not_an_outcome(self.path, number, error) from None
-            yield outcome, outcome.segment
 
     def _last_segments(self) -> dict[str, int]:
         """Return the last segment of each prompt that has outcomes after segment 0."""
@@ -103,7 +103,7 @@ def last_segment(path: Path) -> int:
 
 
 def end_of_last_line(file: BinaryIO, *, before: int | None = None) -> int:
-    """Return the position after the last newline (before position `before`); what follows it is torn."""
+    """Return the position after the last newline (before position `before`); bytes after it are a torn line."""
     position = file.seek(0, os.SEEK_END) if before is None else before
     while position > 0:
         start = max(0, position - _BLOCK)
@@ -127,8 +127,8 @@ def _read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 record = decode_line(line)
             except ValueError as error:
                 raise _not_an_outcome(path, number, error) from None
-            if not isinstance(record, dict) or "segment" not in record:
-                raise _not_an_outcome(path, number, TypeError("no JSON object with a segment"))
+            if not isinstance(record, dict) or not record.keys() >= _REQUIRED:
+                raise _not_an_outcome(path, number, TypeError(f"no JSON object with {', '.join(sorted(_REQUIRED))}"))
             yield number, record
 
 

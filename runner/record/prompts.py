@@ -1,4 +1,4 @@
-"""A run's prompts, in memory and as prompts.jsonl; the file is a prompt set itself."""
+"""A run's prompts, in memory and as prompts.jsonl, which is a prompt set itself."""
 
 import hashlib
 from array import array
@@ -11,9 +11,9 @@ from runner.types import Message, Prompt
 
 
 class PackedPrompts(Sequence[Prompt]):
-    """Prompts as lines of JSON in one piece of memory, made into values when asked for.
+    """Prompts as lines of JSON in one buffer, decoded on access.
 
-    A million prompts are a hundred bytes each this way, and seven hundred as values.
+    Each of a million prompts takes a hundred bytes as a line, and seven hundred as a Prompt.
     """
 
     def __init__(self, prompts: Iterable[Prompt] = ()) -> None:
@@ -41,24 +41,24 @@ class PackedPrompts(Sequence[Prompt]):
 
     @property
     def lines(self) -> memoryview:
-        """All of it, as the file `prompts.jsonl` has it."""
+        """All lines, as in the file `prompts.jsonl`."""
         return memoryview(self._lines)
 
     @property
     def sha256(self) -> str:
-        """Identifies ids and messages, in order: the sha256 of `prompts.jsonl`."""
+        """The sha256 of `prompts.jsonl`: equal where ids and messages are equal, in the same order."""
         return hashlib.sha256(self._lines).hexdigest()
 
     def __len__(self) -> int:
         return len(self._ends) - 1
 
     @overload
-    def __getitem__(self, place: int) -> Prompt: ...
+    def __getitem__(self, index: int) -> Prompt: ...
     @overload
-    def __getitem__(self, place: slice) -> tuple[Prompt, ...]: ...
-    def __getitem__(self, place: int | slice) -> Prompt | tuple[Prompt, ...]:
-        if isinstance(place, slice):
-            return tuple(self[one] for one in range(*place.indices(len(self))))
-        at = range(len(self))[place]
-        record = decode_line(bytes(self._lines[self._ends[at] : self._ends[at + 1]]))
+    def __getitem__(self, index: slice) -> tuple[Prompt, ...]: ...
+    def __getitem__(self, index: int | slice) -> Prompt | tuple[Prompt, ...]:
+        if isinstance(index, slice):
+            return tuple(self[number] for number in range(*index.indices(len(self))))
+        number = range(len(self))[index]  # from 0 on, or IndexError
+        record = decode_line(bytes(self._lines[self._ends[number] : self._ends[number + 1]]))
         return Prompt(id=record["id"], messages=tuple(Message(**message) for message in record["messages"]))

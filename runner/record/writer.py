@@ -1,7 +1,7 @@
 """Writes outcomes.jsonl: appends each call's outcomes as they happen.
 
-A line is with the operating system when `append` returns, and on the disk within a second: what a killed process wrote
-is kept, and of what a dead machine wrote at most the last second is lost.
+The operating system has a line when `append` returns, and the disk has it within a second: a killed process loses
+nothing, and a power failure loses the last second at most.
 """
 
 import os
@@ -19,6 +19,7 @@ from runner.record.outcomes import end_of_last_line, last_segment
 from runner.types import Outcome
 
 _SYNC_EVERY_S = 1.0
+"""Bounds what a power failure can lose; an fsync per outcome would take longer than a fast request."""
 
 
 class OutcomeWriter:
@@ -29,7 +30,7 @@ class OutcomeWriter:
         resume: append to a run that has outcomes; without it, a folder that has outcomes is refused.
 
     Attributes:
-        segment: the number of this process's outcomes; 0 for a new run.
+        segment: the segment number of this process's outcomes; 0 for a new run.
     """
 
     def __init__(self, folder: RunFolder, *, resume: bool = False) -> None:
@@ -49,7 +50,7 @@ class OutcomeWriter:
             self._file = self._reopen() if self._resume else self._path.open("xb", buffering=0)
         except FileExistsError:
             self._lock.close()
-            raise RunInUseError(f"{self._path} exists already: one directory is for one run, choose another") from None
+            raise RunInUseError(f"{self._path} exists already: a folder is for one run: choose another") from None
         except OSError as error:
             self._lock.close()
             raise JournalError(f"{self._path} cannot be written: {error.strerror}") from None
@@ -62,7 +63,7 @@ class OutcomeWriter:
         try:
             self._close()
         except JournalError:
-            if error is None:  # else that is the one to report
+            if error is None:  # else the block's own error is the one to report
                 raise
         finally:
             self._lock.close()
@@ -71,7 +72,7 @@ class OutcomeWriter:
         """Write the outcomes of one call through to the operating system, in one piece.
 
         Raises:
-            JournalError: they cannot be kept (disk full, say).
+            JournalError: they cannot be written (disk full, say), or an earlier sync failed.
         """
         if self._file is None:
             raise JournalError(f"{self._path} is not open")
@@ -89,7 +90,7 @@ class OutcomeWriter:
         """Flush everything that was appended to the disk.
 
         Raises:
-            JournalError: the disk does not have it, or did not take it before.
+            JournalError: this sync failed, or an earlier one did.
         """
         self._sync()
         self._raise_sync_error()
@@ -110,7 +111,7 @@ class OutcomeWriter:
         try:
             with file:
                 self._sync()
-        except OSError as error:  # a network file system may report a full disk only on closing
+        except OSError as error:  # a network file system may report a full disk only when the file is closed
             self._sync_error = self._sync_error or error
         finally:
             self._file = None
@@ -126,7 +127,7 @@ class OutcomeWriter:
                 self._has_unsynced.clear()
                 try:
                     os.fsync(self._file.fileno())
-                except OSError as error:  # reported by the next append or at the end: this may be another thread
+                except OSError as error:  # raised by the next append or at the end: this may be the sync thread
                     self._sync_error = error
 
     def _raise_sync_error(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from runner import environment
 from runner.batching.base import PendingPrompts
 from runner.dispatch.stop import Stopped
-from runner.errors import RunnerError
+from runner.errors import JournalError, RunnerError
 from runner.record.manifest import environment_changes
 from runner.record.writer import OutcomeWriter
 from runner.run.failure_limit import FailureLimit
@@ -30,31 +30,31 @@ _WARMUP_TOKENS = 4
 def execute(
     run: PreparedRun,
     writer: OutcomeWriter,
-    completed: Set[str],
+    skipped: Set[str],
     observer: RunObserver,
     start_worker: StartWorker = start_worker,
 ) -> RunResult:
-    """Generate what is not completed, and close the record.
+    """Generate the prompts that are not skipped, and close the record.
 
     Args:
-        run: what to generate, on what.
+        run: the prepared run.
         writer: open; outcomes are appended to it.
-        completed: ids of prompts that are not to be generated.
-        observer: follows the run.
+        skipped: ids of prompts that are not generated, because an earlier process did.
+        observer: is called while the run goes on.
         start_worker: starts the process that publishes to MLflow.
 
     Raises:
         RunnerError: the run could not be finished, or no prompt was completed; its record is closed all the same.
     """
-    log.info("%s: %d prompts, into %s", run.config.label, len(run.prompts) - len(completed), run.folder.shown)
+    log.info("%s: %d prompts, into %s", run.config.label, len(run.prompts) - len(skipped), run.folder.display_path)
     pending = PendingPrompts(
-        prompts=run.prompts, completed=completed, segment=writer.segment, should_stop=lambda: run.calls.stop.is_set
+        prompts=run.prompts, skipped=skipped, segment=writer.segment, should_stop=lambda: run.calls.stop.is_set
     )
     with (
         RunPublisher(run.folder, run.config.tracking.uri, run.waits, start=start_worker) as publisher,
         run.folder.recording_failure(),
     ):
-        measured = _measure(run, pending, writer, observer) if len(completed) < len(run.prompts) else None
+        measured = _measure(run, pending, writer, observer) if len(skipped) < len(run.prompts) else None
         result, error = close_record(run, writer, measured)
         observer.finished(result)
         result = _publish(result, publisher)
@@ -67,12 +67,12 @@ def execute(
 def _measure(run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, observer: RunObserver) -> Measured:
     """Generate, and return what only this process can measure."""
     start = time.perf_counter()
-    with run.calls.caller:
+    with run.calls.callee:
         load_s = time.perf_counter() - start
         machine = environment.describe()
-        _describe(run, machine, writer.segment)
+        _record_environment(run, machine, writer.segment)
         warmup_s = _warm_up(run, pending)
-        run.folder.remove_summary()  # not before: a run that cannot begin leaves the record as it was
+        run.folder.remove_summary()  # not earlier: a run that cannot begin leaves the record unchanged
         memory, before = environment.PeakMemory(), MachineCounters.read()
         duration_s = _generate(run, pending, writer, observer)
         measured = Measured(
@@ -82,66 +82,65 @@ def _measure(run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, o
             peak_memory_mb=memory.read_mb(),
             machine=before.until(MachineCounters.read()),
         )
-        _write_environment(
-            run, {**machine, "machine_load": measured.machine.to_dict()}
-        )  # by now it knows what answered
+        _update_environment(run, {**machine, "machine_load": measured.machine.to_dict()})
     return measured
 
 
-def _describe(run: PreparedRun, machine: Mapping[str, Any], segment: int) -> None:
-    """Write where this process runs, and warn if an earlier one of the run ran elsewhere."""
+def _record_environment(run: PreparedRun, machine: Mapping[str, Any], segment: int) -> None:
+    """Write the environment of this process, and warn if it differs from that of the run's last process."""
     if changes := environment_changes(run.folder.read_environment(), machine):
         listed = "\n".join(f"  {change}" for change in changes)
         log.warning("the environment has changed since the run began, which may affect results:\n%s", listed)
         run.folder.keep_environment(segment - 1)
-    run.folder.write_environment(_described(run, machine))
+    run.folder.write_environment(_environment(run, machine))
 
 
-def _write_environment(run: PreparedRun, machine: Mapping[str, Any]) -> None:
+def _update_environment(run: PreparedRun, machine: Mapping[str, Any]) -> None:
+    """Write the environment again, because a provider has learnt from its answers what served them."""
     try:
-        run.folder.write_environment(_described(run, machine))
-    except RunnerError as error:  # a full disk, say; the summary still has what there is
+        run.folder.write_environment(_environment(run, machine))
+    except JournalError as error:  # a full disk, say; the record is closed with the outcomes until then
         run.calls.stop.request(error)
 
 
-def _described(run: PreparedRun, machine: Mapping[str, Any]) -> Mapping[str, Any]:
+def _environment(run: PreparedRun, machine: Mapping[str, Any]) -> Mapping[str, Any]:
     price = {"price": run.calls.price.source} if run.calls.price else {}
     return {**machine, "provider": {**run.calls.provider.describe(), **price}}
 
 
 def _warm_up(run: PreparedRun, pending: PendingPrompts) -> float | None:
-    """Generate a few tokens for the first batches, not kept. Never on a service: it would be paid.
+    """Generate a few tokens for the first batches, without a record. A service is not warmed up, because it bills.
 
-    Returns the seconds that it took; None where there was none.
+    Returns the seconds that it took; None without a warm-up.
     """
     config = run.config
     if not (run.calls.provider.is_local and config.warmup_prompts):
         return None
     start = time.perf_counter()
-    few = config.params().model_copy(update={"max_tokens": min(_WARMUP_TOKENS, config.generation.max_tokens)})
-    first = [prompt for _, prompt in islice(pending.numbered(), config.warmup_prompts)]
-    for _ in run.calls.mode.generate(run.calls.provider, PendingPrompts(prompts=first), few, config.batch):
+    params = config.params().model_copy(update={"max_tokens": min(_WARMUP_TOKENS, config.generation.max_tokens)})
+    prompts = [prompt for _, prompt in islice(pending.numbered(), config.warmup_prompts)]
+    for _ in run.calls.mode.generate(run.calls.provider, PendingPrompts(prompts=prompts), params, config.batch):
         continue
     return time.perf_counter() - start
 
 
 def _generate(run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, observer: RunObserver) -> float:
-    """Generate all that is pending, writing every outcome as it comes; the stop request says why it ended early, if so.
+    """Generate the pending prompts and write each call's outcomes as they come; return the seconds of that loop.
 
-    Returns the seconds of the measured loop.
+    If the loop ends early, the stop request has the reason.
     """
     stop, config = run.calls.stop, run.config
-    failures = FailureLimit(config, run.folder.outcomes, pending.completed, stop)
+    failures = FailureLimit(config, run.folder.outcomes, pending.skipped, stop)
     pending = replace(pending, on_outcomes=failures.count)
     start = end = time.perf_counter()
     try:
         with (
-            observer.generating(len(run.prompts), completed=len(pending.completed)) as on_outcomes,
+            observer.generating(len(run.prompts), completed=len(pending.skipped)) as on_outcomes,
             stop_on_signals(stop, grace_s=run.waits.grace_s),
         ):
             start = time.perf_counter()
             try:
-                calls = run.calls.mode.generate(run.calls.caller, pending, config.params(), config.batch)
+                calls = run.calls.mode.generate(run.calls.callee, pending, config.params(), config.batch)
                 with closing(calls):
                     for outcomes in calls:
                         writer.append(outcomes)

@@ -8,32 +8,39 @@ from runner.errors import TooManyFailuresError
 from runner.record.outcomes import OutcomesFile
 from runner.types import Failure, Outcome
 
-_MIN_JUDGED = 20
-"""Answers from which on a share of failures is judged."""
+_MIN_PROMPTS = 20
+"""A share of failures is taken of at least this many prompts, so that one early failure does not stop a run."""
 
 
 class FailureLimit:
-    """Counts failed prompts of the whole record: what is kept from before counts, a failure tried again does not."""
+    """Counts the failed prompts of a run; a prompt that is generated again counts by its new outcome only.
 
-    def __init__(self, config: RunConfig, outcomes: OutcomesFile, completed: Set[str], stop: StopRequest) -> None:
+    Args:
+        config: has `limits.max_failures`.
+        outcomes: those of earlier processes.
+        skipped: ids of prompts that keep their earlier outcome.
+        stop: gets the reason once too many prompts have failed.
+    """
+
+    def __init__(self, config: RunConfig, outcomes: OutcomesFile, skipped: Set[str], stop: StopRequest) -> None:
         self._limit, self._stop = config.limits.max_failures, stop
-        self._answered, self._failed = len(completed), 0
-        if self._limit is not None and completed:
+        self._ended, self._failed = len(skipped), 0
+        if self._limit is not None and skipped:
             progress = outcomes.read_progress(choices=config.generation.n)
-            self._failed = len(progress.failed & completed)
+            self._failed = len(progress.failed & skipped)
 
     def count(self, outcomes: Sequence[Outcome]) -> None:
         """Count a call's outcomes, and request a stop once too many have failed."""
         if self._limit is None:
             return
         failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-        self._answered += len({outcome.prompt_id for outcome in outcomes})
+        self._ended += len({outcome.prompt_id for outcome in outcomes})
         self._failed += len(failures)
         if failures and self._failed > self._allowed(self._limit):
             last = failures[-1].error
             self._stop.request(
                 TooManyFailuresError(
-                    f"stopped: {self._failed} of {self._answered} prompts failed, limits.max_failures={self._limit}; "
+                    f"stopped: {self._failed} of {self._ended} prompts failed, limits.max_failures={self._limit}; "
                     f"the last with {last.type}: {last.message}"
                 )
             )
@@ -41,4 +48,4 @@ class FailureLimit:
     def _allowed(self, limit: float) -> float:
         if isinstance(limit, int):
             return limit
-        return limit * max(self._answered, _MIN_JUDGED)
+        return limit * max(self._ended, _MIN_PROMPTS)

@@ -1,4 +1,4 @@
-"""Closes a run's record: counts its outcomes in one pass, and writes how it ended, whatever ended it."""
+"""Closes a run's record: reads its outcomes in one pass, and writes metrics and how the run ended."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,18 +37,21 @@ class Measured:
 
 
 class _Digest:
-    """What is kept of the outcomes while they are read once: metrics, cost, samples, and the first error."""
+    """What one pass over the outcomes gives: metrics, cost, samples, and the first error."""
 
     def __init__(self, run: PreparedRun) -> None:
         self.samples: list[Outcome] = []
         self.first_error: ErrorInfo | None = None
         self._cost_usd = 0.0
         padded = run.calls.mode.pads_rows and run.calls.provider.is_local
-        outcomes = self._watch(run.folder.outcomes.read_marked(), run.calls.price)
+        outcomes = self._observed(run.folder.outcomes.read_marked(), run.calls.price)
         counted = metrics.summarize(outcomes, padded=padded, measured_s=_segment_seconds(run.folder))
         self.metrics: Mapping[str, float] = counted | ({"cost_usd": self._cost_usd} if run.calls.price else {})
 
-    def _watch(self, outcomes: Iterable[tuple[Outcome, bool]], price: Price | None) -> Iterator[tuple[Outcome, bool]]:
+    def _observed(
+        self, outcomes: Iterable[tuple[Outcome, bool]], price: Price | None
+    ) -> Iterator[tuple[Outcome, bool]]:
+        """Yield the outcomes unchanged; keep samples, the first error and the cost."""
         for outcome, is_superseded in outcomes:
             if not is_superseded:
                 self._keep(outcome)
@@ -66,7 +69,7 @@ class _Digest:
 def close_record(
     run: PreparedRun, writer: OutcomeWriter, measured: Measured | None
 ) -> tuple[RunResult, RunnerError | None]:
-    """Write how the run ended, with the metrics of all that is kept; return that, and what ended it early.
+    """Write how the run ended, with the metrics of its outcomes; return the result, and the error that ended the run.
 
     Args:
         run: the run.
@@ -74,8 +77,8 @@ def close_record(
         measured: None where nothing was left to generate.
 
     Raises:
-        UsageError: nothing is kept, for nothing was answered.
-        JournalError: the disk does not take it.
+        UsageError: the service refused the run's configuration before it answered any prompt; no summary is written.
+        JournalError: the summary cannot be written, or the outcomes cannot be read.
     """
     stop = run.calls.stop
     for step in (writer.sync, partial(_write_segment, run, writer.segment, measured)):
@@ -97,22 +100,22 @@ def close_record(
 
 
 def _write_segment(run: PreparedRun, number: int, measured: Measured | None) -> None:
-    """Write what only this process can measure of its part of the run."""
+    """Add this process's segment to those of earlier processes."""
     if measured is not None:
-        before = run.folder.read_segments()
-        segment = Segment(number=number, duration_s=measured.duration_s, series=_series(run, before))
-        run.folder.write_segments([*before, segment])
+        earlier = run.folder.read_segments()
+        segment = Segment(number=number, duration_s=measured.duration_s, series=_series(run, earlier))
+        run.folder.write_segments([*earlier, segment])
 
 
-def _series(run: PreparedRun, before: Sequence[Segment]) -> Series:
+def _series(run: PreparedRun, earlier: Sequence[Segment]) -> Series:
     """Return how concurrency changed in this process; its steps continue those of earlier segments."""
-    first = max((step + 1 for segment in before for step, _ in segment.series.get(_IN_FLIGHT, ())), default=0)
+    first_step = max((step + 1 for segment in earlier for step, _ in segment.series.get(_IN_FLIGHT, ())), default=0)
     path = run.calls.concurrency.path if run.calls.concurrency else ()
-    return {_IN_FLIGHT: [(first + step, float(requests)) for step, requests in path]} if path else {}
+    return {_IN_FLIGHT: [(first_step + step, float(requests)) for step, requests in path]} if path else {}
 
 
 def _segment_seconds(folder: RunFolder) -> Mapping[int, float]:
-    """Return seconds by segment; of several processes under one number, all but the last had no outcome."""
+    """Return the seconds of each segment; processes without an outcome have the number of the process after them."""
     seconds = dict[int, float]()
     for segment in folder.read_segments():
         seconds[segment.number] = seconds.get(segment.number, 0.0) + segment.duration_s
@@ -120,31 +123,31 @@ def _segment_seconds(folder: RunFolder) -> Mapping[int, float]:
 
 
 def _why_it_ended(reason: RunnerError | None, digest: _Digest) -> RunnerError | None:
-    """Return why the run did not reach its end, or completed nothing."""
+    """Return the error of a run that ended early or completed no prompt; None for any other."""
     completed, failed = digest.metrics["completed_prompts"], digest.metrics["failed_prompts"]
     if isinstance(reason, UsageError) and completed + failed:
-        return ServiceError(str(reason))  # what was answered was spent: the request was not simply wrong
+        return ServiceError(str(reason))  # answers were paid for, which a UsageError rules out
     if reason is not None or completed:
         return reason
-    first = digest.first_error
-    detail = f"; the first failed with {first.type}: {first.message}" if first else ""
+    error = digest.first_error
+    detail = f"; the first failed with {error.type}: {error.message}" if error else ""
     return RunnerError(f"none of the {failed:.0f} prompts was completed{detail}")
 
 
 def _summary(run: PreparedRun, digest: _Digest, error: RunnerError | None, measured: Measured | None) -> Summary:
-    """Return the summary; what only an earlier process could measure is taken from its own."""
-    before = run.folder.read_summary() if measured is None else None
-    own: Mapping[str, float] = {}
+    """Return the summary. Where nothing was left to generate, metrics of an earlier summary stay as they are."""
+    earlier = run.folder.read_summary() if measured is None else None
+    recorded: Mapping[str, float] = {}
     if measured is not None:
-        own = measured.metrics
-    elif before:
-        own = {name: value for name, value in before.metrics.items() if name in metrics.NAMES}
+        recorded = measured.metrics
+    elif earlier:
+        recorded = {name: value for name, value in earlier.metrics.items() if name in metrics.NAMES}
     reference = run.folder.read_mlflow_run()
     path = [point for segment in run.folder.read_segments() for point in segment.series.get(_IN_FLIGHT, ())]
     return Summary(
         status=status_after(error) if error else "FINISHED",
         mlflow_run_id=reference.run_id if reference else None,
-        metrics=metrics.in_order({**digest.metrics, **own}),
-        series={_IN_FLIGHT: path} if path else before.series if before else {},
+        metrics=metrics.in_order({**digest.metrics, **recorded}),
+        series={_IN_FLIGHT: path} if path else earlier.series if earlier else {},
         error={"type": type(error).__name__, "message": str(error)} if error else None,
     )

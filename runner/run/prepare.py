@@ -1,8 +1,7 @@
-"""Checks everything that can be wrong with a request, and builds what a run needs. Loads and sends nothing."""
+"""Checks a configuration completely, and builds what its run needs. Loads and sends nothing."""
 
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any
 
 from runner.batching.base import Mode
 from runner.batching.modes import MODES, modes_of
@@ -26,32 +25,23 @@ _INITIAL_CONCURRENCY = 4
 """Requests in flight from which batch.size=auto starts."""
 
 
-class Caller(Protocol):
-    """What a mode calls, open inside a `with`: a provider, or one whose requests are limited."""
-
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calls:
     """How a configuration's mode reaches its provider.
 
     Attributes:
-        provider: who serves.
+        provider: generates.
         mode: how prompts reach the provider.
-        caller: what the mode calls.
-        price: what tokens cost, if that is known.
-        budget: what may still be spent; without a limit it has room for everything.
-        concurrency: finds how many requests may be in flight; None where `batch.size` says it.
-        stop: asks to stop sending.
+        callee: what the mode calls, inside `with callee:`. The provider itself where the mode sends no requests.
+        price: what tokens cost; None where the price is not known.
+        budget: what may still be spent; without a limit it has room for every request.
+        concurrency: finds how many requests may be in flight; None where `batch.size` is a number.
+        stop: the run's request to stop sending.
     """
 
     provider: Provider
     mode: Mode[Any]
-    caller: Caller
+    callee: Provider | LimitedProvider
     price: Price | None
     budget: Budget
     concurrency: AdaptiveConcurrency | None
@@ -60,7 +50,7 @@ class Calls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedRun:
-    """A run that can begin: everything that can be wrong with its request was checked."""
+    """A run that can begin: its configuration and its prompts were checked."""
 
     config: RunConfig
     prompts: PackedPrompts
@@ -70,10 +60,10 @@ class PreparedRun:
 
 
 def prepare(config: RunConfig, prompts: PackedPrompts, folder: RunFolder, waits: Waits) -> PreparedRun:
-    """Check a request and build what its run needs.
+    """Check a configuration and build what its run needs.
 
     Raises:
-        ConfigError: the provider cannot honour the configuration, a limit has no meaning, or the store cannot be
+        ConfigError: the provider does not support the configuration, a limit has no meaning, or the store cannot be
             written.
     """
     calls = prepare_calls(config, waits)
@@ -97,19 +87,19 @@ def prepare_calls(config: RunConfig, waits: Waits) -> Calls:
         _refuse_request_limits(config, mode)
     budget = Budget(config.limits.max_cost_usd, price)
     concurrency = _concurrency(config, mode, provider)
-    caller: Caller = provider
+    callee: Provider | LimitedProvider = provider
     if sends_requests:
-        caller = LimitedProvider(
+        callee = LimitedProvider(
             provider, config.model.id, config.limits, RequestGate(config.limits, budget, concurrency, stop), stop,
             max_throttled_s=waits.throttled_s,
         )  # fmt: skip
     return Calls(
-        provider=provider, mode=mode, caller=caller, price=price, budget=budget, concurrency=concurrency, stop=stop
+        provider=provider, mode=mode, callee=callee, price=price, budget=budget, concurrency=concurrency, stop=stop
     )
 
 
 def _mode(config: RunConfig, provider: Provider) -> Mode[Any]:
-    """Return the mode, the configuration's or the provider's own; refuse a pair that cannot work."""
+    """Return the mode, which is the provider's default unless it is configured; refuse one that cannot work."""
     name, supported = config.batch.mode or provider.default_mode, modes_of(type(provider))
     if name not in supported:
         raise ConfigError(

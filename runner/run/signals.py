@@ -1,7 +1,7 @@
-"""Ctrl-C, SIGTERM and SIGHUP while prompts are generated: owns these signals.
+"""Owns SIGINT (Ctrl-C), SIGTERM and SIGHUP while prompts are generated.
 
-The first asks the run to stop: nothing more is sent, requests in flight are awaited, the record is closed. The second
-ends at once.
+The first signal requests a stop: nothing more is sent, requests in flight are awaited, the record is closed. The second
+ends the generation at once.
 """
 
 import logging
@@ -21,18 +21,18 @@ _DUPLICATE_S = 0.5
 
 
 class GracePeriodExpired(BaseException):
-    """Requests in flight took too long. Not an Exception: nothing on the way may take it for a failed call."""
+    """Requests in flight took longer than the grace period. No Exception, so that no call handles it as its error."""
 
 
 class _Signals:
-    """The signals of one run, counted apart from its stop request: the run may be stopping for another reason."""
+    """Counts the signals of one run. Its stop request cannot: the run may be stopping for another reason."""
 
     def __init__(self, stop: StopRequest, grace_s: float) -> None:
         self._stop, self._grace_s = stop, grace_s
         self._first_at: float | None = None
 
     def handle(self, _number: int, _frame: FrameType | None) -> None:
-        """Ask the run to stop within the grace period; a second signal interrupts it."""
+        """Request a stop within the grace period at the first signal; raise KeyboardInterrupt at a later one."""
         if self._first_at is None:
             self._first_at = time.monotonic()
             signal.setitimer(signal.ITIMER_REAL, self._grace_s)
@@ -44,16 +44,16 @@ class _Signals:
             raise KeyboardInterrupt
 
     def await_duplicates(self) -> None:
-        """Wait until a duplicate of the first signal must have come, so that none hits the closing of the record."""
+        """Wait for duplicates of the first signal, so that none interrupts the closing of the record."""
         if self._first_at is not None:
             time.sleep(max(0.0, self._first_at + _DUPLICATE_S - time.monotonic()))
 
 
 @contextmanager
 def stop_on_signals(stop: StopRequest, *, grace_s: float) -> Iterator[None]:
-    """Let the first SIGINT, SIGTERM or SIGHUP ask `stop`, and the second raise KeyboardInterrupt.
+    """Request a stop at the first SIGINT, SIGTERM or SIGHUP, and raise KeyboardInterrupt at the second.
 
-    Only a process's main thread receives signals: in any other this does nothing.
+    Only a process's main thread receives signals: in any other thread, this does nothing.
 
     Raises:
         GracePeriodExpired: requests in flight took longer than `grace_s`.
@@ -70,12 +70,12 @@ def stop_on_signals(stop: StopRequest, *, grace_s: float) -> Iterator[None]:
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: the run is to outlive its terminal
         numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, signals.handle) for number in numbers}
-    before[signal.SIGALRM] = signal.signal(signal.SIGALRM, on_alarm)
+    previous = {number: signal.signal(number, signals.handle) for number in numbers}
+    previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, on_alarm)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signals.await_duplicates()
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

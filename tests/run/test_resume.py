@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 from runner import app
-from runner.errors import RecordError, RunnerError
+from runner.errors import JournalError, RecordError, RunnerError
 from runner.record.folder import LOCK, OUTCOMES, SEGMENTS, SUMMARY, RunFolder
 from runner.record.writer import OutcomeWriter
 from runner.types import Completion, ErrorInfo, Failure, Outcome
@@ -217,6 +217,20 @@ def test_a_damaged_file_that_says_what_was_asked_for_is_one_message(
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {half / name} cannot be read: "), done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_lost_copy_of_the_prompts_is_one_message(half: Path):
+    (half / "prompts.jsonl").unlink()
+    with pytest.raises(RecordError, match=r"prompts\.jsonl cannot be read: No such file.*restore it"):
+        app.resume(half)
+
+
+def test_a_line_without_the_fields_of_an_outcome_is_named(half: Path):
+    with (half / "outcomes.jsonl").open("a") as file:
+        file.write('{"segment": 0}\n')
+    number = len((half / "outcomes.jsonl").read_text().splitlines())
+    with pytest.raises(JournalError, match=rf"line {number}: not an outcome .*prompt_id"):
+        app.resume(half)
 
 
 def test_without_its_prompt_file_a_run_goes_on_from_its_own_copy(half: Path, caplog: pytest.LogCaptureFixture):

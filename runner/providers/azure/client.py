@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 Auth = Literal["key", "entra"]
 _SCOPE = "https://ai.azure.com/.default"
 _API_PATH = re.compile(r"/openai/(v1|deployments)\b.*")
-"""What the portal's target URI has behind the resource's address; the client adds it itself."""
+"""The end of the portal's target URI, after the resource's address; the client adds its own."""
 
 
 class EntraId:
     """Tokens of Microsoft Entra ID for one scope, through azure-identity (environment, managed identity, az login ...).
 
     Attributes:
-        advice: what to do where the service does not accept the identity.
-        secrets: the tokens that were fetched.
+        advice: for a message, where the service does not accept the identity.
+        secrets: the tokens fetched so far.
     """
 
     advice = "the identity is not accepted: check its role on the resource (Cognitive Services OpenAI User)"
@@ -37,13 +37,13 @@ class EntraId:
         self._fetch: Callable[[], Awaitable[str]] | None = None
 
     def secret(self) -> Callable[[], Awaitable[str]]:
-        """Return what fetches a token.
+        """Return what fetches a token. Imports azure-identity, so that no request's latency includes the import.
 
         Raises:
             MissingPackageError: azure-identity is not installed.
         """
         try:
-            import azure.identity  # noqa: F401
+            import azure.identity.aio  # noqa: F401
         except ModuleNotFoundError:
             raise MissingPackageError.for_extra(
                 "provider.auth=entra", package="azure-identity", extra="azure"
@@ -51,10 +51,10 @@ class EntraId:
         return self.token
 
     async def token(self) -> str:
-        """Return a token that is valid for some minutes more.
+        """Return a token that is valid for some more minutes.
 
         Raises:
-            CallError: there is none for this identity.
+            CallError: Entra ID gives this identity no token.
         """
         from azure.core.exceptions import AzureError
         from azure.identity.aio import DefaultAzureCredential, get_bearer_token_provider
@@ -82,8 +82,8 @@ def azure_client(azure_endpoint: str | None, api_version: str | None, auth: Auth
 
     Args:
         azure_endpoint: the resource's address; None is the variable AZURE_OPENAI_ENDPOINT.
-        api_version: a dated API's version; None is the v1 API, of which the SDK's plain client takes keys and tokens.
-        auth: what proves who sends requests.
+        api_version: a dated API's version; None is the v1 API, for which the SDK's plain client takes keys and tokens.
+        auth: how requests are authenticated.
         api_key_env: the name of the environment variable that holds the resource's key.
     """
     credential: Credential = EntraId(_SCOPE)

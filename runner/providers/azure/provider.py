@@ -1,4 +1,4 @@
-"""`provider=azure`: deployments of an Azure OpenAI resource. Its settings; OpenAI's `requests` sends."""
+"""Settings of `provider=azure`: deployments of an Azure OpenAI resource. `openai.requests` sends the requests."""
 
 import asyncio
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class AzureProvider(RequestProvider):
 
     name: ClassVar[str] = "azure"
     price_catalog: ClassVar[str | None] = None
-    """A deployment's name says neither the model nor the kind of deployment, and so no price."""
+    """None, because neither model nor kind of deployment, and so no price, follows from a deployment's name."""
 
     @validate_call(config=STRICT)
     def __init__(

@@ -1,4 +1,4 @@
-"""What the errors of Bedrock and boto3 mean for the request and for other requests.
+"""Policies for the errors of Bedrock and boto3.
 
 Source of the codes: AWS, "Troubleshooting Amazon Bedrock API Error Codes".
 """
@@ -41,7 +41,7 @@ def call_errors(where: str, *, rights: str) -> Iterator[None]:
 
 
 def _transport_error(error: Exception) -> CallError:
-    """Return the error of a call that the service did not answer; urllib3 raises those within a stream."""
+    """Return the error of a call that the service did not answer; within a stream, urllib3 raises it."""
     import urllib3
     from botocore import exceptions as sdk
 
@@ -124,7 +124,8 @@ def _refusal(response: Mapping[str, Any], where: str, rights: str) -> CallError:
         where: as in `call_errors`.
         rights: as in `call_errors`.
     """
-    code, message = response["Error"].get("Code", ""), response["Error"].get("Message", "").partition("\n")[0]
+    code, text = response["Error"].get("Code", ""), response["Error"].get("Message", "").strip()
+    message = first_line(text) if text else ""
     metadata = response.get("ResponseMetadata", {})
     type_ = (code[:1].upper() + code[1:]) or "Refused"
     policy = _policy(type_, message, metadata.get("HTTPStatusCode", 0))

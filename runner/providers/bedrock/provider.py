@@ -162,7 +162,7 @@ class BedrockProvider:
         return [*map(_model_info, models), *map(_profile_info, profiles)]
 
     async def generate(self, prompt: Prompt, params: GenerationParams) -> Generated:
-        """Send one request, in a thread of its own, and return its one answer."""
+        """Send one request, in a thread of its own, and return its answer."""
         send = functools.partial(self._send, self._request(prompt, params))
         response, timing = await asyncio.wrap_future(_run_in_thread(send))
         with shape_errors():

@@ -36,7 +36,7 @@ class WireFormat:
     """The bodies of one API: its request's, its response's, and one chunk's of a streamed response.
 
     Args:
-        encode_messages: returns the part of the request body that holds the messages.
+        encode_messages: returns the request body's fields that hold the messages.
         param_names: the body's name for each generation key; other keys are not supported.
         params_key: the object that holds the parameters; "" where they stand at the top level.
         response: paths into an unstreamed response.
@@ -301,7 +301,7 @@ FAMILIES: Sequence[Family] = (
     ),
     Family(name="titan", id_pattern=r"amazon\.titan-text", wire_format=_TITAN),
 )
-"""Later Mistral models take chat bodies, and Llama 2 was retired: use Converse for them."""
+"""Not here: later Mistral models, which take chat bodies (use Converse), and Llama 2, which AWS has retired."""
 
 
 FINISH_REASONS: Mapping[str, FinishReason] = {

@@ -1,4 +1,4 @@
-"""A client of OpenAI's API: where requests go, what proves who sends them, and the SDK client for both."""
+"""A client of OpenAI's API: the address, the credential, and the SDK's client for both."""
 
 import importlib
 import os
@@ -18,37 +18,37 @@ if TYPE_CHECKING:
 
 OPENAI_ADDRESS = "https://api.openai.com/v1"
 _MAX_CONNECTIONS = 1_000_000
-"""Out of reach: the batch mode alone decides how many there are. None would be aiohttp's own limit, which is 100."""
+"""Never reached: the batch mode alone decides how many there are. None would be aiohttp's own limit, which is 100."""
 
 Secret = str | Callable[[], Awaitable[str]]
-"""A key, or what fetches a token whenever the SDK needs one."""
+"""A key, or a function that fetches a token, which the SDK calls for every request."""
 
 
 class Credential(Protocol):
-    """What proves to a service who sends a request."""
+    """Authenticates requests to a service."""
 
     @property
     def advice(self) -> str:
-        """What to do where the service does not accept the credential."""
+        """For a message, where the service does not accept the credential: what to do."""
 
     @property
     def secrets(self) -> set[str]:
-        """What was handed out so far; no error message may repeat any of it."""
+        """Keys and tokens returned so far, to be redacted in error messages."""
 
     def secret(self) -> Secret:
-        """Return what requests carry.
+        """Return the key, or the function that fetches tokens.
 
         Raises:
-            UsageError: there is none, or a package is missing that fetches one.
+            UsageError: there is no key, or the package that fetches tokens is missing.
         """
 
     async def close(self) -> None:
-        """Close what fetched tokens."""
+        """Close the connections that fetched tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """A key, read from the environment at the last moment.
+    """A key in an environment variable, read only when a client is made.
 
     Attributes:
         provider: the provider's name, for messages.
@@ -62,7 +62,7 @@ class ApiKey:
 
     @property
     def advice(self) -> str:
-        """What to do where the service does not accept the key."""
+        """For a message, where the service does not accept the key: what to do."""
         if self.variable is None:
             return "the server asks for a key: name the environment variable that holds it in provider.api_key_env"
         return "the key is not accepted: check the environment variable that provider.api_key_env names"
@@ -71,7 +71,7 @@ class ApiKey:
         """Return the key.
 
         Raises:
-            ConfigError: the variable is not set, or holds what no header can carry.
+            ConfigError: the variable is not set, or has a character that no header can have.
         """
         if self.variable is None:
             return "none"
@@ -90,7 +90,7 @@ class ApiKey:
         return key
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Close nothing: a key needs no connection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,19 +100,19 @@ class Client:
     Attributes:
         provider: the provider's name, which is also that of the extra with its packages.
         address: returns where requests go; raises ConfigError where the environment has no usable address.
-        credential: what proves who sends them.
-        open: makes the SDK's client of an address and a secret.
-        description: what the run's record says of the client, besides the address.
+        credential: authenticates requests.
+        open: returns the SDK's client for an address and a secret.
+        description: entries of environment.json besides the address.
     """
 
     provider: str
     address: Callable[[], str]
     credential: Credential
-    open: Callable[[str, Any], "AsyncOpenAI"]
+    open: Callable[[str, Secret], "AsyncOpenAI"]
     description: Mapping[str, str]
 
     def check(self) -> None:
-        """Find packages, address and secret before anything is sent.
+        """Check that packages, address and secret are there, before anything is sent.
 
         Raises:
             UsageError: one of them is missing.
@@ -133,7 +133,7 @@ class Client:
 
     @contextmanager
     def errors(self, model_id: str) -> Iterator[None]:
-        """Raise CallError for all that a request can meet, with no secret in its message."""
+        """Raise CallError, with secrets redacted, for every error of a request."""
         with redact_errors(self.credential.secrets), call_errors(model_id, key_advice=self.credential.advice):
             yield
 
@@ -157,7 +157,7 @@ def open_plain(base_url: str, secret: Secret) -> "AsyncOpenAI":
 
 
 def client_settings() -> dict[str, Any]:
-    """Return what every SDK client is made with: no retries and no timeout of its own, and no limit of connections.
+    """Return arguments for every SDK client: no retries, no timeout, and no limit of connections.
 
     The default transport's pool gets slower with every connection; aiohttp's does not. Connections are as many as the
     batch mode asks for.

@@ -1,4 +1,4 @@
-"""The endpoints of OpenAI's API as values: what a request's body holds, which SDK method sends it, how to read it."""
+"""The endpoints of OpenAI's API as values: the request's body, the SDK's method, the reading of the response."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _ALL_PARAMS = {**_SAMPLING, "stop_sequences": "stop", "n": "n", "seed": "seed"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSettings:
-    """What every request of a run has in its body besides the prompt and the generation parameters.
+    """Fields of every request's body in a run, besides the prompt and the generation parameters.
 
     Attributes:
         model: the model's id, or the deployment's name.
@@ -51,14 +51,14 @@ class Endpoint:
 
     Attributes:
         name: as in `provider.endpoint`.
-        operation: OpenTelemetry's name for what a request asks for.
+        operation: `gen_ai.operation.name` in OpenTelemetry's semantic conventions.
         content_key: the field that holds the prompt, or the list of prompts.
-        content: a prompt as that field holds it.
-        params: generation keys, the seed among them, and what a body calls each; a key that is not here is refused.
-        settings: settings that a body has a field for, and that field given the setting.
+        content: returns a prompt as the value of that field.
+        params: the body's name for each generation key and for the seed; other keys are refused.
+        settings: for each setting that a body has a field for, a function that returns the field.
         limit_keys: names of the limit of new tokens; the first is sent unless the provider's settings say otherwise.
         constants: fields that every body has.
-        stream_fields: fields that ask for a stream; none of them is part of a body.
+        stream_fields: fields that request a stream; the sender adds them to the body.
         takes_lists: whether one request may hold a list of prompts.
         method: the SDK client's method that sends a body.
         read: reads `count` choices of a response; the arguments are those of `stream.read_choices`.
@@ -83,12 +83,12 @@ class Endpoint:
         return frozenset(self.params) - {"seed"}
 
     def body(self, content: Any, params: GenerationParams, settings: RequestSettings) -> Body:
-        """Return the JSON body of a request, or of a line of a batch job's file: what is set and nothing else.
+        """Return the JSON body of a request, with the fields that are set only.
 
         Args:
-            content: what `content` returns for a prompt; where `takes_lists`, a list of that.
+            content: what `content` returns for a prompt; where `takes_lists`, a list of such values.
             params: how to generate.
-            settings: what all requests share.
+            settings: the same for all requests.
         """
         values = {
             "temperature": params.temperature,
@@ -139,7 +139,7 @@ def _validate_prediction(params: GenerationParams, settings: RequestSettings) ->
     }
     for setting, is_set in excluded.items():
         if is_set:
-            raise ConfigError(f"{setting} cannot stand beside provider.prediction: unset one of them")
+            raise ConfigError(f"{setting} cannot be combined with provider.prediction: unset one of them")
 
 
 def _messages(prompt: Prompt) -> list[Body]:

@@ -1,4 +1,4 @@
-"""What the errors of OpenAI's API mean, whether one comes as an HTTP status or, after a 200, inside the stream."""
+"""Policies for the errors of OpenAI's API, which come as an HTTP status or, after a 200, inside the stream."""
 
 import json
 import ssl
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _QUOTA = ErrorPolicy(fatal=True, advice="the quota is used up")
 _KEY = ErrorPolicy(fatal=True)
-"""The credential has the advice: it depends on whether a key or an identity was refused."""
+"""Without advice, which is the credential's, and depends on whether a key or an identity was refused."""
 _RIGHTS = ErrorPolicy(
     fatal=True, advice="the key has no right to this: check the project's or resource's permissions, and model.id"
 )
@@ -53,7 +53,7 @@ _BY_STATUS: Mapping[int, ErrorPolicy] = {
     401: _KEY, 402: _QUOTA, 403: _RIGHTS, 404: _NO_MODEL, 408: RETRY, 409: RETRY, 429: THROTTLED,
 }  # fmt: skip
 _BY_TYPE: Mapping[str, ErrorPolicy] = {"invalid_request_error": REFUSED, "BadRequestError": REFUSED}
-"""Types that mean something only where there is no status: over HTTP a wrong key is an invalid_request_error too."""
+"""Read only where there is no status: over HTTP, the type of a wrong key is invalid_request_error too."""
 _SHOULD_RETRY: Mapping[str, bool] = {"true": True, "false": False}
 """By the header x-should-retry, with which the service overrides the status."""
 
@@ -65,12 +65,12 @@ class StreamedError(Exception):
         code: the service's code, if the error has one.
         message: the service's message.
         type: the service's type, if the error has one.
-        unknown: what the error means if neither code nor type is known.
+        default: the policy if neither code nor type is known.
     """
 
-    def __init__(self, code: str | None, message: str, *, type: str | None = None, unknown: ErrorPolicy) -> None:
+    def __init__(self, code: str | None, message: str, *, type: str | None = None, default: ErrorPolicy) -> None:
         super().__init__(message)
-        self.code, self.type, self.unknown = code, type, unknown
+        self.code, self.type, self.default = code, type, default
 
 
 @contextmanager
@@ -78,8 +78,8 @@ def call_errors(model_id: str, *, key_advice: str) -> Iterator[None]:
     """Raise CallError for whatever the SDK, or the connection under it, raises.
 
     Args:
-        model_id: for errors that no request to the model can get past.
-        key_advice: what to do where the service does not accept the credential.
+        model_id: named in the message of a fatal error.
+        key_advice: added to the message where the service does not accept the credential.
     """
     import aiohttp
     import httpx2
@@ -94,7 +94,7 @@ def call_errors(model_id: str, *, key_advice: str) -> Iterator[None]:
     except StreamedError as error:
         raise _from_stream(error, model_id, key_advice) from error
     except openai.APIError as error:  # what the SDK finds in a chat or completions stream
-        streamed = StreamedError(_as_text(error.code), _message(error), type=_as_text(error.type), unknown=RETRY)
+        streamed = StreamedError(_as_text(error.code), _message(error), type=_as_text(error.type), default=RETRY)
         raise _from_stream(streamed, model_id, key_advice) from error
     except UnicodeEncodeError as error:
         raise CallError(UNSENDABLE, invalid_utf8(error), ErrorPolicy(not_billed=True)) from error
@@ -103,7 +103,7 @@ def call_errors(model_id: str, *, key_advice: str) -> Iterator[None]:
 
 
 def _unreadable(error: Exception) -> CallError:
-    """Describe what came instead of a response. In mid-stream the SDK lets the errors of its HTTP client through."""
+    """Return the error of an unreadable response. Within a stream, the SDK raises the errors of its HTTP client."""
     import aiohttp
     import httpx2
 
@@ -129,7 +129,7 @@ def _from_status(error: "openai.APIStatusError", model_id: str, key_advice: str)
 
 
 def _from_stream(error: StreamedError, model_id: str, key_advice: str) -> CallError:
-    policy = _policy(error.code, error.type, None) or error.unknown
+    policy = _policy(error.code, error.type, None) or error.default
     name = error.type if error.code is None or error.code.isdigit() else error.code
     message = _explain(policy, error.code or "", excerpt(str(error)), model_id, key_advice)
     return CallError(name or "StreamError", message, policy)
@@ -158,7 +158,7 @@ def _explain(policy: ErrorPolicy, label: str, message: str, model_id: str, key_a
 
 
 def _from_connection(error: "openai.APIConnectionError") -> CallError:
-    """Tell a refused certificate and a lost connection, which one prompt may have caused, from a host out of reach."""
+    """Return the error of a refused certificate, of a lost connection (one prompt may be why), or of no connection."""
     import aiohttp
 
     host = error.request.url.host

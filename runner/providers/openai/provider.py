@@ -1,4 +1,4 @@
-"""`provider=openai`: OpenAI, and every server that has its API. Its settings; `requests` sends."""
+"""Settings of `provider=openai`: OpenAI, and every server with its API. `requests` sends the requests."""
 
 from typing import ClassVar
 

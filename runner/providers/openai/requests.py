@@ -1,4 +1,4 @@
-"""Sends requests to one endpoint through a given client: all that the providers of OpenAI and Azure share.
+"""Sends requests to one endpoint through a given client. Shared by the providers of OpenAI and Azure.
 
 The SDK's own retries are off: `dispatch` retries.
 """
@@ -32,10 +32,10 @@ class RequestProvider:
     """One request a prompt, streamed or whole; also static batches where an endpoint takes a list of prompts.
 
     Args:
-        client: where requests go, and what proves who sends them.
-        model: what is served.
+        client: has the address and the credential.
+        model: its id is the recorded model where a response names none.
         endpoint: the endpoint's name.
-        settings: what every body holds.
+        settings: fields of every request's body.
         stream: whether responses are streamed.
         unsupported_params: generation keys that the server is known to ignore.
     """
@@ -90,7 +90,7 @@ class RequestProvider:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is held outside of an event loop."""
+        """Close nothing: connections belong to the event loop, and are closed there."""
 
     async def __aenter__(self) -> Self:
         self._connection = self._client.connect()
@@ -100,12 +100,14 @@ class RequestProvider:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
-        await self._client.credential.close()
+        try:
+            if connection is not None:
+                await connection.close()
+        finally:
+            await self._client.credential.close()
 
     def describe(self) -> Mapping[str, Any]:
-        """Return where requests go and what they carry."""
+        """Return the address, the endpoint, and the settings that affect an answer."""
         return {
             **self._client.description,
             "gen_ai.operation.name": self._endpoint.operation,
@@ -144,7 +146,7 @@ class RequestProvider:
 
     @contextmanager
     def _list_errors(self, params: GenerationParams) -> Iterator[None]:
-        """Add what to do where it may be the list, and no prompt in it, that the server refuses."""
+        """Add advice to an error whose reason may be the list instead of a prompt in it."""
         try:
             yield
         except ChoicesMissing as error:

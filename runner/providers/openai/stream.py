@@ -1,8 +1,8 @@
 """Reads responses of OpenAI's API, streamed or whole, into ChoiceResults.
 
-A stream that just stops raises nothing in the SDK, which needs no `[DONE]`: a choice without a finish reason is an
-error. Usage comes once per request, for all its choices together; it is split over them by the chunks that each was
-sent in. Reasoning is no text of a choice, but is billed as output: its first chunk is the first token.
+The SDK raises nothing for a stream that is cut, because it needs no `[DONE]`: a choice without a finish reason is an
+error. A request has one usage for all its choices; its output tokens are split by the chunks that each choice was sent
+in. Reasoning is not part of a choice's text but billed as output: its first chunk is the first token.
 """
 
 import logging
@@ -40,17 +40,17 @@ class ChoiceResult:
     system_fingerprint: str | None = None
 
 
-class ChoicesMissing(Exception):  # noqa: N818 - the sender of the request knows whether `n` or the list is the reason
+class ChoicesMissing(Exception):  # noqa: N818 - the sender decides whether `n` or the list is the reason
     """The service ended its response with fewer choices than were requested."""
 
 
 @dataclass(slots=True, kw_only=True)
 class _ChoiceAccumulator:
-    """The choices of a response of which chunks are still to come.
+    """Collects the choices of a response from its chunks.
 
     Attributes:
         texts: by choice, the text of every chunk with output; "" is reasoning.
-        finish: by choice, its finish reason.
+        finish: by choice, the finish reason; None until it came.
     """
 
     texts: Sequence[list[str]]
@@ -60,7 +60,7 @@ class _ChoiceAccumulator:
     fingerprint: Any = None
 
     def add(self, chunk: Any, text: Callable[[Any, bool], str | None], watch: Stopwatch | None) -> None:
-        """Add what a chunk has, or a whole response, which has no watch."""
+        """Add a chunk; or a whole response, for which `watch` is None."""
         self.usage = getattr(chunk, "usage", None) or self.usage
         self.model = getattr(chunk, "model", None) or self.model
         self.fingerprint = getattr(chunk, "system_fingerprint", None) or self.fingerprint
@@ -132,7 +132,7 @@ async def read_response(response: Any, watch: Stopwatch, streamed: bool, _count:
         elif event.type in _FINAL_EVENTS:
             final = event.response
         elif event.type == "error":
-            raise StreamedError(event.code, str(event.message), unknown=RETRY)
+            raise StreamedError(event.code, str(event.message), default=RETRY)
     if final is None:
         raise _cut()
     return [_response_result(final)]
@@ -151,7 +151,7 @@ def share(total: int, weights: Sequence[int]) -> list[int]:
 
 def _response_result(final: Any) -> ChoiceResult:
     if final.status == "failed" and final.error:
-        raise StreamedError(str(final.error.code), str(final.error.message), unknown=REFUSED)
+        raise StreamedError(str(final.error.code), str(final.error.message), default=REFUSED)
     if final.status == "failed" or final.usage is None:
         raise CallError("ResponseFailed", f"the answer has status {final.status!r} and no text")
     reason = final.incomplete_details.reason if final.incomplete_details else "stop"
@@ -164,7 +164,7 @@ def _response_result(final: Any) -> ChoiceResult:
 
 
 def _usage(input_tokens: Any, output_tokens: Any, details: Any) -> Usage:
-    """Return a request's usage; not every server counts what its cache did."""
+    """Return a request's usage; not every server counts the tokens of its cache."""
     return Usage(
         input_tokens=token_count(input_tokens),
         output_tokens=token_count(output_tokens),
@@ -189,7 +189,7 @@ async def _chunks(response: Any, streamed: bool) -> AsyncIterator[Any]:
 
 
 def _has_reasoning(choice: Any) -> bool:
-    """Return whether a choice of a stream has a piece of reasoning; servers have two names for it, OpenAI none."""
+    """Return whether a chunk's choice has reasoning; servers have two names for that field, OpenAI has none."""
     delta = getattr(choice, "delta", None)
     return bool(getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None))
 

@@ -1,4 +1,4 @@
-"""A loaded causal language model: encodes prompts, generates rows of tokens, decodes each row up to its end.
+"""Encodes prompts, generates rows of tokens with a loaded causal language model, and decodes each row up to its end.
 
 Source: transformers 5.23 `generation/utils.py` (padding, end-of-sequence fill, inherited generation configs).
 """
@@ -61,8 +61,8 @@ class CausalLM:
         self._tokenizer = tokenizer
         self._eos = _end_of_sequence_ids(model, tokenizer)
         self.context_length = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**62
-        # generate() takes what a call does not set from the checkpoint's generation config (top_k, repetition
-        # penalty ...). The configuration of a run is to be complete, so the checkpoint's is emptied.
+        # generate() takes every parameter that a call does not set from the checkpoint's generation config (top_k,
+        # repetition penalty ...), which is emptied, so that the run's configuration alone decides.
         model.generation_config = type(model.generation_config)()
 
     def generate(self, encoded: list[list[int]], params: GenerationParams, watch: Stopwatch) -> list[list[int]]:

@@ -230,7 +230,7 @@ class TransformersProvider:
                 f"{context_length} that model {self._config.id!r} can attend to"
             )
             return ErrorInfo(type="ContextLengthExceeded", message=message, retryable=False)
-        message = "the model has no token for any character of the prompt"
+        message = "the tokenizer makes no token of the prompt"
         try:
             prompt.text.encode("utf-8")
         except UnicodeEncodeError as error:
