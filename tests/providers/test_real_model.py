@@ -27,7 +27,7 @@ def texts(folder: Path) -> dict[str, str]:
 
 
 def test_the_main_job_answers_the_demo_prompts(run_command: Runner, tmp_path: Path):
-    done = run_command("hydra.run.dir=main")
+    done = run_command("hydra.run.dir=main", local_model=True)
     assert done.returncode == 0, done.stderr
     answered = outcomes(tmp_path / "main")
     assert len(answered) == 64
@@ -55,6 +55,7 @@ def test_the_same_command_twice_gives_the_same_bytes(generation: str, run_comman
             "prompts.limit=12",
             "batch.size=4",
             f"hydra.run.dir={folder}",
+            local_model=True,
         )
         assert done.returncode == 0, done.stderr
     assert texts(tmp_path / "first") == texts(tmp_path / "second")
@@ -65,8 +66,8 @@ def test_the_same_command_twice_gives_the_same_bytes(generation: str, run_comman
 
 def test_a_sweep_loads_the_model_anew_and_its_jobs_do_not_disturb_each_other(run_command: Runner, tmp_path: Path):
     few = ("generation=sampled", "generation.max_tokens=12", "prompts.limit=6")
-    assert run_command("-m", *few, "batch.size=2,3", "hydra.sweep.dir=s").returncode == 0
-    assert run_command(*few, "batch.size=3", "hydra.run.dir=alone").returncode == 0
+    assert run_command("-m", *few, "batch.size=2,3", "hydra.sweep.dir=s", local_model=True).returncode == 0
+    assert run_command(*few, "batch.size=3", "hydra.run.dir=alone", local_model=True).returncode == 0
     assert texts(tmp_path / "s" / "1") == texts(tmp_path / "alone")
     summaries = [json.loads((tmp_path / "s" / job / "summary.json").read_text()) for job in "01"]
     assert all(summary["metrics"]["load_s"] > 0 for summary in summaries)
