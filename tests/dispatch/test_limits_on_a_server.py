@@ -85,8 +85,8 @@ def test_a_run_records_how_many_requests_auto_had_in_flight(hosted: Compose, tmp
     with OpenAIServer(first_token_s=0.05) as server:
         summary = app.run(hosted(server, *texts), tmp_path / "answered").summary
     in_flight = [requests for _, requests in summary.series["batch/requests_in_flight"]]
-    assert max(in_flight) > 4  # requests that have their permit; under load some of them arrive later
-    assert 4 < server.most_open <= max(in_flight) + 1
+    assert max(in_flight) > 4
+    assert server.most_open > 4  # the server counts from a request's arrival to its last byte, which is another time
     refused = {"status": 400, "body": {"error": {"message": "no"}}}
     with OpenAIServer(fault=lambda number, _: refused if number else None) as server:
         summary = app.run(hosted(server, *texts), tmp_path / "refused").summary
