@@ -118,11 +118,11 @@ def test_jobs_of_a_sweep_are_told_apart_by_their_names_in_mlflow(run_command: Ru
     ]
 
 
-def test_repeats_of_a_job_are_one_row(run_command: Runner, tmp_path: Path):
+def test_repeats_of_a_job_are_one_row_and_the_second_block_has_another_order(run_command: Runner, tmp_path: Path):
     done = run_command("-m", "provider=echo", "batch.size=1,4", "repeat=2", "hydra.sweep.dir=s")
     assert done.returncode == 0, done.stderr
     table = done.stdout[done.stdout.index("Sweep s") : done.stdout.index("Divergence")]
-    assert [line.split()[:2] for line in table.splitlines() if line[:1].isdigit()] == [["0,2", "1"], ["1,3", "4"]]
+    assert [line.split()[:2] for line in table.splitlines() if line[:1].isdigit()] == [["0,3", "1"], ["1,2", "4"]]
 
 
 def test_a_failing_job_does_not_stop_the_others_and_says_why_in_its_own_log(
