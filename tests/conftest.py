@@ -23,7 +23,12 @@ from tests import processes
 from tests.servers.openai_server import KEY, OpenAIServer
 
 ROOT = Path(__file__).parent
-SLOW = ("end_to_end", "tracking", "providers/test_real_model.py", "providers/test_local_servers.py")
+SLOW = (
+    "end_to_end", "tracking", "run/test_resume.py", "run/test_signals.py", "run/test_way_of_a_prompt.py", "test_app.py",
+    "test_processes.py", "cli/test_main.py", "cli/test_sweep_processes.py", "dispatch/test_limits_on_a_server.py",
+    "providers/test_real_model.py", "providers/test_local_servers.py", "providers/test_transformers.py",
+    "providers/openai/test_openai_commands.py",
+)  # fmt: skip
 """Folders and files whose tests all are `slow`. In others a test says so itself."""
 LONGEST = ("providers/test_real_model.py", "providers", "tracking", "end_to_end", "comparison")
 """In this order they start first: what is long must not begin last, when one of two workers has nothing else to do."""
