@@ -45,6 +45,26 @@ def test_a_change_of_length_is_said_beside_the_rate(write_run: Write):
     assert "2.00x run a's, 2.40x its output tokens/s, for the answers are +20% in length" in sentence
 
 
+def test_a_winner_of_few_prompts_and_many_tokens_is_not_alone_in_the_sentence(write_run: Write):
+    """The reference is the fastest: the other answers at twice the length, and a third is not ranked."""
+    lost = {"completed_prompts": 1.0, "failed_prompts": 1.0}
+    runs = [
+        write_run("a", sentences(2), "batch.size=1", metrics={"prompts_per_s": 2.0, "output_tokens_per_s": 10.0}),
+        write_run("b", sentences(2), "batch.size=4", metrics={"prompts_per_s": 1.0, "output_tokens_per_s": 10.0}),
+        write_run("c", sentences(2), "batch.size=16", metrics={"prompts_per_s": 9.0, **lost}),
+    ]
+    sentence = headline(compare_folders(runs)) or ""
+    assert sentence.endswith("; answers have 5.0 to 10.0 output tokens per prompt; not ranked: run c (1 failed)")
+
+
+def test_unequal_numbers_of_repeats_are_said(write_run: Write):
+    runs = [
+        write_run(f"sweep/{n}", sentences(2), f"batch.size={size}", f"repeat={repeat}", metrics={"prompts_per_s": rate})
+        for n, (size, repeat, rate) in enumerate([(1, 1, 1.0), (4, 1, 5.0), (4, 2, 5.1), (4, 3, 5.2)])
+    ]
+    assert (headline(compare_folders(runs)) or "").startswith("Measured 1 to 3 times, so nothing is called faster")
+
+
 def test_the_result_comes_first(write_run: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     rates = {1: 10.0, 4: 35.0, 16: 20.0}
     for job, (size, rate) in enumerate(rates.items()):
