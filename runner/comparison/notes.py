@@ -22,10 +22,10 @@ _LOW_MATCH = 0.5
 _MAX_OTHER_SHARE, _MIN_LOAD_S = 0.1, 1.0
 """Share of the CPUs that others may take before it is said; of a shorter run the system's counters say too little."""
 _LOADS = {
-    "other_cpu_share": ("other processes", ""),
+    "other_cpu_share": ("Other processes", ""),
     "child_cpu_share": (
-        "processes that the run started, as the one that publishes to MLflow,",
-        ": measure with more prompts, or with tracking=off",
+        "Processes that a run started itself, as the one that publishes to MLflow,",
+        ". Measure with more prompts, or with tracking=off",
     ),
 }
 """Who took part of the CPUs, by the metric that says how much, and what helps."""
@@ -228,13 +228,16 @@ def _incomplete(runs: Sequence[Run]) -> list[str]:
 def _busy_machine(runs: Sequence[Run]) -> list[str]:
     """Say where other work took part of the CPUs while a run was measured, and where runs saw unlike conditions."""
     measured = [run for run in runs if run.metrics.get("duration_s", 0.0) >= _MIN_LOAD_S]
-    texts = [
-        f"Run {run.label}: {who} took {share:.0%} of the CPUs while it was measured, so its speed may be too low"
-        + remedy
-        for name, (who, remedy) in _LOADS.items()
-        for run in measured
-        if (share := run.metrics.get(name, 0.0)) > _MAX_OTHER_SHARE
-    ]
+    texts = []
+    for name, (who, remedy) in _LOADS.items():
+        busy = [run for run in measured if run.metrics.get(name, 0.0) > _MAX_OTHER_SHARE]
+        busiest = [f"{run.label} ({run.metrics[name]:.0%})" for run in sorted(busy, key=lambda run: -run.metrics[name])]
+        more = [f"{len(busy) - _MAX_KEYS} more"] if len(busy) > _MAX_KEYS else []
+        if busy:
+            texts.append(
+                f"{who} took part of the CPUs while these runs were measured, so their speed may be too low: "
+                f"{', '.join([*busiest[:_MAX_KEYS], *more])}{remedy}"
+            )
     shares = [run.metrics["other_cpu_share"] for run in measured if "other_cpu_share" in run.metrics]
     if shares and max(shares) - min(shares) > _MAX_OTHER_SHARE:
         texts.append(

@@ -216,7 +216,7 @@ def told_apart(
 ) -> list[bool]:
     """Return for each other row whether `best` is better beyond noise: the level holds for all of them together.
 
-    The best by its median is not the better one of the blocks that it shares with a row which lacks some of them.
+    The row with the better median may still be the worse one in the blocks that both have.
     """
     estimates = [estimate(best.runs, other.runs, name) for other in others]
     p_values = iter(holm([found.p_value for found in estimates if found]))

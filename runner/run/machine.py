@@ -103,7 +103,7 @@ class MachineCounters:
             usable_cpus=usable,
             cpu_s=cpu_s,
             other_cpu_share=_share(busy_s - cpu_s - child_s - spare_s, wall_s * usable)
-            if busy_s is not None and busy_s >= _MIN_COUNTED * cpu_s
+            if busy_s is not None and busy_s >= _MIN_COUNTED * cpu_s - _TICKS_S
             else None,
             child_cpu_share=min(1.0, child_s / (wall_s * usable)),
             steal_share=_share(steal_s, wall_s * len(self.cpus)),
@@ -121,6 +121,8 @@ class MachineCounters:
 
 _MIN_COUNTED = 0.5
 """Share of this process's own seconds that the system's counter must have at least: some sandboxes do not count."""
+_TICKS_S = 0.1
+"""The counter has steps of 10 ms: over less than this it may not have moved."""
 _BUSY = ("user", "nice", "system", "irq", "softirq")
 """Fields of /proc/stat in which a CPU works; `user` includes the time of guests."""
 

@@ -168,9 +168,22 @@ def test_what_others_took_of_the_cpus_is_said(write_run: Write):
         for name, size, share in (("busy", 1, 0.48), ("quiet", 4, 0.02))
     ]  # fmt: skip
     texts = note_texts(compare_folders(runs))
-    assert "Run busy: other processes took 48% of the CPUs while it was measured" in texts
+    assert (
+        "Other processes took part of the CPUs while these runs were measured, so their speed may be too low: busy (48%)"
+        in texts
+    )
     assert "The runs saw unlike conditions" in texts
-    assert "Run quiet" not in texts
+    assert "quiet (" not in texts
+
+
+def test_of_many_busy_runs_the_busiest_are_named(write_run: Write):
+    runs = [
+        write_run(f"r{n}", sentences(2), metrics={"duration_s": 5.0, "other_cpu_share": 0.2 + n / 100})
+        for n in range(9)
+    ]
+    texts = note_texts(compare_folders(runs))
+    assert texts.count("Other processes") == 1
+    assert "r8 (28%), r7 (27%), r6 (26%), r5 (25%), r4 (24%), r3 (23%), 3 more" in texts
 
 
 def test_repeats_that_do_not_vary_are_no_evidence(write_run: Write):
@@ -252,5 +265,6 @@ def test_less_is_better_where_it_is(write_run: Write):
 def test_what_publishing_took_of_the_cpus_is_said(write_run: Write):
     load = {"prompts_per_s": 1.0, "duration_s": 5.0, "other_cpu_share": 0.01, "child_cpu_share": 0.3}
     texts = note_texts(compare_folders([write_run("a", sentences(2), metrics=load)]))
-    assert "the one that publishes to MLflow, took 30% of the CPUs" in texts
-    assert "other processes" not in texts
+    assert "the one that publishes to MLflow, took part of the CPUs" in texts
+    assert "a (30%). Measure with more prompts" in texts
+    assert "Other processes" not in texts

@@ -75,6 +75,8 @@ def test_shares_are_of_the_cpus_that_the_process_may_use(monkeypatch: pytest.Mon
 def test_a_system_that_does_not_count_has_no_share():
     later = replace(COUNTERS, wall_s=10.0, process_s=16.0, busy_s=0.0, steal_s=None)
     assert COUNTERS.until(later).metrics == {"cpu_s": 16.0, "child_cpu_share": 0.0}
+    short = replace(later, wall_s=0.01, process_s=0.01)
+    assert COUNTERS.until(short).other_cpu_share == 0.0, "the counter has not ticked yet"
     assert COUNTERS.until(replace(later, busy_s=None)).other_cpu_share is None
 
 
