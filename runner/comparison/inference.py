@@ -95,7 +95,7 @@ def unpaired_ratio(
 ) -> RatioEstimate | None:
     """Return the ratio of two rates measured apart: Welch's t interval on their logarithms.
 
-    None where neither of the two varies.
+    None where one of the two does not vary: its spread is not known.
 
     Source: Welch, Biometrika 34 (1947) 28-35.
 
@@ -105,7 +105,7 @@ def unpaired_ratio(
     if min(len(rates), len(reference_rates)) < 2:
         raise ValueError("an interval needs two values of each at least")
     logs, reference_logs = [log(rate) for rate in rates], [log(rate) for rate in reference_rates]
-    if all(max(group) - min(group) < _MIN_VARIATION for group in (logs, reference_logs)):
+    if any(max(group) - min(group) < _MIN_VARIATION for group in (logs, reference_logs)):
         return None
     test = stats.ttest_ind(logs, reference_logs, equal_var=False)
     low, high = test.confidence_interval(confidence)

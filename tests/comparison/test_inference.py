@@ -51,6 +51,7 @@ def test_repeats_that_do_not_vary_have_no_interval():
     assert paired_ratio([100.1] * 3, [100.0] * 3) is None
     assert unpaired_ratio([100.1] * 3, [100.0] * 3) is None
     assert unpaired_ratio([100.0] * 3, [100.0] * 3) is None
+    assert unpaired_ratio([100.1] * 3, [100.0, 101.0, 99.0]) is None
     third = [1 / 3, 1 / 7, 1 / 11]
     assert paired_ratio([1.1 * rate for rate in third], third) is None, "they differ in the last bit"
 

@@ -39,7 +39,7 @@ def headline(comparison: Comparison) -> str | None:
 
 def _without_interval(comparison: Comparison, first: Row, others: Sequence[Row]) -> str:
     if all(_rate(row) == _rate(first) for row in others):
-        return f"No difference: {_joined(comparison, [first, *others])}, {_rate(first):,.1f} prompts/s each"
+        return f"The same rate: {_joined(comparison, [first, *others])}, {_rate(first):,.1f} prompts/s each"
     fewest, most = min(counts := _counts([first, *others])), max(counts)
     measured = f"{fewest} to {most} times" if fewest < most else "once each" if most == 1 else f"{most} times each"
     return (
@@ -83,14 +83,13 @@ def _not_ranked(comparison: Comparison, first: Row) -> str:
 
 
 def _figures(comparison: Comparison, row: Row) -> str:
-    """Return rate, speed-up with its interval, a change of length, and how many texts are the reference's."""
+    """Return rate, speed-up with its interval, tokens/s where lengths differ, and how many texts are the reference's."""
     parts = [f"{_rate(row):,.1f} prompts/s"]
     if row.speedup and row.reference:
         parts.append(f"{speedup(row)} run {row.reference}'s")
         ratio = row.speedup.output_tokens_ratio
-        change = ratio / row.speedup.ratio - 1 if ratio else 0.0
-        if ratio and abs(change) > _MAX_LENGTH_CHANGE:
-            parts.append(f"{ratio:.2f}x its output tokens/s, for the answers are {change:+.0%} in length")
+        if ratio and abs(ratio / row.speedup.ratio - 1) > _MAX_LENGTH_CHANGE:
+            parts.append(f"{ratio:.2f}x its output tokens/s")
     text = ", ".join(parts)
     if row.reference and (matches := comparison.exact_matches(row)):
         shares = " to ".join(dict.fromkeys(percentage(share) for share in (min(matches), max(matches))))
