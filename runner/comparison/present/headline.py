@@ -83,7 +83,7 @@ def _not_ranked(comparison: Comparison, first: Row) -> str:
 
 
 def _figures(comparison: Comparison, row: Row) -> str:
-    """Return rate, speed-up with its interval, tokens/s where lengths differ, and how many texts are the reference's."""
+    """Return rate, speed-up with its interval, tokens/s where lengths differ, and how many texts are equal."""
     parts = [f"{_rate(row):,.1f} prompts/s"]
     if row.speedup and row.reference:
         parts.append(f"{speedup(row)} run {row.reference}'s")
