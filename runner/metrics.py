@@ -37,7 +37,8 @@ METRICS: Mapping[str, str] = {
     "overhead_s": "`duration_s` minus the time during which at least one call was in flight",
     "warmup_s": "generating the first batches unmeasured, before `duration_s` begins; local models only",
     "cpu_s": "CPU seconds of this process, all threads, while it generated; of a resumed run, of its last process",
-    "other_cpu_share": "share of the usable CPUs' time that other processes took meanwhile",
+    "other_cpu_share": "share of the usable CPUs' time that other processes took meanwhile, this run's own left out",
+    "child_cpu_share": "share that processes took which this one started: the one that publishes to MLflow",
     "steal_share": "share of the usable CPUs' time that the hypervisor gave to other machines meanwhile",
     "peak_memory_mb": "largest resident memory of the process while it generated, in MiB",
 }

@@ -4,12 +4,8 @@ What else the machine does, and how it warms, changes slowly. In blocks it hits 
 rotation keeps any one of them from being first, or last, every time.
 """
 
-from itertools import groupby
-
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
-
-_BLOCK, _SEED = "repeat=", "seed="
 
 
 class BlockSweeper(BasicSweeper):
@@ -27,14 +23,16 @@ class BlockSweeper(BasicSweeper):
 
 
 def rotate_blocks(jobs: list[list[str]]) -> list[list[str]]:
-    """Rotate the jobs of each block; jobs of one block stand side by side, for `repeat` varies slowest.
+    """Bring the jobs of each `repeat` together, wherever it stands on the command line, and rotate each block.
 
     With one block, the order is the one given: it is the one that a reader expects, and no order is fairer.
     """
-    blocks = [list(block) for _, block in groupby(jobs, key=_block)]
+    blocks: dict[str | None, list[list[str]]] = {}
+    for job in jobs:
+        blocks.setdefault(_value(job, "repeat"), []).append(job)
     if len(blocks) == 1:
         return jobs
-    return [job for number, block in enumerate(blocks) for job in _rotated(block, number + _seed(block[0]))]
+    return [job for number, block in enumerate(blocks.values()) for job in _rotated(block, number + _seed(block[0]))]
 
 
 def _rotated(block: list[list[str]], steps: int) -> list[list[str]]:
@@ -42,10 +40,12 @@ def _rotated(block: list[list[str]], steps: int) -> list[list[str]]:
     return [*block[start:], *block[:start]]
 
 
-def _block(job: list[str]) -> str | None:
-    return next((override for override in job if override.startswith(_BLOCK)), None)
+def _value(job: list[str], key: str) -> str | None:
+    """Return the value of an override; `+key=` and `++key=` are the same key."""
+    values = (override.lstrip("+").partition("=") for override in job)
+    return next((value for name, _, value in values if name == key), None)
 
 
 def _seed(job: list[str]) -> int:
-    value = next((override.removeprefix(_SEED) for override in job if override.startswith(_SEED)), "0")
+    value = _value(job, "seed") or "0"
     return int(value) if value.isdigit() else 0

@@ -37,12 +37,12 @@ class Comparison:
         return [ratio for run in row.runs if (ratio := ratios.get(run.label)) is not None]
 
     def compared_texts(self, row: Row) -> int:
-        """Return how many texts of a row's runs were compared with the reference's, at least."""
+        """Return how many texts of a row's runs were compared with the reference's, at least; of runs that have any."""
         labels = {run.label for run in row.runs}
         counts = [
             compared.divergence.compared
             for compared in self.compared
-            if compared.divergence and compared.pair.run.label in labels
+            if compared.divergence and compared.divergence.compared and compared.pair.run.label in labels
         ]
         return min(counts, default=0)
 

@@ -7,6 +7,8 @@ from math import exp, log
 from scipy import stats
 
 CONFIDENCE = 0.95
+_MIN_VARIATION = 1e-9
+"""Range of logarithms from which repeats vary; below it they differ by rounding of the last digits only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +61,10 @@ def mcnemar_p_value(only_first: int, only_second: int) -> float:
 
 def paired_ratio(
     rates: Sequence[float], reference_rates: Sequence[float], *, confidence: float = CONFIDENCE
-) -> RatioEstimate:
+) -> RatioEstimate | None:
     """Return the ratio of two rates measured in the same blocks: a t interval on the logarithms of the ratios.
+
+    None where the ratios do not vary at all, as of a clock that is too coarse: the t statistic does not exist.
 
     Args:
         rates: one for each block, above 0.
@@ -73,9 +77,8 @@ def paired_ratio(
     logs = [log(rate / reference) for rate, reference in zip(rates, reference_rates, strict=True)]
     if len(logs) < 2:
         raise ValueError("an interval needs two blocks at least")
-    if max(logs) == min(logs):  # no variation, as of a clock that is too coarse: the t statistic does not exist
-        ratio = exp(logs[0])
-        return RatioEstimate(ratio=ratio, low=ratio, high=ratio, p_value=float(ratio == 1.0), blocks=len(logs))
+    if max(logs) - min(logs) < _MIN_VARIATION:
+        return None
     test = stats.ttest_1samp(logs, 0.0)
     low, high = test.confidence_interval(confidence)
     return RatioEstimate(
@@ -89,8 +92,10 @@ def paired_ratio(
 
 def unpaired_ratio(
     rates: Sequence[float], reference_rates: Sequence[float], *, confidence: float = CONFIDENCE
-) -> RatioEstimate:
+) -> RatioEstimate | None:
     """Return the ratio of two rates measured apart: Welch's t interval on their logarithms.
+
+    None where one of the two does not vary: its spread is not known.
 
     Source: Welch, Biometrika 34 (1947) 28-35.
 
@@ -100,6 +105,8 @@ def unpaired_ratio(
     if min(len(rates), len(reference_rates)) < 2:
         raise ValueError("an interval needs two values of each at least")
     logs, reference_logs = [log(rate) for rate in rates], [log(rate) for rate in reference_rates]
+    if any(max(group) - min(group) < _MIN_VARIATION for group in (logs, reference_logs)):
+        return None
     test = stats.ttest_ind(logs, reference_logs, equal_var=False)
     low, high = test.confidence_interval(confidence)
     difference = sum(logs) / len(logs) - sum(reference_logs) / len(reference_logs)

@@ -21,6 +21,14 @@ _LOW_MATCH = 0.5
 """A lower share of equal texts is a note and no alarm: rounding in bfloat16 alone changes that many long texts."""
 _MAX_OTHER_SHARE, _MIN_LOAD_S = 0.1, 1.0
 """Share of the CPUs that others may take before it is said; of a shorter run the system's counters say too little."""
+_LOADS = {
+    "other_cpu_share": ("Other processes", ""),
+    "child_cpu_share": (
+        "Processes that a run started itself, as the one that publishes to MLflow,",
+        ". Measure with more prompts, or with tracking=off",
+    ),
+}
+"""Who took part of the CPUs, by the metric that says how much, and what helps."""
 _MAX_KEYS = 6
 """Differences that a sentence lists."""
 
@@ -202,7 +210,8 @@ def _noise(rows: Sequence[Row]) -> list[str]:
     if any(interval for _, _, interval in estimates):
         return [
             *in_noise,
-            "Intervals are 95 % intervals over repeats; the range beside a rate is the lowest and the highest measured",
+            "Each interval alone is a 95 % interval over repeats; what is told apart is corrected for the number of "
+            "rows. The range beside a rate is the lowest and the highest measured",
         ]
     return []
 
@@ -218,18 +227,19 @@ def _incomplete(runs: Sequence[Run]) -> list[str]:
 
 def _busy_machine(runs: Sequence[Run]) -> list[str]:
     """Say where other work took part of the CPUs while a run was measured, and where runs saw unlike conditions."""
-    shares = {
-        run.label: share
-        for run in runs
-        if (share := run.metrics.get("other_cpu_share")) is not None
-        and run.metrics.get("duration_s", 0.0) >= _MIN_LOAD_S
-    }
-    busy = {label: share for label, share in shares.items() if share > _MAX_OTHER_SHARE}
-    texts = [
-        f"Run {label}: other processes took {share:.0%} of the CPUs while it was measured, so its speed may be too low"
-        for label, share in busy.items()
-    ]
-    if busy and max(shares.values()) - min(shares.values()) > _MAX_OTHER_SHARE:
+    measured = [run for run in runs if run.metrics.get("duration_s", 0.0) >= _MIN_LOAD_S]
+    texts = []
+    for name, (who, remedy) in _LOADS.items():
+        busy = [run for run in measured if run.metrics.get(name, 0.0) > _MAX_OTHER_SHARE]
+        busiest = [f"{run.label} ({run.metrics[name]:.0%})" for run in sorted(busy, key=lambda run: -run.metrics[name])]
+        more = [f"{len(busy) - _MAX_KEYS} more"] if len(busy) > _MAX_KEYS else []
+        if busy:
+            texts.append(
+                f"{who} took part of the CPUs while these runs were measured, so their speed may be too low: "
+                f"{', '.join([*busiest[:_MAX_KEYS], *more])}{remedy}"
+            )
+    shares = [run.metrics["other_cpu_share"] for run in measured if "other_cpu_share" in run.metrics]
+    if shares and max(shares) - min(shares) > _MAX_OTHER_SHARE:
         texts.append(
             "The runs saw unlike conditions: their speeds are not only their own. Measure again on a quiet machine, or "
             "with repeats"

@@ -138,9 +138,14 @@ def configuration(run: Run) -> Hashable:
 
 
 def request_of(run: Run) -> Hashable:
-    """Return what runs must share for their speeds to be ranked: model, generation parameters and prompts."""
-    keys = [key for key in run.settings if key in _MODEL or key.startswith(_REQUEST)]
-    return _frozen({key: run.settings[key] for key in keys}), run.prompts_sha256
+    """Return what runs must share for their speeds to be ranked: model, generation parameters and prompts.
+
+    A key that an older run lacks is null. A run without a configuration or prompts shares its request with none.
+    """
+    if not run.settings or run.prompts_sha256 is None:
+        return run.folder.path
+    asked = {key: value for key, value in run.settings.items() if key in _MODEL or key.startswith(_REQUEST)}
+    return _frozen({key: value for key, value in asked.items() if value is not None}), run.prompts_sha256
 
 
 def swept_keys(runs: Sequence[Run]) -> tuple[str, ...]:

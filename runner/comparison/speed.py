@@ -34,8 +34,8 @@ class Speedup:
     """The ratio of two configurations' prompts per second.
 
     Attributes:
-        ratio: of the geometric means.
-        estimate: the interval and the p-value, from MIN_BLOCKS repeats on.
+        ratio: of the geometric means, over the blocks that both have.
+        estimate: the interval and the p-value, from MIN_BLOCKS repeats on; None also where repeats do not vary.
         corrected_p: the p-value, corrected for the number of rows (Holm).
         output_tokens_ratio: the ratio of output tokens per second; it differs where answers differ in length.
     """
@@ -135,14 +135,14 @@ def _speedup(runs: Sequence[Run], reference_runs: Sequence[Run]) -> Speedup | No
     both = [*runs, *reference_runs]
     if len({request_of(run) for run in both}) > 1 or not all(run.is_complete for run in both):
         return None
-    if not all(run.metrics.get(RATE) for run in both):
+    if len(_values(both, RATE)) < len(both):
         return None
     return Speedup(
-        ratio=_mean_ratio(runs, reference_runs, RATE),
+        ratio=_ratio(runs, reference_runs, RATE),
         estimate=estimate(runs, reference_runs, RATE),
         corrected_p=None,
-        output_tokens_ratio=_mean_ratio(runs, reference_runs, THROUGHPUT)
-        if all(run.metrics.get(THROUGHPUT) for run in both)
+        output_tokens_ratio=_ratio(runs, reference_runs, THROUGHPUT)
+        if len(_values(both, THROUGHPUT)) == len(both)
         else None,
     )
 
@@ -159,9 +159,10 @@ def _corrected(speedups: Sequence[Speedup | None]) -> list[Speedup | None]:
 
 
 def estimate(runs: Sequence[Run], others: Sequence[Run], name: str) -> RatioEstimate | None:
-    """Return the ratio of a figure in two configurations with its interval; None for fewer than MIN_BLOCKS repeats.
+    """Return the ratio of a figure in two configurations with its interval.
 
-    Runs of one sweep with the same `repeat` are a block: what else the machine did hit both. Others are not paired.
+    Runs of one sweep with the same `repeat` and seed are a block: what else the machine did hit both. Others are not
+    paired. None for fewer than MIN_BLOCKS repeats, and where repeats do not vary.
     """
     blocks, other_blocks = _blocks(runs, name), _blocks(others, name)
     common = [key for key in blocks if key in other_blocks] if blocks and other_blocks else []
@@ -174,20 +175,26 @@ def estimate(runs: Sequence[Run], others: Sequence[Run], name: str) -> RatioEsti
 
 
 def _blocks(runs: Sequence[Run], name: str) -> dict[Hashable, float]:
-    """Return a figure by sweep and repeat; nothing where a block has several runs of the configuration."""
-    keys = [(run.folder.path.parent, run.settings.get("repeat")) for run in runs]
+    """Return a figure by sweep, repeat and seed; nothing where a block has several runs of the configuration."""
+    keys = [(run.folder.path.parent, run.settings.get("repeat"), run.settings.get("seed")) for run in runs]
     if len(set(keys)) < len(keys):
         return {}
-    return {key: run.metrics[name] for key, run in zip(keys, runs, strict=True) if run.metrics.get(name)}
+    return {key: run.metrics[name] for key, run in zip(keys, runs, strict=True) if run.metrics.get(name, 0.0) > 0}
 
 
 def _values(runs: Sequence[Run], name: str) -> list[float]:
-    return [value for run in runs if (value := run.metrics.get(name))]
+    return [value for run in runs if (value := run.metrics.get(name, 0.0)) > 0]
 
 
-def _mean_ratio(runs: Sequence[Run], others: Sequence[Run], name: str) -> float:
-    means = [fmean(map(log, _values(group, name))) for group in (runs, others)]
-    return exp(means[0] - means[1])
+def _ratio(runs: Sequence[Run], others: Sequence[Run], name: str) -> float:
+    """Return the ratio of a figure: that of the estimate, else of the blocks that both have, else of all runs."""
+    if found := estimate(runs, others, name):
+        return found.ratio
+    blocks, other_blocks = _blocks(runs, name), _blocks(others, name)
+    pairs = [(blocks[key], other_blocks[key]) for key in blocks if key in other_blocks]
+    groups = zip(*pairs, strict=True) if pairs else (_values(runs, name), _values(others, name))
+    mean, other_mean = (fmean(map(log, group)) for group in groups)
+    return exp(mean - other_mean)
 
 
 def speedups(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
@@ -204,11 +211,19 @@ def speedups(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     return added
 
 
-def told_apart(best: Row, others: Sequence[Row], name: str) -> list[bool]:
-    """Return for each other row whether `best` is better beyond noise: the level holds for all of them together."""
+def told_apart(
+    best: Row, others: Sequence[Row], name: str, *, of: Callable[[Iterable[float]], float] = max
+) -> list[bool]:
+    """Return for each other row whether `best` is better beyond noise: the level holds for all of them together.
+
+    The row with the better median may still be the worse one in the blocks that both have.
+    """
     estimates = [estimate(best.runs, other.runs, name) for other in others]
     p_values = iter(holm([found.p_value for found in estimates if found]))
-    return [bool(found) and next(p_values) < SIGNIFICANCE for found in estimates]
+    return [
+        found is not None and next(p_values) < SIGNIFICANCE and of((found.ratio, 1.0)) == found.ratio
+        for found in estimates
+    ]
 
 
 def best(
@@ -237,7 +252,7 @@ def _best_of(
         return []
     top = [index for index, value in medians.items() if value == of(medians.values())]
     others = [rows[index] for index in group if index != top[0]]
-    if measured and not all(told_apart(rows[top[0]], others, name)):
+    if measured and not all(told_apart(rows[top[0]], others, name, of=of)):
         return []
     return top
 

@@ -3,9 +3,10 @@
 import os
 import resource
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import psutil
 
@@ -21,7 +22,9 @@ class MachineLoad:
     Attributes:
         usable_cpus: the CPUs that this process may use: its affinity, or less by its control group's quota.
         cpu_s: CPU seconds of this process, all threads.
-        other_cpu_share: the share of the usable CPUs' time that other processes took, 0 to 1.
+        other_cpu_share: the share of the usable CPUs' time that other processes took, 0 to 1. Under a quota, what they
+            took beyond the CPUs that the quota leaves to them.
+        child_cpu_share: the share that processes which this one started took, such as the one that publishes to MLflow.
         steal_share: the share that the hypervisor gave to other machines, 0 to 1.
         involuntary_switches: how often a thread of this process was taken off a CPU that it still wanted.
         throttled_s: how long the control group's quota held this process back.
@@ -32,6 +35,7 @@ class MachineLoad:
     usable_cpus: float
     cpu_s: float
     other_cpu_share: float | None
+    child_cpu_share: float
     steal_share: float | None
     involuntary_switches: int
     throttled_s: float | None
@@ -41,7 +45,12 @@ class MachineLoad:
     @property
     def metrics(self) -> dict[str, float]:
         """The metrics of the contract; one that does not exist on this system is absent."""
-        named = {"cpu_s": self.cpu_s, "other_cpu_share": self.other_cpu_share, "steal_share": self.steal_share}
+        named = {
+            "cpu_s": self.cpu_s,
+            "other_cpu_share": self.other_cpu_share,
+            "child_cpu_share": self.child_cpu_share,
+            "steal_share": self.steal_share,
+        }
         return {name: value for name, value in named.items() if value is not None}
 
     def to_dict(self) -> dict[str, float | int | None]:
@@ -55,8 +64,9 @@ class MachineCounters:
 
     wall_s: float
     process_s: float
+    child_s: float
     cpus: frozenset[int]
-    busy_s: float
+    busy_s: float | None
     steal_s: float | None
     involuntary_switches: int
     throttled_us: int | None
@@ -65,15 +75,16 @@ class MachineCounters:
 
     @classmethod
     def read(cls) -> Self:
-        """Read them now; takes under a millisecond."""
+        """Read them now; takes milliseconds, for children are sought among all processes."""
         cpus = _affinity()
-        times = [cpu for number, cpu in enumerate(psutil.cpu_times(percpu=True)) if number in cpus]
+        times = _cpu_times(cpus)
         swap = psutil.swap_memory()
         return cls(
             wall_s=time.perf_counter(),
             process_s=time.process_time(),
+            child_s=_child_s(),
             cpus=cpus,
-            busy_s=sum(sum(getattr(cpu, name, 0.0) for name in _BUSY) for cpu in times),
+            busy_s=sum(sum(getattr(cpu, name, 0.0) for name in _BUSY) for cpu in times) if times else None,
             steal_s=sum(cpu.steal for cpu in times) if times and hasattr(times[0], "steal") else None,
             involuntary_switches=resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw,
             throttled_us=_field(_CPU_STAT, "throttled_usec"),
@@ -84,23 +95,34 @@ class MachineCounters:
     def until(self, later: "MachineCounters") -> MachineLoad:
         """Return what happened between these counters and later ones."""
         wall_s = max(later.wall_s - self.wall_s, 1e-9)
-        cpu_s = later.process_s - self.process_s
-        capacity_s = wall_s * len(self.cpus)
-        same_cpus = self.cpus == later.cpus  # a changed affinity makes the sums of different CPUs
-        other_s = max(0.0, later.busy_s - self.busy_s - cpu_s)
-        steal_s = None if self.steal_s is None or later.steal_s is None else later.steal_s - self.steal_s
+        cpu_s, child_s = later.process_s - self.process_s, max(0.0, later.child_s - self.child_s)
+        usable = _usable_cpus(self.cpus)
+        busy_s, steal_s = (self._counted(later, name) for name in ("busy_s", "steal_s"))
+        spare_s = wall_s * (len(self.cpus) - usable)
         return MachineLoad(
-            usable_cpus=_usable_cpus(self.cpus),
+            usable_cpus=usable,
             cpu_s=cpu_s,
-            other_cpu_share=min(1.0, other_s / capacity_s) if same_cpus else None,
-            steal_share=steal_s / capacity_s if same_cpus and steal_s is not None else None,
+            other_cpu_share=_share(busy_s - cpu_s - child_s - spare_s, wall_s * usable)
+            if busy_s is not None and busy_s >= _MIN_COUNTED * cpu_s - _TICKS_S
+            else None,
+            child_cpu_share=min(1.0, child_s / (wall_s * usable)),
+            steal_share=_share(steal_s, wall_s * len(self.cpus)),
             involuntary_switches=later.involuntary_switches - self.involuntary_switches,
             throttled_s=_seconds(self.throttled_us, later.throttled_us),
             pressure_share=_share(_seconds(self.pressure_us, later.pressure_us), wall_s),
             swapped_mb=(later.swapped_bytes - self.swapped_bytes) / 2**20,
         )
 
+    def _counted(self, later: "MachineCounters", name: str) -> float | None:
+        """Return what a counter of the CPUs has grown by; None where the affinity has changed: the CPUs are others."""
+        before, after = getattr(self, name), getattr(later, name)
+        return None if before is None or after is None or self.cpus != later.cpus else after - before
 
+
+_MIN_COUNTED = 0.5
+"""Share of this process's own seconds that the system's counter must have at least: some sandboxes do not count."""
+_TICKS_S = 0.1
+"""The counter has steps of 10 ms: over less than this it may not have moved."""
 _BUSY = ("user", "nice", "system", "irq", "softirq")
 """Fields of /proc/stat in which a CPU works; `user` includes the time of guests."""
 
@@ -109,6 +131,25 @@ def _affinity() -> frozenset[int]:
     if hasattr(os, "sched_getaffinity"):
         return frozenset(os.sched_getaffinity(0))
     return frozenset(range(os.cpu_count() or 1))
+
+
+def _cpu_times(cpus: frozenset[int]) -> list[Any]:
+    """Return the times of these CPUs; none where the system's list has other numbers, as in some containers."""
+    times = psutil.cpu_times(percpu=True)
+    if len(times) == len(cpus):
+        return list(times)
+    return [times[number] for number in cpus] if max(cpus) < len(times) else []
+
+
+def _child_s() -> float:
+    """Return the CPU seconds of the processes that this one started, and of those that these started."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = ended.ru_utime + ended.ru_stime
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has just ended
+            times = child.cpu_times()
+            seconds += times.user + times.system + times.children_user + times.children_system
+    return seconds
 
 
 def _usable_cpus(cpus: frozenset[int]) -> float:
@@ -134,4 +175,4 @@ def _seconds(before_us: int | None, after_us: int | None) -> float | None:
 
 
 def _share(seconds: float | None, wall_s: float) -> float | None:
-    return None if seconds is None else min(1.0, seconds / wall_s)
+    return None if seconds is None else min(1.0, max(0.0, seconds / wall_s))

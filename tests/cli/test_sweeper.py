@@ -23,6 +23,17 @@ def test_the_seed_moves_the_order_and_the_same_seed_gives_the_same():
     assert rotate_blocks(jobs(2, 1, 4, seed="7")) == rotate_blocks(jobs(2, 1, 4, seed="7"))
 
 
+def test_repeats_given_by_hand_behind_other_keys_are_blocks_too():
+    """Hydra would run size 1 three times, then size 4 three times."""
+    by_hand = [[f"batch.size={size}", f"{key}={repeat}"] for size in (1, 4) for key, repeat in
+               (("repeat", 1), ("repeat", 2), ("repeat", 3))]  # fmt: skip
+    ordered = rotate_blocks(by_hand)
+    assert [job[1] for job in ordered] == [f"repeat={repeat}" for repeat in (1, 1, 2, 2, 3, 3)]
+    assert [job[0] for job in ordered[:4]] == [f"batch.size={size}" for size in (1, 4, 4, 1)]
+    added = rotate_blocks([[job[0], f"++{job[1]}", "++seed=1"] for job in by_hand])
+    assert [job[0] for job in added[:2]] == ["batch.size=4", "batch.size=1"]
+
+
 def test_a_sweep_without_repeats_runs_as_it_is_written():
     assert sizes(rotate_blocks(jobs(1, 16, 4, 1, seed="5"))) == ["16", "4", "1"]
     assert rotate_blocks([["batch.size=2"], ["batch.size=1"]]) == [["batch.size=2"], ["batch.size=1"]]

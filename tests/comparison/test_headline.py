@@ -14,7 +14,7 @@ def test_nothing_is_the_fastest_of_a_tie_or_of_runs_that_were_not_asked_the_same
     rate = {"prompts_per_s": 10.0}
     one = write_run("a", sentences(2), "batch.size=1", metrics=rate)
     tie = headline(compare_folders([one, write_run("b", sentences(2), "batch.size=4", metrics=rate)]))
-    assert tie == "No difference: run a (size 1, mode static) and run b (size 4, mode static), 10.0 prompts/s each"
+    assert tie == "The same rate: run a (size 1, mode static) and run b (size 4, mode static), 10.0 prompts/s each"
     more = {"prompts_per_s": 50.0}
     others = [
         write_run("c", sentences(2), "model.id=other", metrics=more),
@@ -42,7 +42,28 @@ def test_a_change_of_length_is_said_beside_the_rate(write_run: Write):
         write_run("b", sentences(2), "batch.size=4", metrics={"prompts_per_s": 2.0, "output_tokens_per_s": 24.0}),
     ]
     sentence = headline(compare_folders(runs)) or ""
-    assert "2.00x run a's, 2.40x its output tokens/s, for the answers are +20% in length" in sentence
+    assert sentence.endswith("interval; answers have 10.0 to 12.0 output tokens per prompt")
+    assert "2.00x run a's, 2.40x its output tokens/s" in sentence
+
+
+def test_a_winner_of_few_prompts_and_many_tokens_is_not_alone_in_the_sentence(write_run: Write):
+    """The reference is the fastest: the other answers at twice the length, and a third is not ranked."""
+    lost = {"completed_prompts": 1.0, "failed_prompts": 1.0}
+    runs = [
+        write_run("a", sentences(2), "batch.size=1", metrics={"prompts_per_s": 2.0, "output_tokens_per_s": 10.0}),
+        write_run("b", sentences(2), "batch.size=4", metrics={"prompts_per_s": 1.0, "output_tokens_per_s": 10.0}),
+        write_run("c", sentences(2), "batch.size=16", metrics={"prompts_per_s": 9.0, **lost}),
+    ]
+    sentence = headline(compare_folders(runs)) or ""
+    assert sentence.endswith("; answers have 5.0 to 10.0 output tokens per prompt; not ranked: run c (1 failed)")
+
+
+def test_unequal_numbers_of_repeats_are_said(write_run: Write):
+    runs = [
+        write_run(f"sweep/{n}", sentences(2), f"batch.size={size}", f"repeat={repeat}", metrics={"prompts_per_s": rate})
+        for n, (size, repeat, rate) in enumerate([(1, 1, 1.0), (4, 1, 5.0), (4, 2, 5.1), (4, 3, 5.2)])
+    ]
+    assert (headline(compare_folders(runs)) or "").startswith("Measured 1 to 3 times, so nothing is called faster")
 
 
 def test_the_result_comes_first(write_run: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -39,16 +39,21 @@ def test_paired_ratios_have_students_interval_of_1908():
     """Student's sleep data: mean difference 1.58, t = 4.0621 on 9 degrees of freedom, p = 0.002833, 0.70 to 2.46."""
     differences = [1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4]
     estimate = paired_ratio([exp(difference) for difference in differences], [1.0] * 10)
+    assert estimate is not None
     assert estimate.ratio == pytest.approx(exp(1.58))
     assert estimate.p_value == pytest.approx(0.002833, abs=5e-7)
     assert (estimate.low, estimate.high) == pytest.approx((exp(0.7001142), exp(2.4598858)), rel=1e-6)
     assert estimate.blocks == 10
 
 
-def test_blocks_that_do_not_vary_are_an_interval_of_one_point():
-    estimate = paired_ratio([2.0, 2.0, 2.0], [1.0, 1.0, 1.0])
-    assert (estimate.low, estimate.ratio, estimate.high, estimate.p_value) == (2.0, 2.0, 2.0, 0.0)
-    assert paired_ratio([1.0, 1.0], [1.0, 1.0]).p_value == 1.0
+def test_repeats_that_do_not_vary_have_no_interval():
+    """Three times 100.1 against three times 100.0 is a coarse clock, and no evidence."""
+    assert paired_ratio([100.1] * 3, [100.0] * 3) is None
+    assert unpaired_ratio([100.1] * 3, [100.0] * 3) is None
+    assert unpaired_ratio([100.0] * 3, [100.0] * 3) is None
+    assert unpaired_ratio([100.1] * 3, [100.0, 101.0, 99.0]) is None
+    third = [1 / 3, 1 / 7, 1 / 11]
+    assert paired_ratio([1.1 * rate for rate in third], third) is None, "they differ in the last bit"
 
 
 def test_unpaired_ratios_are_welchs():
@@ -56,6 +61,7 @@ def test_unpaired_ratios_are_welchs():
     first = [27.5, 21.0, 19.0, 23.6, 17.0, 17.9, 16.9, 20.1, 21.9, 22.6, 23.1, 19.6, 19.0, 21.7, 21.4]
     second = [27.1, 22.0, 20.8, 23.4, 23.4, 23.5, 25.8, 22.0, 24.8, 20.2, 21.9, 22.1, 22.9, 20.5, 24.4]
     estimate = unpaired_ratio([exp(value) for value in first], [exp(value) for value in second])
+    assert estimate is not None
     assert estimate.p_value == pytest.approx(0.021, abs=5e-4)
     assert estimate.low < estimate.ratio < estimate.high < 1
     assert estimate.ratio == pytest.approx(exp(sum(first) / 15 - sum(second) / 15))

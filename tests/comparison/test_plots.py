@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from runner import app
 from runner.cli import compare
 from runner.comparison.compare import Comparison, compare_folders
-from runner.comparison.present.plots import latency, pareto
+from runner.comparison.present.plots import draw, latency, pareto
 from tests.comparison.helpers import Write, sentences
 from tests.conftest import Compose
+from tests.factories import failure
 
 
 @pytest.mark.parametrize("size", ["auto", "3"])
@@ -91,8 +92,9 @@ def test_series_beyond_those_that_can_be_told_apart_have_no_panel_and_are_points
     pareto(points, comparison)
     (axes,) = points.axes
     drawn = {tuple(point) for part in axes.collections for point in np.asarray(part.get_offsets()).tolist()}
-    (line,) = axes.lines
-    assert set(map(tuple, np.asarray(line.get_xydata()).tolist())) <= drawn, "the front goes through what is drawn"
+    fronts = {tuple(point) for line in axes.lines for point in np.asarray(line.get_xydata()).tolist()}
+    assert fronts
+    assert fronts <= drawn, "the fronts go through what is drawn"
     assert "3 more: see the table" in [text.get_text() for text in axes.get_legend().get_texts()]  # type: ignore[union-attr]
 
 
@@ -107,3 +109,26 @@ def test_a_long_model_name_is_no_question_mark_in_a_picture(write_run: Write):
     titles = [panel.get_title() for panel in figure.axes]
     assert len(set(titles)) == 2
     assert not any("?" in title for title in titles)
+
+
+def test_a_repeat_that_completed_nothing_leaves_the_others_their_picture(write_run: Write):
+    failed = [failure(str(n)) for n in range(4)]
+    runs = [
+        write_run("sweep/0", sentences(4), "batch.size=1"),
+        write_run("sweep/1", sentences(4), "batch.size=4", "repeat=1"),
+        write_run("sweep/2", failed, "batch.size=4", "repeat=2", status="FAILED"),
+    ]
+    comparison = compare_folders(runs)
+    assert comparison.compared_texts(comparison.rows[1]) == 4
+    assert next(picture for picture in draw(comparison) if picture.name == "divergence").png
+
+
+def test_each_request_has_a_front_of_its_own(write_run: Write):
+    runs = [
+        write_run(f"{model}-{size}", sentences(2), f"model.id={model}", f"batch.size={size}",
+                  metrics={"prompts_per_s": rate, "latency_p50_s": latency})
+        for model, size, rate, latency in (("one", 1, 1.0, 1.0), ("one", 4, 3.0, 2.0), ("two", 1, 10.0, 0.1), ("two", 4, 30.0, 0.2))
+    ]  # fmt: skip
+    figure = Figure()
+    pareto(figure, compare_folders(runs))
+    assert [np.asarray(line.get_ydata()).tolist() for line in figure.axes[0].lines] == [[1.0, 3.0], [10.0, 30.0]]

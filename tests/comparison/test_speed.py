@@ -168,6 +168,103 @@ def test_what_others_took_of_the_cpus_is_said(write_run: Write):
         for name, size, share in (("busy", 1, 0.48), ("quiet", 4, 0.02))
     ]  # fmt: skip
     texts = note_texts(compare_folders(runs))
-    assert "Run busy: other processes took 48% of the CPUs while it was measured" in texts
+    assert (
+        "Other processes took part of the CPUs while these runs were measured, so their speed may be too low: busy (48%)"
+        in texts
+    )
     assert "The runs saw unlike conditions" in texts
-    assert "Run quiet" not in texts
+    assert "quiet (" not in texts
+
+
+def test_of_many_busy_runs_the_busiest_are_named(write_run: Write):
+    runs = [
+        write_run(f"r{n}", sentences(2), metrics={"duration_s": 5.0, "other_cpu_share": 0.2 + n / 100})
+        for n in range(9)
+    ]
+    texts = note_texts(compare_folders(runs))
+    assert texts.count("Other processes") == 1
+    assert "r8 (28%), r7 (27%), r6 (26%), r5 (25%), r4 (24%), r3 (23%), 3 more" in texts
+
+
+def test_repeats_that_do_not_vary_are_no_evidence(write_run: Write):
+    comparison = compare_folders(write_sweep(write_run, {1: (100.0,) * 3, 4: (100.1,) * 3}))
+    speedup = comparison.rows[1].speedup
+    assert speedup is not None
+    assert speedup.ratio == pytest.approx(1.001)
+    assert (speedup.estimate, speedup.in_noise) == (None, None)
+    assert (headline(comparison) or "").startswith("No fastest: ")
+
+
+def test_a_ratio_counts_the_blocks_that_both_have_and_lies_in_its_interval(write_run: Write):
+    """The reference ran on alone in blocks 4 and 5, ten times as slow: its own median says nothing of the others."""
+    rates: dict[int, Sequence[float]] = {1: (10.0, 11.0, 12.0, 1.0, 1.1), 4: (9.5, 10.4, 11.3)}
+    comparison = compare_folders(write_sweep(write_run, rates))
+    low, ratio, high = interval(comparison, 1)
+    assert low < ratio < high < 1
+    assert ratio == pytest.approx((0.95 * (10.4 / 11) * (11.3 / 12)) ** (1 / 3))
+    assert (headline(comparison) or "").startswith("No fastest: "), "size 4 has the higher median, and lost each block"
+
+
+def test_seeds_beside_repeats_are_blocks_of_their_own(write_run: Write):
+    """The machine slows down from block to block, so that only pairs tell 10 % apart."""
+    runs = [
+        write_run(f"sweep/{4 * block + 2 * seed + (size > 1)}", sentences(2), f"batch.size={size}", f"seed={seed}",
+                  f"repeat={block + 1}", metrics={"prompts_per_s": rate * (1.0 if size == 1 else 1.1 + 0.01 * seed)})
+        for block, rate in enumerate((40.0, 20.0, 10.0)) for seed in (0, 1) for size in (1, 4)
+    ]  # fmt: skip
+    comparison = compare_folders(runs)
+    speedup = comparison.rows[1].speedup
+    assert speedup is not None
+    assert speedup.estimate is not None
+    assert speedup.estimate.blocks == 6
+    assert (headline(comparison) or "").startswith("Fastest: ")
+
+
+def test_runs_of_which_nothing_is_known_are_not_ranked(write_run: Write):
+    runs = [
+        write_run(name, sentences(2), f"batch.size={size}", metrics={"prompts_per_s": rate})
+        for name, size, rate in (("a", 1, 1.0), ("b", 4, 9.0))
+    ]
+    for run in runs:
+        (run / "config.yaml").unlink()
+    comparison = compare_folders(runs)
+    assert headline(comparison) is None
+    assert [row.speedup for row in comparison.rows] == [None, None]
+
+
+def test_a_key_that_an_older_run_lacks_is_null(write_run: Write):
+    runs = [
+        write_run(name, sentences(2), f"batch.size={size}", metrics={"prompts_per_s": rate})
+        for name, size, rate in (("old", 1, 1.0), ("new", 4, 9.0))
+    ]
+    config = runs[0] / "config.yaml"
+    config.write_text("".join(line for line in config.read_text().splitlines(True) if "top_k:" not in line))
+    comparison = compare_folders(runs)
+    assert comparison.rows[1].speedup is not None
+
+
+def test_figures_of_zero_are_in_no_ratio(write_run: Write):
+    comparison = compare_folders(
+        write_sweep(write_run, {1: (10.0, 11.0, 12.0), 4: (20.0, 21.0, 25.0)}, latency_p50_s=0.0)
+    )
+    table = speed_table(comparison, width=0)
+    assert "*" not in "".join(row[table.columns.index("p50 s")] for row in table.rows)
+
+
+def test_less_is_better_where_it_is(write_run: Write):
+    latencies = {1: (2.0, 2.1, 1.9), 4: (1.0, 1.2, 1.1)}
+    runs = [
+        write_run(f"sweep/{2 * block + (size > 1)}", sentences(2), f"batch.size={size}", f"repeat={block + 1}",
+                  metrics={"prompts_per_s": 1.0, "latency_p50_s": latency})
+        for size, measured in latencies.items() for block, latency in enumerate(measured)
+    ]  # fmt: skip
+    table = speed_table(compare_folders(runs), width=0)
+    assert [row[table.columns.index("p50 s")][-1] for row in table.rows] == [" ", "*"]
+
+
+def test_what_publishing_took_of_the_cpus_is_said(write_run: Write):
+    load = {"prompts_per_s": 1.0, "duration_s": 5.0, "other_cpu_share": 0.01, "child_cpu_share": 0.3}
+    texts = note_texts(compare_folders([write_run("a", sentences(2), metrics=load)]))
+    assert "the one that publishes to MLflow, took part of the CPUs" in texts
+    assert "a (30%). Measure with more prompts" in texts
+    assert "Other processes" not in texts

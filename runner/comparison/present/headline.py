@@ -23,23 +23,25 @@ def headline(comparison: Comparison) -> str | None:
     if len(rows) < 2:
         return None
     first, *others = sorted(rows, key=_rate, reverse=True)
-    if min(row.figures[speed.RATE].count for row in rows) < speed.MIN_BLOCKS:
-        return _without_interval(comparison, first, others)
     apart = speed.told_apart(first, others, speed.RATE)
-    if all(apart):
-        return f"Fastest: {_described(comparison, first)}, {_figures(comparison, first)}"
-    alike = [first, *(row for row, is_apart in zip(others, apart, strict=True) if not is_apart)]
-    return (
-        f"No fastest: {_joined(comparison, alike)} cannot be told apart in {_repeats(rows)} repeats (95 %); the "
-        f"highest rate, of run {first.label}, is {_figures(comparison, first)}"
-    )
+    if min(_counts(rows)) < speed.MIN_BLOCKS:
+        sentence = _without_interval(comparison, first, others)
+    elif all(apart):
+        sentence = f"Fastest: {_described(comparison, first)}, {_figures(comparison, first)}"
+    else:
+        alike = [first, *(row for row, is_apart in zip(others, apart, strict=True) if not is_apart)]
+        sentence = (
+            f"No fastest: {_joined(comparison, alike)} cannot be told apart in {min(_counts(rows))} repeats (95 %); "
+            f"the highest rate, of run {first.label}, is {_figures(comparison, first)}"
+        )
+    return sentence + _lengths(rows) + _not_ranked(comparison, first)
 
 
 def _without_interval(comparison: Comparison, first: Row, others: Sequence[Row]) -> str:
     if all(_rate(row) == _rate(first) for row in others):
-        return f"No difference: {_joined(comparison, [first, *others])}, {_rate(first):,.1f} prompts/s each"
-    repeats = _repeats([first, *others])
-    measured = "once each" if repeats == 1 else f"{repeats} times each"
+        return f"The same rate: {_joined(comparison, [first, *others])}, {_rate(first):,.1f} prompts/s each"
+    fewest, most = min(counts := _counts([first, *others])), max(counts)
+    measured = f"{fewest} to {most} times" if fewest < most else "once each" if most == 1 else f"{most} times each"
     return (
         f"Measured {measured}, so nothing is called faster: the highest rate is that of "
         f"{_described(comparison, first)}, {_figures(comparison, first)}; repeat={speed.MIN_BLOCKS} or more gives an "
@@ -60,19 +62,34 @@ def _rate(row: Row) -> float:
     return row.figures[speed.RATE].median
 
 
-def _repeats(rows: Sequence[Row]) -> int:
-    return min(row.figures[speed.RATE].count for row in rows)
+def _counts(rows: Sequence[Row]) -> list[int]:
+    return [row.figures[speed.RATE].count for row in rows]
+
+
+def _lengths(rows: Sequence[Row]) -> str:
+    """Say where one configuration answers at more length than another: prompts/s and tokens/s then rank otherwise."""
+    measured = [row.figures[speed.THROUGHPUT].median / _rate(row) for row in rows if speed.THROUGHPUT in row.figures]
+    if not measured or max(measured) <= (1 + _MAX_LENGTH_CHANGE) * min(measured):
+        return ""
+    return f"; answers have {min(measured):,.1f} to {max(measured):,.1f} output tokens per prompt"
+
+
+def _not_ranked(comparison: Comparison, first: Row) -> str:
+    """Name the rows of the same request that are not ranked: a fastest is the fastest of the others."""
+    rows = [row for row in comparison.rows if row.request == first.request and not row.is_complete]
+    named = [f"run {row.label} ({row.status})" for row in rows[:_MAX_NAMED]]
+    more = [f"{len(rows) - len(named)} more"] if len(rows) > len(named) else []
+    return f"; not ranked: {', '.join([*named, *more])}" if rows else ""
 
 
 def _figures(comparison: Comparison, row: Row) -> str:
-    """Return rate, speed-up with its interval, a change of length, and how many texts are the reference's."""
+    """Return rate, speed-up with its interval, tokens/s where lengths differ, and how many texts are equal."""
     parts = [f"{_rate(row):,.1f} prompts/s"]
     if row.speedup and row.reference:
         parts.append(f"{speedup(row)} run {row.reference}'s")
         ratio = row.speedup.output_tokens_ratio
-        change = ratio / row.speedup.ratio - 1 if ratio else 0.0
-        if ratio and abs(change) > _MAX_LENGTH_CHANGE:
-            parts.append(f"{ratio:.2f}x its output tokens/s, for the answers are {change:+.0%} in length")
+        if ratio and abs(ratio / row.speedup.ratio - 1) > _MAX_LENGTH_CHANGE:
+            parts.append(f"{ratio:.2f}x its output tokens/s")
     text = ", ".join(parts)
     if row.reference and (matches := comparison.exact_matches(row)):
         shares = " to ".join(dict.fromkeys(percentage(share) for share in (min(matches), max(matches))))

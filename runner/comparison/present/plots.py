@@ -176,7 +176,7 @@ def _divergence(figure: "Figure", comparison: Comparison) -> None:
 
 
 def pareto(figure: "Figure", comparison: Comparison) -> None:
-    """Draw a point per row, and a line through the Pareto front.
+    """Draw a point per row, and a line through the Pareto front of each request.
 
     Raises:
         NoDataError: no run has both figures.
@@ -193,10 +193,11 @@ def pareto(figure: "Figure", comparison: Comparison) -> None:
         )  # fmt: skip
         for row in members:
             axes.annotate(_size(row), _point(row), xytext=(7, -4), textcoords="offset points", fontsize=9)
-    front = sorted(_point(row) for row in rows if row.on_front)
-    axes.plot(
-        [x for x, _ in front], [y for _, y in front], color="black", linewidth=0.9, zorder=1, label="front (filled)"
-    )
+    label = "front (filled)"
+    for request in dict.fromkeys(row.request for row in rows if row.on_front):
+        front = sorted(_point(row) for row in rows if row.on_front and row.request == request)
+        axes.plot([x for x, _ in front], [y for _, y in front], color="black", linewidth=0.9, zorder=1, label=label)
+        label = ""  # one entry in the legend
     axes.set_xlabel("median latency of a prompt (s): less is better")
     axes.set_ylabel("prompts per second: more is better")
     axes.margins(0.12)
@@ -312,9 +313,9 @@ def _per_useful(ratio: float) -> float:
 
 def _match_spread(comparison: Comparison, row: Row) -> speed.Spread:
     """Return the exact match ratio in percent: of one run with its interval, of repeats with their range."""
-    ratios = [100 * ratio for ratio in comparison.exact_matches(row)]
-    spread = speed.spread(ratios)
-    interval = share_interval(round(ratios[0] * comparison.compared_texts(row) / 100), comparison.compared_texts(row))
+    ratios, texts = comparison.exact_matches(row), comparison.compared_texts(row)
+    spread = speed.spread([100 * ratio for ratio in ratios])
+    interval = share_interval(round(ratios[0] * texts), texts)
     if spread.count > 1 or interval.low is None or interval.high is None:
         return spread
     return replace(spread, low=100 * interval.low, high=100 * interval.high)
