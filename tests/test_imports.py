@@ -48,6 +48,7 @@ OWNERS = {
     "tenacity": {"dispatch.limited_provider", "dispatch.retry"},
     "aiolimiter": {"dispatch.gate"},
     "numpy": {"metrics"},
+    "scipy": {"comparison.inference"},
     "rapidfuzz": {"comparison.divergence", "comparison.present.page"},
     "matplotlib": {"comparison.present.plots"},
     "jinja2": {"comparison.present.page"},

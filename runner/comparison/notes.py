@@ -20,7 +20,7 @@ _MAX_MISATTRIBUTED, _MAX_EMPTIED = 0.01, 0.01
 _LOW_MATCH = 0.5
 """A lower share of equal texts is a note and no alarm: rounding in bfloat16 alone changes that many long texts."""
 _MAX_OTHER_SHARE, _MIN_LOAD_S = 0.1, 1.0
-"""Share of the CPUs that others may take before it is said; of a shorter run the system's counters say too little."""
+"""Share of the CPUs that others may take without a note, and the shortest run whose counters are exact enough."""
 _LOADS = {
     "other_cpu_share": ("Other processes", ""),
     "child_cpu_share": (
@@ -28,7 +28,7 @@ _LOADS = {
         ". Measure with more prompts, or with tracking=off",
     ),
 }
-"""Who took part of the CPUs, by the metric that says how much, and what helps."""
+"""Metrics of the CPU time of other processes, with the processes and the remedy."""
 _MAX_KEYS = 6
 """Differences that a sentence lists."""
 

@@ -58,7 +58,7 @@ class Row:
     Attributes:
         figures: by metric name; a metric that no run has is absent.
         reference: the label of the run that `speedup` is against; None for the row of the reference.
-        speedup: absent where the two were not asked the same of one model, or did not complete all prompts.
+        speedup: absent where the two had different requests, or did not complete all prompts.
         on_front: complete, and no other complete row with the same request has a lower latency and a higher throughput.
     """
 

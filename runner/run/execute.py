@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Mapping, Set
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import islice
 from typing import Any
 
@@ -82,7 +82,7 @@ def _measure(run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, o
             peak_memory_mb=memory.read_mb(),
             machine=before.until(MachineCounters.read()),
         )
-        _update_environment(run, {**machine, "machine_load": measured.machine.to_dict()})
+        _update_environment(run, {**machine, "machine_load": asdict(measured.machine)})
     return measured
 
 

@@ -4,7 +4,7 @@ import os
 import resource
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -52,10 +52,6 @@ class MachineLoad:
             "steal_share": self.steal_share,
         }
         return {name: value for name, value in named.items() if value is not None}
-
-    def to_dict(self) -> dict[str, float | int | None]:
-        """Return all of it, for environment.json."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

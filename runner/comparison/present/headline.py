@@ -1,6 +1,6 @@
-"""The first sentence of a comparison: which configuration is the fastest, as far as that can be said."""
+"""The first sentence of a comparison: which configuration is the fastest, where the repeats show one."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 from runner.comparison import speed
 from runner.comparison.compare import Comparison
@@ -11,7 +11,7 @@ from runner.comparison.speed import Row
 _MAX_NAMED = 3
 """Rows that the headline names."""
 _MAX_LENGTH_CHANGE = 0.05
-"""Change of the output length from which prompts/s and output tokens/s tell two stories."""
+"""Change of the output length from which the sentence has output tokens/s beside prompts/s."""
 
 
 def headline(comparison: Comparison) -> str | None:
@@ -50,12 +50,9 @@ def _without_interval(comparison: Comparison, first: Row, others: Sequence[Row])
 
 
 def _ranked(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows that are ranked: the complete ones of the largest group with one request."""
-    groups: dict[Hashable, list[Row]] = {}
-    for row in rows:
-        if row.is_complete and speed.RATE in row.figures:
-            groups.setdefault(row.request, []).append(row)
-    return max(groups.values(), key=len, default=[]) if len(groups) == 1 else []
+    """Return the complete rows; none where they have different requests, whose rates are those of different jobs."""
+    complete = [row for row in rows if row.is_complete and speed.RATE in row.figures]
+    return complete if len({row.request for row in complete}) == 1 else []
 
 
 def _rate(row: Row) -> float:
@@ -67,7 +64,7 @@ def _counts(rows: Sequence[Row]) -> list[int]:
 
 
 def _lengths(rows: Sequence[Row]) -> str:
-    """Say where one configuration answers at more length than another: prompts/s and tokens/s then rank otherwise."""
+    """Return the range of answer lengths where it is wide: prompts/s and tokens/s may then rank differently."""
     measured = [row.figures[speed.THROUGHPUT].median / _rate(row) for row in rows if speed.THROUGHPUT in row.figures]
     if not measured or max(measured) <= (1 + _MAX_LENGTH_CHANGE) * min(measured):
         return ""
