@@ -164,14 +164,20 @@ def estimate(runs: Sequence[Run], others: Sequence[Run], name: str) -> RatioEsti
     Runs of one sweep with the same `repeat` and seed are a block: what else the machine did hit both. Others are not
     paired. None for fewer than MIN_BLOCKS repeats, and where repeats do not vary.
     """
-    blocks, other_blocks = _blocks(runs, name), _blocks(others, name)
-    common = [key for key in blocks if key in other_blocks] if blocks and other_blocks else []
-    if len(common) >= MIN_BLOCKS:
-        return paired_ratio([blocks[key] for key in common], [other_blocks[key] for key in common])
-    values, other_values = _values(runs, name), _values(others, name)
-    if min(len(values), len(other_values)) < MIN_BLOCKS:
+    are_paired, rates, other_rates = _samples(runs, others, name)
+    if min(len(rates), len(other_rates)) < MIN_BLOCKS:
         return None
-    return unpaired_ratio(values, other_values)
+    return paired_ratio(rates, other_rates) if are_paired else unpaired_ratio(rates, other_rates)
+
+
+def _samples(runs: Sequence[Run], others: Sequence[Run], name: str) -> tuple[bool, list[float], list[float]]:
+    """Return whether a figure of two configurations is paired by block, and its values: of common blocks, else all."""
+    blocks, other_blocks = _blocks(runs, name), _blocks(others, name)
+    common = [key for key in blocks if key in other_blocks]
+    values, other_values = _values(runs, name), _values(others, name)
+    if len(common) >= MIN_BLOCKS or (common and min(len(values), len(other_values)) < MIN_BLOCKS):
+        return True, [blocks[key] for key in common], [other_blocks[key] for key in common]
+    return False, values, other_values
 
 
 def _blocks(runs: Sequence[Run], name: str) -> dict[Hashable, float]:
@@ -187,14 +193,9 @@ def _values(runs: Sequence[Run], name: str) -> list[float]:
 
 
 def _ratio(runs: Sequence[Run], others: Sequence[Run], name: str) -> float:
-    """Return the ratio of a figure: that of the estimate, else of the blocks that both have, else of all runs."""
-    if found := estimate(runs, others, name):
-        return found.ratio
-    blocks, other_blocks = _blocks(runs, name), _blocks(others, name)
-    pairs = [(blocks[key], other_blocks[key]) for key in blocks if key in other_blocks]
-    groups = zip(*pairs, strict=True) if pairs else (_values(runs, name), _values(others, name))
-    mean, other_mean = (fmean(map(log, group)) for group in groups)
-    return exp(mean - other_mean)
+    """Return the ratio of a figure's geometric means."""
+    _, values, other_values = _samples(runs, others, name)
+    return exp(fmean(map(log, values)) - fmean(map(log, other_values)))
 
 
 def speedups(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
