@@ -77,8 +77,15 @@ OUTCOME_FIELDS = {
     "output_tokens": "tokens of the answer, the first end-of-sequence token included; null for a failure",
     "cached_input_tokens": "of `input_tokens`, those that the service read from its cache. Only where there are any",
     "cache_written_tokens": "of `input_tokens`, those that the service wrote to its cache. Only where there are any",
+    "reasoning_tokens": "of `output_tokens`, those that are no part of the text. Only where the service counts them",
+    "token_ids": "the new tokens, as many as `output_tokens`. Only where the provider has them",
+    "system_fingerprint": "what the service says of the system that answered. Only where it says something",
     "latency_s": "from the first attempt to the last token; in mode static that of the batch",
     "time_to_first_token_s": "from the first attempt to the first new token; null where nothing was streamed",
+    "time_to_first_answer_token_s": "the same to the first token of the text. Only where reasoning came before it",
+    "queued_s": "from when the batch mode wanted to send until the first attempt left. Only of requests",
+    "last_attempt_latency_s": "of the last attempt alone. Only where there were several",
+    "chunk_gaps_s": "seconds between a chunk of the stream with new tokens and the next. Only where there are any",
     "attempts": "how many requests it took; 1 inside this process",
     "started_at": "when the first attempt began, with time zone",
     "model": "which model answered, or was asked",
@@ -399,9 +406,15 @@ def _outputs() -> str:
 
 def _outcome_fields() -> list[str]:
     """Return the fields that a line of outcomes.jsonl can have, in their order."""
-    timing = Timing(started_at=datetime(2026, 1, 1, tzinfo=UTC), latency_s=1.0)
-    usage = Usage(input_tokens=1, output_tokens=1, cached_input_tokens=1, cache_written_tokens=1)
-    completion = Completion(prompt_id="0", text="", finish_reason="stop", usage=usage, timing=timing, model="m")
+    timing = Timing(
+        started_at=datetime(2026, 1, 1, tzinfo=UTC), latency_s=1.0, time_to_first_token_s=1.0,
+        time_to_first_answer_token_s=1.0, queued_s=1.0, last_attempt_latency_s=1.0, chunk_gaps_s=(1.0,),
+    )  # fmt: skip
+    usage = Usage(input_tokens=1, output_tokens=1, cached_input_tokens=1, cache_written_tokens=1, reasoning_tokens=1)
+    completion = Completion(
+        prompt_id="0", text="", finish_reason="stop", usage=usage, timing=timing, model="m", token_ids=(1,),
+        system_fingerprint="f",
+    )  # fmt: skip
     error = ErrorInfo(type="T", message="", retryable=False)
     failure = Failure(prompt_id="0", error=error, timing=timing, model="m")
     return list(dict.fromkeys([*to_record(completion), *to_record(failure)]))

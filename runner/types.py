@@ -41,25 +41,42 @@ class Usage:
         output_tokens: tokens up to and including the answer's first end-of-sequence token, as hosted services bill.
         cached_input_tokens: those of `input_tokens` that the service read from its cache, which have another price.
         cache_written_tokens: those of `input_tokens` that the service wrote to its cache, which have another price.
+        reasoning_tokens: those of `output_tokens` that are no part of the text; None where the service does not count
+            them.
     """
 
     input_tokens: int
     output_tokens: int
     cached_input_tokens: int = 0
     cache_written_tokens: int = 0
+    reasoning_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
     """When a prompt was sent, and how long its user waited, in seconds.
 
-    In a static batch both durations are the batch's: the prompt's user waits for the whole batch.
-    `time_to_first_token_s` is None where the service cannot stream.
+    In a static batch in this process the durations are the batch's: the prompt's user waits for the whole batch.
+
+    Attributes:
+        started_at: when the first attempt left.
+        latency_s: from the first attempt to the end of the answer, retries included.
+        time_to_first_token_s: from the first attempt to the first new token, of reasoning or of text; None where the
+            service cannot stream.
+        time_to_first_answer_token_s: the same to the first token of the text; None unless reasoning came before it.
+        queued_s: from when the batch mode wanted to send until the first attempt left (own limits, shared pauses); None
+            for a call inside this process. `queued_s + latency_s` is what a user waits.
+        last_attempt_latency_s: of the last attempt alone; None where there was one.
+        chunk_gaps_s: seconds between one chunk of the stream with new tokens and the next; empty without a stream.
     """
 
     started_at: datetime
     latency_s: float
     time_to_first_token_s: float | None = None
+    time_to_first_answer_token_s: float | None = None
+    queued_s: float | None = None
+    last_attempt_latency_s: float | None = None
+    chunk_gaps_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +90,21 @@ class ErrorInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One answer to one prompt, as a provider read it."""
+    """One answer to one prompt, as a provider read it.
+
+    Attributes:
+        token_ids: the new tokens up to and including the end, as many as `usage.output_tokens`; None where the provider
+            does not have them.
+        system_fingerprint: what the service says of the system that answered; None where it says nothing.
+        timing: of this answer, where a call's answers end at different times; None where it is the call's.
+    """
 
     text: str
     finish_reason: FinishReason
     usage: Usage
+    token_ids: tuple[int, ...] | None = None
+    system_fingerprint: str | None = None
+    timing: Timing | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +140,8 @@ class Completion:
     attempts: int = 1
     batch: int = 0
     segment: int = 0
+    token_ids: tuple[int, ...] | None = None
+    system_fingerprint: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,17 +60,23 @@ class PendingPrompts:
 def _outcomes(prompt: Prompt, result: Generated, batch: int, segment: int) -> Iterator[Outcome]:
     shared: Mapping[str, Any] = {
         "prompt_id": prompt.id,
-        "timing": result.timing,
         "model": result.model,
         "attempts": result.attempts,
         "batch": batch,
         "segment": segment,
     }
     if result.error is not None:
-        yield Failure(error=result.error, **shared)
+        yield Failure(error=result.error, timing=result.timing, **shared)
     for choice, answer in enumerate(result.answers):
         yield Completion(
-            choice=choice, text=answer.text, finish_reason=answer.finish_reason, usage=answer.usage, **shared
+            choice=choice,
+            text=answer.text,
+            finish_reason=answer.finish_reason,
+            usage=answer.usage,
+            timing=answer.timing or result.timing,
+            token_ids=answer.token_ids,
+            system_fingerprint=answer.system_fingerprint,
+            **shared,
         )
 
 

@@ -91,6 +91,29 @@ class Tokenizer(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Continuation:
+    """A prompt and the tokens that were generated for it until now."""
+
+    prompt: Prompt
+    token_ids: tuple[int, ...]
+
+
+@runtime_checkable
+class GapProvider(Protocol):
+    """A loaded local model that can tell how far apart two next tokens are, by a path of its own.
+
+    The path shares no padding, mask or position code with generation: token ids in, logits out. Used inside
+    `with provider:`.
+    """
+
+    def gap(self, prefix: Continuation, first: int, second: int) -> float:
+        """Return the logit of token `first` minus that of token `second` after the prefix, computed alone."""
+
+    def gap_changes(self, sequence: Continuation, copies: int) -> Sequence[float]:
+        """Return how far the gap of the two best tokens moves among `copies` of the sequence, at each of its tokens."""
+
+
 @runtime_checkable
 class StaticProvider(Protocol):
     """Generates for many prompts in one call."""

@@ -9,6 +9,10 @@ from pydantic_core import from_json
 from runner.types import Completion, ErrorInfo, Failure, Outcome, Timing, Usage
 
 _SHARED = ("prompt_id", "choice", "segment", "batch", "attempts", "model")
+_OPTIONAL_TIMES = ("time_to_first_answer_token_s", "queued_s", "last_attempt_latency_s", "chunk_gaps_s")
+_OPTIONAL_COUNTS = ("cached_input_tokens", "cache_written_tokens", "reasoning_tokens")
+_MIN_COUNTS = {"cached_input_tokens": 1, "cache_written_tokens": 1}
+"""Counts below these are not written: 0 is what an absent field means."""
 
 
 def encode_line(value: Any) -> bytes:
@@ -33,7 +37,7 @@ def decode_line(line: bytes | str) -> Any:
 
 
 def to_record(outcome: Outcome) -> dict[str, Any]:
-    """Return the fields of a line of outcomes.jsonl; cache counts only where there are any."""
+    """Return the fields of a line of outcomes.jsonl; those that not every provider has only where they exist."""
     completion = outcome if isinstance(outcome, Completion) else None
     error = outcome.error if isinstance(outcome, Failure) else None
     timing = outcome.timing
@@ -46,9 +50,10 @@ def to_record(outcome: Outcome) -> dict[str, Any]:
         "finish_reason": completion and completion.finish_reason,
         "input_tokens": completion and completion.usage.input_tokens,
         "output_tokens": completion and completion.usage.output_tokens,
-        **(_cache_counts(completion.usage) if completion else {}),
+        **(_optional_fields(completion) if completion else {}),
         "latency_s": timing.latency_s,
         "time_to_first_token_s": timing.time_to_first_token_s,
+        **{name: value for name in _OPTIONAL_TIMES if (value := getattr(timing, name)) not in (None, ())},
         "attempts": outcome.attempts,
         "started_at": timing.started_at.isoformat(),
         "model": outcome.model,
@@ -66,6 +71,10 @@ def from_record(record: dict[str, Any]) -> Outcome:
         started_at=datetime.fromisoformat(record["started_at"]),
         latency_s=record["latency_s"],
         time_to_first_token_s=record["time_to_first_token_s"],
+        time_to_first_answer_token_s=record.get("time_to_first_answer_token_s"),
+        queued_s=record.get("queued_s"),
+        last_attempt_latency_s=record.get("last_attempt_latency_s"),
+        chunk_gaps_s=tuple(record.get("chunk_gaps_s", ())),
     )
     shared: dict[str, Any] = {name: record[name] for name in _SHARED}
     if record["error"] is not None:
@@ -75,10 +84,25 @@ def from_record(record: dict[str, Any]) -> Outcome:
         output_tokens=record["output_tokens"],
         cached_input_tokens=record.get("cached_input_tokens", 0),
         cache_written_tokens=record.get("cache_written_tokens", 0),
+        reasoning_tokens=record.get("reasoning_tokens"),
     )
-    return Completion(**shared, timing=timing, usage=usage, text=record["text"], finish_reason=record["finish_reason"])
+    token_ids = record.get("token_ids")
+    return Completion(
+        **shared,
+        timing=timing,
+        usage=usage,
+        text=record["text"],
+        finish_reason=record["finish_reason"],
+        token_ids=None if token_ids is None else tuple(token_ids),
+        system_fingerprint=record.get("system_fingerprint"),
+    )
 
 
-def _cache_counts(usage: Usage) -> dict[str, int]:
-    counts = {"cached_input_tokens": usage.cached_input_tokens, "cache_written_tokens": usage.cache_written_tokens}
-    return {name: count for name, count in counts.items() if count > 0}
+def _optional_fields(completion: Completion) -> dict[str, Any]:
+    counts = {name: getattr(completion.usage, name) for name in _OPTIONAL_COUNTS}
+    fields = {name: count for name, count in counts.items() if count is not None and count >= _MIN_COUNTS.get(name, 0)}
+    if completion.system_fingerprint is not None:
+        fields["system_fingerprint"] = completion.system_fingerprint
+    if completion.token_ids is not None:
+        fields["token_ids"] = completion.token_ids
+    return fields

@@ -13,6 +13,10 @@ _timings = st.builds(
     started_at=st.datetimes(timezones=st.just(UTC)),
     latency_s=_seconds,
     time_to_first_token_s=st.none() | _seconds,
+    time_to_first_answer_token_s=st.none() | _seconds,
+    queued_s=st.none() | _seconds,
+    last_attempt_latency_s=st.none() | _seconds,
+    chunk_gaps_s=st.lists(_seconds, max_size=5).map(tuple),
 )
 _shared = {
     "prompt_id": _texts, "timing": _timings, "model": _texts, "choice": st.integers(0, 9),
@@ -20,7 +24,13 @@ _shared = {
 }  # fmt: skip
 _completions = st.builds(
     Completion, **_shared, text=_texts, finish_reason=st.sampled_from(["stop", "length", "unknown"]),
-    usage=st.builds(Usage, input_tokens=st.integers(0, 10**6), output_tokens=st.integers(0, 10**6)),
+    usage=st.builds(
+        Usage, input_tokens=st.integers(0, 10**6), output_tokens=st.integers(0, 10**6),
+        cached_input_tokens=st.integers(0, 9), cache_written_tokens=st.integers(0, 9),
+        reasoning_tokens=st.none() | st.integers(0, 9),
+    ),
+    token_ids=st.none() | st.lists(st.integers(0, 10**6), max_size=5).map(tuple),
+    system_fingerprint=st.none() | _texts,
 )  # fmt: skip
 _errors = st.builds(ErrorInfo, type=_texts, message=_texts, retryable=st.booleans())
 outcomes: st.SearchStrategy[Completion | Failure] = _completions | st.builds(Failure, **_shared, error=_errors)
