@@ -87,6 +87,7 @@ OUTCOME_FIELDS = {
     "last_attempt_latency_s": "of the last attempt alone. Only where there were several",
     "chunk_gaps_s": "seconds between a chunk of the stream with new tokens and the next. Only where there are any",
     "attempts": "how many requests it took; 1 inside this process",
+    "lost_answers": "of `attempts`, those without an answer that may be billed all the same. Only where there are any",
     "started_at": "when the first attempt began, with time zone",
     "model": "which model answered, or was asked",
     "error": "null, or `{type, message, retryable}` of a failure",
@@ -416,7 +417,7 @@ def _outcome_fields() -> list[str]:
         system_fingerprint="f",
     )  # fmt: skip
     error = ErrorInfo(type="T", message="", retryable=False)
-    failure = Failure(prompt_id="0", error=error, timing=timing, model="m")
+    failure = Failure(prompt_id="0", error=error, timing=timing, model="m", attempts=2, lost_answers=1)
     return list(dict.fromkeys([*to_record(completion), *to_record(failure)]))
 
 

@@ -117,6 +117,7 @@ class Generated:
         answers: `n` answers in the order of their choice; none where there is an error.
         error: why the prompt has no answer.
         attempts: how many requests were sent for it; 1 for a call inside this process.
+        lost_answers: those of the attempts without an answer that the service may bill all the same.
     """
 
     model: str
@@ -124,6 +125,7 @@ class Generated:
     answers: tuple[Answer, ...] = ()
     error: ErrorInfo | None = None
     attempts: int = 1
+    lost_answers: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +140,7 @@ class Completion:
     model: str
     choice: int = 0
     attempts: int = 1
+    lost_answers: int = 0
     batch: int = 0
     segment: int = 0
     token_ids: tuple[int, ...] | None = None
@@ -154,6 +157,7 @@ class Failure:
     model: str
     choice: int = 0
     attempts: int = 1
+    lost_answers: int = 0
     batch: int = 0
     segment: int = 0
 

@@ -62,6 +62,7 @@ def _outcomes(prompt: Prompt, result: Generated, batch: int, segment: int) -> It
         "prompt_id": prompt.id,
         "model": result.model,
         "attempts": result.attempts,
+        "lost_answers": result.lost_answers,
         "batch": batch,
         "segment": segment,
     }

@@ -55,6 +55,7 @@ def to_record(outcome: Outcome) -> dict[str, Any]:
         "time_to_first_token_s": timing.time_to_first_token_s,
         **{name: value for name in _OPTIONAL_TIMES if (value := getattr(timing, name)) not in (None, ())},
         "attempts": outcome.attempts,
+        **({"lost_answers": outcome.lost_answers} if outcome.lost_answers else {}),
         "started_at": timing.started_at.isoformat(),
         "model": outcome.model,
         "error": error and {"type": error.type, "message": error.message, "retryable": error.retryable},
@@ -76,7 +77,7 @@ def from_record(record: dict[str, Any]) -> Outcome:
         last_attempt_latency_s=record.get("last_attempt_latency_s"),
         chunk_gaps_s=tuple(record.get("chunk_gaps_s", ())),
     )
-    shared: dict[str, Any] = {name: record[name] for name in _SHARED}
+    shared: dict[str, Any] = {name: record[name] for name in _SHARED} | {"lost_answers": record.get("lost_answers", 0)}
     if record["error"] is not None:
         return Failure(**shared, timing=timing, error=ErrorInfo(**record["error"]))
     usage = Usage(

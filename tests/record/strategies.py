@@ -20,7 +20,7 @@ _timings = st.builds(
 )
 _shared = {
     "prompt_id": _texts, "timing": _timings, "model": _texts, "choice": st.integers(0, 9),
-    "attempts": st.integers(1, 9), "batch": st.integers(0, 10**6),
+    "attempts": st.integers(1, 9), "lost_answers": st.integers(0, 9), "batch": st.integers(0, 10**6),
 }  # fmt: skip
 _completions = st.builds(
     Completion, **_shared, text=_texts, finish_reason=st.sampled_from(["stop", "length", "unknown"]),
