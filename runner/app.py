@@ -15,7 +15,7 @@ from runner.record.manifest import RunManifest
 from runner.record.prompts import PackedPrompts
 from runner.record.writer import OutcomeWriter
 from runner.run.execute import execute
-from runner.run.prepare import prepare
+from runner.run.prepare import prepare, prepare_calls
 from runner.run.result import RunObserver, RunResult, SilentObserver
 from runner.tracking.publisher import StartWorker, start_worker
 
@@ -24,10 +24,22 @@ log = logging.getLogger(__name__)
 _SILENT, _WAITS = SilentObserver(), Waits()
 
 
+def check(config: RunConfig) -> PromptSet:
+    """Check everything that can be known of a run before it begins, and return its prompt set. Makes and sends nothing.
+
+    Raises:
+        UsageError: the request is wrong.
+    """
+    prompts = load_prompts(config.prompts)
+    prepare_calls(config, _WAITS)
+    return prompts
+
+
 def run(
     config: RunConfig,
     output_dir: Path,
     *,
+    prompts: PromptSet | None = None,
     overrides: Sequence[str] = (),
     sweep_dir: Path | None = None,
     tags: Mapping[str, str] | None = None,
@@ -40,6 +52,7 @@ def run(
     Args:
         config: what to run.
         output_dir: the run's own folder.
+        prompts: what `check` returned; None reads the configured prompt set.
         overrides: texts that distinguish the run from others, added to its name in MLflow.
         sweep_dir: the sweep's folder; None for a run outside of a sweep.
         tags: further tags for MLflow.
@@ -54,7 +67,7 @@ def run(
     folder = RunFolder(output_dir)
     with folder.recording_failure():
         output_dir.mkdir(parents=True, exist_ok=True)
-        prompts = load_prompts(config.prompts)
+        prompts = prompts or load_prompts(config.prompts)
         prepared = prepare(config, prompts.prompts, folder, waits)
         with OutcomeWriter(folder) as writer:
             folder.write_config(prepared.config)

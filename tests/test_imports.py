@@ -27,8 +27,8 @@ LEVELS = [
 """A module imports only from its own level or below. Inside a level imports make no cycle."""
 OWNERS = {
     "mlflow": {"tracking.store", "tracking.publish", "tracking.traces"},
-    "hydra": {"cli.main", "cli.compose", "cli.common", "cli.hydra_errors"},
-    "omegaconf": {"cli.main", "cli.compose", "cli.common", "cli.hydra_errors"},
+    "hydra": {"cli.main", "cli.compose", "cli.common", "cli.guard", "cli.hydra_errors", "cli.trust"},
+    "omegaconf": {"cli.main", "cli.compose", "cli.common", "cli.guard", "cli.hydra_errors"},
     "torch": {"providers.transformers"},
     "transformers": {"providers.transformers"},
     "huggingface_hub": {"providers.transformers"},

@@ -4,8 +4,15 @@ What else the machine does, and how it warms, changes slowly. In blocks it hits 
 rotation keeps any one of them from being first, or last, every time.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
+
+from runner.config.secrets import refuse_secrets_in
 
 
 class BlockSweeper(BasicSweeper):
@@ -13,6 +20,17 @@ class BlockSweeper(BasicSweeper):
 
     The order follows from the overrides, which each job's record has: the job's number is its position.
     """
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run the jobs. None runs, and nothing is written, where the configuration of one holds a secret."""
+        overrides = OverridesParser.create(self.hydra_context.config_loader).parse_overrides(arguments)
+        for job in self.split_arguments(overrides, None)[0]:
+            composed = self.hydra_context.config_loader.load_sweep_config(self.config, job)
+            refuse_secrets_in(OmegaConf.to_container(composed, resolve=False))
+        return super().sweep(arguments)
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Do nothing: `sweep` has composed every job."""
 
     @staticmethod
     def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from runner.cli import hydra_errors, terminal
 from runner.cli.compose import compose_config
+from runner.cli.trust import TRUST_FLAG, refuse_code_in
 from runner.config.schema import CONF_DIR, RunConfig
 from runner.errors import Interrupted, RecordError, RunnerError, UsageError
 from runner.record.folder import LOG
@@ -96,7 +97,10 @@ def run_query(
     parser = argparse.ArgumentParser(prog=f"python -m runner.{name}", description=description)
     parser.add_argument("overrides", nargs="*", help="as for python -m runner: KEY=VALUE, GROUP=OPTION")
     parser.add_argument("--config-dir", help="a folder with configuration files of your own")
+    parser.add_argument(TRUST_FLAG, action="store_true", help="let that folder name code, which Hydra then runs")
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
     options = parser.parse_args(arguments)
     with report_errors():
+        if options.config_dir and not options.trust_config:
+            refuse_code_in(Path(options.config_dir))
         show(compose_config(options.overrides, config_dir=options.config_dir), options.json)

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import sys
 from collections.abc import Iterator, Sequence
 
 from hydra.errors import MissingConfigException, OverrideParseException
@@ -63,24 +62,24 @@ def _no_such_option(config: str, options: Sequence[str] | None) -> str:
 
 
 def _wrong_key(key: str, *, appended: bool) -> str:
-    """Return the message for a key that Hydra cannot override, append or delete: its first unknown part, if any."""
-    values = (argument.partition("=")[2] for argument in sys.argv if argument.lstrip("+~").startswith(f"{key}="))
-    value = next(values, None)
-    value_note = "" if value is None else f" (its value was {value!r})"
+    """Return the message for a key that Hydra cannot override, append or delete: its first unknown part, if any.
+
+    The value of an unknown key is not repeated: the value may be a secret.
+    """
     if key in RENAMED:
-        return f"{key!r}{value_note}: {renamed_key(key)}"
+        return f"{key!r}: {renamed_key(key)}"
     parts = key.split(".")
+    if parts[0] == "hydra":
+        return f"{key!r}: Hydra has no such key (python -m runner --cfg hydra shows all): write +{key}=VALUE to add one"
     for depth, name in enumerate(parts):
         section = ".".join(parts[:depth])
         known = known_keys(section)
         if section and not known:
-            return f"unknown key {key!r}{value_note}: python -m runner --cfg job shows all keys"
+            return f"unknown key {key!r}: python -m runner --cfg job shows all keys"
         if name not in known:
-            return unknown_key(".".join(parts[: depth + 1]), known) + value_note
+            return unknown_key(".".join(parts[: depth + 1]), known)
     if known_keys(key):
-        return (
-            f"{key!r} is a section{value_note}: choose an option of it (python -m runner --help) or set one of its keys"
-        )
+        return f"{key!r} is a section: choose an option of it (python -m runner --help) or set one of its keys"
     if appended:
-        return f"{key!r} exists already{value_note}: set it without the +"
-    return f"{key!r} is not set here{value_note}: write +{key}=VALUE"
+        return f"{key!r} exists already: set it without the +"
+    return f"{key!r} is not set here: write +{key}=VALUE"

@@ -8,12 +8,10 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -21,6 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 from runner.cli import hydra_errors, terminal
 from runner.cli.common import handle_termination_signals, report_errors
 from runner.cli.compose import distinguishing, expand_repeat, from_hydra
+from runner.cli.guard import RequestGuard, raise_refusals
+from runner.cli.trust import refuse_code
 from runner.config.schema import CONF_DIR
 from runner.config.secrets import refuse_secrets
 from runner.errors import ConfigError, Interrupted, RunnerError
@@ -35,31 +35,21 @@ def main() -> None:
     handle_termination_signals()
     with report_errors():
         refuse_secrets(sys.argv[1:])
-        sys.argv[1:] = expand_repeat(sys.argv[1:])
+        sys.argv[1:] = expand_repeat(refuse_code(sys.argv[1:]))
         codes: list[int] = []
         try:
             _run_hydra(lambda cfg: codes.append(_run_job(cfg)))
         finally:
-            if SweepWatch.directory is not None:
+            if RequestGuard.sweep_dir is not None:
                 from runner.cli.sweep import finish  # here, so that --help answers at once
 
                 interrupted = isinstance(sys.exception(), KeyboardInterrupt)
-                codes = [finish(SweepWatch.directory, codes, interrupted=interrupted)]
+                codes = [finish(RequestGuard.sweep_dir, codes, interrupted=interrupted)]
         sys.exit(max(codes, default=0))
 
 
-class SweepWatch(Callback):
-    """Keeps the folder of a sweep in this process, because a launcher may run the jobs in others."""
-
-    directory: Path | None = None
-
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Keep the sweep's folder."""
-        SweepWatch.directory = Path(config.hydra.sweep.dir).absolute()
-
-
 def _run_hydra(job: Callable[[DictConfig], None]) -> None:
-    with hydra_errors.raise_errors():
+    with hydra_errors.raise_errors(), raise_refusals():
         try:
             hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")(job)()
             sys.stdout.flush()
@@ -126,5 +116,6 @@ def _run(cfg: DictConfig, directory: Path) -> int:
         sweep_dir=Path(hydra_config.sweep.dir).absolute() if in_sweep else None,
         tags={"hydra.overrides": " ".join(overrides)}
         | ({"hydra.job.num": str(hydra_config.job.num)} if in_sweep else {}),
+        prompts=RequestGuard.prompts,
         observer=TerminalObserver(),
     ).exit_code

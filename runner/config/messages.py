@@ -64,7 +64,7 @@ def _explain_one(detail: ErrorDetails, section: str, arguments: Sequence[str] | 
     key = ".".join(filter(None, (section, *location)))
     if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         names = arguments if arguments is not None else known_keys(key.rpartition(".")[0])
-        return f"{unknown_key(key, names)} (its value was {detail['input']!r})"
+        return unknown_key(key, names)  # without its value, which may be a secret
     if detail["type"] in ("missing", "missing_keyword_only_argument"):
         return f"{key} is missing: set {key}=VALUE"
     if detail["type"] == "value_error":

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from runner.config.secrets import has_password, has_user, is_variable_name
+from runner.config.secrets import QUERY_NAMES, has_password, has_secret_query, has_user, is_variable_name
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 CONF_DIR = next(path for path in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if path.is_dir())
@@ -38,15 +38,19 @@ def web_address(text: str) -> str:
     """Return an http address unchanged.
 
     Raises:
-        ValueError: the text is no http address, or has a user name or password in it, which would be written to disk.
+        ValueError: the text is no http address, or has a user name, a password or a query in it, which would be written
+            to disk. The message does not repeat the text.
     """
     try:
         parts = urlsplit(text)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # whose message repeats the address
         usable = False
-    if not usable or has_user(text):
-        raise ValueError("give an address: http(s)://HOST[:PORT][/PATH], without a user name or password")
+    if not usable or has_user(text) or has_secret_query(text):
+        raise ValueError(
+            "give an address: http(s)://HOST[:PORT][/PATH], without a user name, a password or a query "
+            f"(but {', '.join(QUERY_NAMES)})"
+        )
     return text
 
 
@@ -171,10 +175,11 @@ class TrackingConfig(Section):
     def _check_uri(self) -> Self:
         if self.uri is None:
             return self
-        if has_password(self.uri):
+        if has_password(self.uri) or has_secret_query(self.uri):
             raise ValueError(
-                "the uri has a password in it, and would be written to disk: give it without, and set "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (for a database: its own, such as PGPASSWORD)"
+                "the uri has a password or a query in it, and would be written to disk: give it without, and set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN (for a database: its "
+                f"own, such as PGPASSWORD). Of a query, {' and '.join(QUERY_NAMES)} may stay"
             )
         if not self.uri.startswith(_STORES):
             raise ValueError(

@@ -1,13 +1,20 @@
 """Recognizes secrets: refuses them on a command line, and redacts them in texts. Stores none.
 
-Public contract: `refuse_secrets` before Hydra writes anything, `redact` for every text that may repeat a secret.
+Public contract: `refuse_secrets` and `refuse_secrets_in` before Hydra writes anything, `redact` for every text that may
+repeat a secret.
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from runner.errors import ConfigError
 
+QUERY_NAMES = ("api-version", "sslmode")
+"""Names that the query of an address may have."""
+_KEY_LIKE = re.compile(
+    r"(?i:(^|[^a-z])(api_?key|key|token|secret|password|credentials?))$|[a-z](Key|Token|Secret|Password|Credentials?)$"
+)
+"""Names of settings whose value is a secret: api_key, OPENAI_API_KEY, sessionToken; not max_tokens, api_key_env."""
 _NAME = re.compile(r"[A-Za-z_]\w{0,59}", re.ASCII)
 _LIKE_A_KEY = re.compile(r"sk.*|(?=.*[a-z])(?=.*[0-9]).{20,}")
 """Keys made of characters that a variable's name may have: sk_..., or long with small letters and digits."""
@@ -32,8 +39,17 @@ def has_user(address: str) -> bool:
 
 
 def has_password(address: str) -> bool:
-    """Return whether an address holds a password; a database's may hold a user name alone."""
-    return re.search(r"://[^/?#]*:[^/?#]*@", address) is not None
+    """Return whether an address holds a password; a database's may hold a user name alone.
+
+    A password may hold a slash. A file's address has neither user nor password.
+    """
+    return not address.startswith("sqlite:") and re.search(r"://[^@]*:[^@]*@", address) is not None
+
+
+def has_secret_query(address: str) -> bool:
+    """Return whether an address has a query with any name but QUERY_NAMES: a query may hold a token or a password."""
+    names = re.findall(r"[?&;]([^=&;#]*)", address.partition("://")[2])
+    return any(name not in QUERY_NAMES for name in names)
 
 
 def redact(text: str, secrets: Collection[str]) -> str:
@@ -55,25 +71,51 @@ def refuse_secrets(arguments: Sequence[str]) -> None:
 
     Raises:
         ConfigError: an override sets a key, token, secret or password, gives a secret instead of the name of its
-            environment variable, or has a user name or password in an address. The message does not repeat the value.
+            environment variable, or has a user name, a password or a query in an address. The message does not repeat
+            the value.
     """
     for argument in arguments:
         if match := _SECRET.match(argument):
-            raise ConfigError(
-                f"{match['key']}=... on the command line would be written to disk: put the secret into an environment "
-                "variable and give the variable's name, such as provider.api_key_env=NAME"
-            )
+            raise ConfigError(_secret_setting(match["key"]))
         if (match := _VARIABLE.match(argument)) and not all(map(_names_a_variable, match["value"].split(","))):
             raise ConfigError(
                 f"{match['key']}=... is not the name of an environment variable: give the name of the variable that "
                 "holds the key, not the key"
             )
         for address, has_secret in ((_ADDRESS, has_user), (_STORE, has_password)):
-            if (match := address.match(argument)) and has_secret(match["value"]):
+            if (match := address.match(argument)) and (has_secret(match["value"]) or has_secret_query(match["value"])):
                 raise ConfigError(
-                    f"{match['key']}=... has a user name or password in it, and would be written to disk: give the "
-                    "address without"
+                    f"{match['key']}=... has a user name, a password or a query in it, and would be written to disk: "
+                    "give the address without"
                 )
+
+
+def refuse_secrets_in(value: object, key: str = "") -> None:
+    """Refuse a composed configuration with a secret at any depth, before it is written to disk.
+
+    Args:
+        value: sections as mappings, lists and leaves; interpolations are not resolved.
+        key: the dotted name of `value`.
+
+    Raises:
+        ConfigError: a setting has the name of a key, token, secret or password, and a value. The message does not
+            repeat the value.
+    """
+    if isinstance(value, Mapping):
+        for name, member in value.items():
+            if _KEY_LIKE.search(str(name)) and not isinstance(member, Mapping) and member is not None:
+                raise ConfigError(_secret_setting(f"{key}{name}"))
+            refuse_secrets_in(member, f"{key}{name}.")
+    elif isinstance(value, list):
+        for member in value:
+            refuse_secrets_in(member, key)
+
+
+def _secret_setting(key: str) -> str:
+    return (
+        f"{key} has a value, which would be written to disk: put the secret into an environment variable and give the "
+        "variable's name, such as provider.api_key_env=NAME"
+    )
 
 
 def _names_a_variable(value: str) -> bool:

@@ -49,6 +49,11 @@ class RunFolder:
         return relative_to_start(self.path, self.start)
 
     @property
+    def is_used(self) -> bool:
+        """Whether the folder has the record of a run, or a part of one."""
+        return any((self.path / name).exists() for name in (MANIFEST, OUTCOMES, SUMMARY))
+
+    @property
     def outcomes(self) -> OutcomesFile:
         """The outcomes, for reading."""
         return OutcomesFile(self.path / OUTCOMES)

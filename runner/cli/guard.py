@@ -1,0 +1,94 @@
+"""Refuses a wrong request before Hydra writes anything: Hydra writes what it composed before it calls the job.
+
+Hydra's callbacks at a run's start are the only place between composing and writing. Hydra turns an Exception of a
+callback into a warning, so that a refusal travels as a BaseException.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import env_override
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from runner.cli.compose import from_hydra
+from runner.config.schema import RunConfig
+from runner.config.secrets import refuse_secrets_in
+from runner.errors import RunInUseError
+from runner.prompts import PromptSet
+from runner.record.folder import HYDRA, RunFolder
+
+
+class Refusal(BaseException):
+    """Carries the error of a wrong request through Hydra's callbacks."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class RequestGuard(Callback):
+    """Checks a request at its start, and keeps what the job of this process needs of it.
+
+    Attributes:
+        sweep_dir: the folder of the sweep; None for a run, and in a process that a launcher started.
+        prompts: the prompt set of the run; None in a sweep, whose jobs read their own.
+    """
+
+    sweep_dir: Path | None = None
+    prompts: PromptSet | None = None
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Refuse a run whose configuration, prompts, key, store or folder is wrong."""
+        with _refusals():
+            _refuse_composed_secrets(config)
+            _refuse_used_folder(Path(config.hydra.run.dir))
+            with env_override(config.hydra.job.env_set):
+                RequestGuard.prompts = _check(from_hydra(_without_hydra(config)))
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Refuse a sweep with a secret, and keep its folder: a launcher may run the jobs in other processes."""
+        with _refusals():
+            _refuse_composed_secrets(config)
+            RequestGuard.sweep_dir = Path(config.hydra.sweep.dir).absolute()
+
+
+@contextlib.contextmanager
+def raise_refusals() -> Iterator[None]:
+    """Raise the error that a refusal carries."""
+    try:
+        yield
+    except Refusal as refusal:
+        raise refusal.error from None
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise Refusal(error) from error
+
+
+def _check(config: RunConfig) -> PromptSet:
+    from runner import app  # here, so that --help and a wrong key answer at once
+
+    return app.check(config)
+
+
+def _refuse_composed_secrets(config: DictConfig) -> None:
+    refuse_secrets_in(OmegaConf.to_container(config, resolve=False))
+
+
+def _refuse_used_folder(folder: Path) -> None:
+    if (folder / HYDRA).exists() or RunFolder(folder).is_used:
+        raise RunInUseError(
+            f"{folder} exists already and has the record of a run: a folder is for one run: choose another "
+            "hydra.run.dir"
+        )
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])

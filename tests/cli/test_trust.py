@@ -1,0 +1,60 @@
+"""A configuration folder from elsewhere holds values; what Hydra would run as code is refused by name."""
+
+from pathlib import Path
+
+import pytest
+
+from runner.cli.trust import refuse_code, refuse_code_in
+from runner.errors import ConfigError
+from tests.conftest import Runner
+
+CODE = {
+    "provider/x.yaml": ("_target_: os.system", "os.system"),
+    "model/deep.yaml": ("id: x\nprice: [{_target_: subprocess.run}]", "subprocess.run"),
+    "experiment/callback.yaml": ("hydra:\n  callbacks:\n    x: {a: 1}", "hydra.callbacks"),
+    "experiment/environment.yaml": ("hydra:\n  job:\n    env_set: {A: b}", "hydra.job.env_set"),
+    "experiment/logging.yaml": ("hydra:\n  job_logging: {handlers: {x: {class: a.b}}}", "hydra.job_logging"),
+    "experiment/launcher.yaml": ("defaults:\n  - override /hydra/launcher: joblib", "hydra/launcher"),
+    "experiment/path.yaml": ("hydra:\n  searchpath: [file:///x]", "hydra.searchpath"),
+    "experiment/package.yml": ("# @package hydra.callbacks\nx: {a: 1}", "@package"),
+    "hydra/launcher/mine.yaml": ("n_jobs: 1", "Hydra's own configuration"),
+    "provider/interpolated.yaml": ("_target_: ${oc.env:X}", "oc.env"),
+}
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_code_in_a_configuration_folder_is_refused(name: str, tmp_path: Path):
+    text, named = CODE[name]
+    path = tmp_path / name
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    for arguments in (["--config-dir", str(tmp_path)], [f"-cd={tmp_path}"], [f"hydra.searchpath=[file://{tmp_path}]"]):
+        with pytest.raises(ConfigError) as refused:
+            refuse_code(["provider=echo", *arguments])
+        assert named in str(refused.value)
+        assert str(path) in str(refused.value)
+    assert refuse_code(["--config-dir", str(tmp_path), "--trust-config"]) == ["--config-dir", str(tmp_path)]
+
+
+def test_values_in_a_configuration_folder_are_accepted(tmp_path: Path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /provider: echo\nhydra:\n  mode: MULTIRUN\n  sweeper:\n"
+        "    params:\n      batch.size: 1,4\n"
+    )
+    (tmp_path / "provider.yaml").write_text("_target_: runner.providers.echo.EchoProvider\nlatency_s: 0\n")
+    (tmp_path / "damaged.yaml").write_text("a: [1")
+    refuse_code_in(tmp_path)
+
+
+def test_a_planted_target_does_not_run(run_command: Runner, tmp_path: Path):
+    (tmp_path / "theirs" / "experiment").mkdir(parents=True)
+    (tmp_path / "theirs" / "experiment" / "x.yaml").write_text(
+        "# @package _global_\nhydra:\n  callbacks:\n    x: {_target_: os.mkdir, path: planted}\n"
+    )
+    done = run_command("--config-dir", "theirs", "provider=echo", "+experiment=x")
+    assert done.returncode == 2
+    assert "--trust-config" in done.stderr
+    assert not (tmp_path / "planted").exists()
+    trusted = run_command("--config-dir", "theirs", "--trust-config", "provider=echo", "+experiment=x")
+    assert (tmp_path / "planted").is_dir(), trusted.stderr
