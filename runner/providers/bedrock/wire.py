@@ -102,7 +102,7 @@ class ResponseAccumulator:
     cache_written_tokens: int | None = None
 
     def add(self, body: Body) -> None:
-        """Add what this body holds, and when it came if it holds new tokens of the text or of the reasoning before it."""
+        """Add what this body holds, and when it came if it holds new tokens, of the text or of the reasoning."""
         text = "".join(_values(body, self.paths.text))
         self.texts.append(text)
         self.finish_reason = next(iter(_values(body, self.paths.finish_reason)), self.finish_reason)

@@ -185,7 +185,7 @@ class RequestProvider:
         ]
 
     def _timings(self, groups: Sequence[Sequence[ChoiceResult]], watch: Stopwatch) -> Sequence[Timing]:
-        """Return the timing of each prompt up to now, or of a streamed list up to the end of the prompt's last choice."""
+        """Return the timing of each prompt: up to now, or in a streamed list up to the end of its last choice."""
         if len(groups) == 1 or not self._stream:
             return [watch.stop_stream([choice.chunks for choice in groups[0]])] * len(groups)
         return [
