@@ -50,6 +50,20 @@ def test_prompts_of_a_list_that_is_not_streamed_share_the_calls_time(hosted: Com
     assert timing.queued_s is not None
 
 
+def test_halves_of_a_list_continue_its_time_and_each_prompt_counts_the_answer_that_it_lost(hosted: Compose):
+    with OpenAIServer(first_token_s=0.1, fault=lambda number, _: {"cut": 1} if number == 0 else None) as server:
+        lists = ("provider.endpoint=completions", "batch.mode=static", "batch.size=2", "limits.max_attempts=1")
+        done = completions(generate(hosted(server, *lists), prompts("a a", "b b")))
+    assert len(server.asked) == 3
+    assert [(outcome.attempts, outcome.lost_answers) for outcome in done.values()] == [(2, 1), (2, 1)]
+    first, second = (outcome.timing for outcome in done.values())
+    assert (first.started_at, first.queued_s) == (second.started_at, second.queued_s), "of the whole list"
+    for number, timing in enumerate((first, second), 1):
+        assert timing.last_attempt_latency_s is not None
+        own_s = server.asked[number].arrived - server.asked[0].arrived
+        assert timing.latency_s - timing.last_attempt_latency_s == pytest.approx(own_s, abs=0.1), "what was before it"
+
+
 def test_a_static_run_over_http_is_recorded_and_its_connections_are_closed(hosted: Compose, tmp_path: Path):
     with OpenAIServer() as server:
         static = ("provider.endpoint=completions", "batch.mode=static", "batch.size=16", "name=static-http")
