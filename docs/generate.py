@@ -80,12 +80,14 @@ OUTCOME_FIELDS = {
     "reasoning_tokens": "of `output_tokens`, those that are no part of the text. Only where the service counts them",
     "token_ids": "the new tokens, as many as `output_tokens`. Only where the provider has them",
     "system_fingerprint": "what the service says of the system that answered. Only where it says something",
-    "latency_s": "from the first attempt to the last token; in mode static that of the batch",
+    "latency_s": "from the first attempt to the last token; in mode static that of the batch, unless a service streams "
+    "the batch: then to the prompt's own end",
     "time_to_first_token_s": "from the first attempt to the first new token; null where nothing was streamed",
     "time_to_first_answer_token_s": "the same to the first token of the text. Only where reasoning came before it",
     "queued_s": "from when the batch mode wanted to send until the first attempt left. Only of requests",
     "last_attempt_latency_s": "of the last attempt alone. Only where there were several",
-    "chunk_gaps_s": "seconds between a chunk of the stream with new tokens and the next. Only where there are any",
+    "chunk_gaps_s": "seconds between a chunk of an answer with new tokens and its next; of a prompt's n answers one "
+    "answer after another. Only where there are any",
     "attempts": "how many requests it took; 1 inside this process",
     "lost_answers": "of `attempts`, those without an answer that may be billed all the same. Only where there are any",
     "started_at": "when the first attempt began, with time zone",

@@ -99,7 +99,7 @@ class Answer:
         token_ids: the new tokens up to and including the end, as many as `usage.output_tokens`; None where the provider
             does not have them.
         system_fingerprint: what the service says of the system that answered; None where it says nothing.
-        timing: of this answer's prompt, where a call's prompts end at different times; None where it is the call's.
+        timing: of this answer, where a prompt's answers end at different times; None where it is the prompt's.
     """
 
     text: str
@@ -116,7 +116,7 @@ class Generated:
 
     Attributes:
         model: the model that answered; the requested one where there is an error.
-        timing: of the call that had the prompt.
+        timing: of the call that had the prompt; in a streamed list of prompts, up to the prompt's own end.
         answers: `n` answers in the order of their choice; none where there is an error.
         error: why the prompt has no answer.
         attempts: how many requests were sent for it; 1 for a call inside this process.

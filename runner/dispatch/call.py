@@ -116,10 +116,6 @@ class Call:
             attempts=self._attempts,
             lost_answers=self.lost_answers,
             timing=self._whole(result.timing),
-            answers=tuple(
-                answer if answer.timing is None else replace(answer, timing=self._whole(answer.timing))
-                for answer in result.answers
-            ),
         )
 
     def failed(self, error: CallError, model_id: str) -> Sequence[Generated]:

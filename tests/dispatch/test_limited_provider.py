@@ -238,6 +238,15 @@ def test_a_call_that_was_stopped_after_a_lost_answer_is_on_record_with_it(simula
     assert (failed.error.type, failed.attempts, failed.lost_answers) == ("Cut", 1, 1)
 
 
+def test_a_lost_answer_before_an_error_that_ends_the_run_is_on_record(simulate: Simulate):
+    faults = [CallError("Cut", "cut", RETRY), CallError("Unauthorized", "no", ErrorPolicy(fatal=True, not_billed=True))]
+    run = simulate(numbered(2), workers=1, fault=lambda number, _: faults[number])
+    assert isinstance(run.reason, AccessError)
+    (failed,) = run.results.values()
+    assert failed.error is not None
+    assert (failed.error.type, failed.attempts, failed.lost_answers) == ("Unauthorized", 2, 1)
+
+
 def test_the_maximum_cost_of_lost_answers_is_that_of_known_input_or_of_its_bound_and_of_max_tokens(config: Compose):
     composed = config("provider=echo", DEAR, "generation.max_tokens=10", "generation.n=1")
     price = find_price(composed.model, None)

@@ -23,7 +23,7 @@ from runner.providers.protocols import (
 from runner.types import ErrorInfo, FinishReason, Generated, Prompt
 from tests.conftest import Compose
 from tests.factories import prompts
-from tests.servers.bedrock_server import BedrockServer
+from tests.servers.bedrock_server import BedrockServer, Thinks
 from tests.servers.openai_server import OpenAIServer
 
 SECRET = "planted-secret-8c21"  # noqa: S105 - looked for in descriptions
@@ -41,6 +41,10 @@ class Subject:
         unsupported: overrides that set a generation key, or a value, which the provider does not support.
         refused: a prompt that the provider, or the service, refuses.
         requests: how many requests the local server has received.
+        streams: whether answers are streamed, here a word a chunk.
+        fingerprint: what the local server says of its system.
+        think: has the local server reason before its next answers; None where answers have no reasoning.
+        reasoning_tokens: what the local server counts of that reasoning; None where services count none.
     """
 
     config: Callable[..., RunConfig]
@@ -48,6 +52,10 @@ class Subject:
     unsupported: tuple[str, ...]
     refused: str = REFUSED
     requests: Callable[[], int] = lambda: 0
+    streams: bool = False
+    fingerprint: str | None = None
+    think: Callable[[], None] | None = None
+    reasoning_tokens: int | None = None
 
 
 PROTOCOLS = {
@@ -83,12 +91,20 @@ def refuse_one(_: int, body: dict[str, Any]) -> dict[str, Any] | None:
 def make_openai(config: Compose, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Subject]]:
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", SECRET)
-    with OpenAIServer(fault=refuse_one) as server:
+    with OpenAIServer(fault=refuse_one, token_s=0.002) as server:
+
+        def think() -> None:
+            server.fault = lambda *_: {"reasoning": "reasoning_content", "reasoning_tokens": 7}
+
         yield lambda name: Subject(
             config=lambda *overrides: config(*openai_overrides(name, server.url), *overrides),
             protocol=PROTOCOLS[name],
             unsupported=("generation.temperature=1", "generation.top_k=5"),
             requests=lambda: len(server.asked),
+            streams=True,
+            fingerprint=None if name == "openai-responses" else "fp_local",
+            think=None if name.endswith(("completions", "lists")) else think,
+            reasoning_tokens=7,
         )
 
 
@@ -105,6 +121,8 @@ def make_bedrock(
             protocol=PROTOCOLS[name],
             unsupported=("generation.n=2",),
             requests=lambda: len(server.seen),
+            streams=True,
+            think=lambda: server.faults.append(Thinks(0.002)),
         )
 
     return make
@@ -236,6 +254,35 @@ def test_timing_has_a_start_a_latency_and_no_later_first_token(subject: Subject)
         assert timing.started_at.utcoffset() is not None
         assert timing.latency_s > 0
         assert timing.time_to_first_token_s is None or 0 <= timing.time_to_first_token_s <= timing.latency_s
+
+
+def test_a_streamed_answer_has_a_gap_between_each_two_of_its_chunks_and_no_other_answer_has_any(subject: Subject):
+    for text, result in zip(TEXTS, answered(run(subject, subject.config(), *TEXTS)), strict=True):
+        gaps_s, first_s = result.timing.chunk_gaps_s, result.timing.time_to_first_token_s
+        assert len(gaps_s) == (len(text.split()) - 1 if subject.streams else 0)
+        assert all(0 <= gap_s == round(gap_s, 6) for gap_s in gaps_s)
+        assert (first_s or 0) + sum(gaps_s) <= result.timing.latency_s + 1e-5
+
+
+def test_reasoning_before_the_text_has_a_first_token_and_a_count_of_its_own(subject: Subject):
+    if subject.think is None:
+        pytest.skip("answers have no reasoning")
+    subject.think()
+    (result,) = answered(run(subject, subject.config(), "one two"))
+    timing = result.timing
+    assert result.answers[0].text.strip() == "one two"
+    assert timing.time_to_first_token_s is not None
+    assert timing.time_to_first_answer_token_s is not None
+    assert timing.time_to_first_token_s + 0.001 < timing.time_to_first_answer_token_s <= timing.latency_s
+    assert len(timing.chunk_gaps_s) == 2, "the thought and two words"
+    assert result.answers[0].usage.reasoning_tokens == subject.reasoning_tokens
+
+
+def test_what_a_service_says_of_its_system_is_in_every_answer_and_what_it_does_not_say_is_none(subject: Subject):
+    for result in answered(run(subject, subject.config(), *TEXTS)):
+        assert [answer.system_fingerprint for answer in result.answers] == [subject.fingerprint]
+        assert [answer.usage.reasoning_tokens for answer in result.answers] == [None]
+        assert result.timing.time_to_first_answer_token_s is None
 
 
 def test_an_unsupported_generation_key_is_refused_before_anything_is_sent(subject: Subject):

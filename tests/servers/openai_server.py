@@ -28,13 +28,18 @@ Fault = Callable[[int, dict[str, Any]], "dict[str, Any] | None"]
 
 @dataclass
 class Asked:
-    """One request as it arrived. `first_token_s` is from its arrival to its first token leaving."""
+    """One request as it arrived.
+
+    `first_token_s` is from its arrival to its first token leaving; `sent_at` are the choice's index and the time, by
+    `time.perf_counter`, of every token.
+    """
 
     path: str
     headers: dict[str, str]
     body: dict[str, Any]
     arrived: float
     first_token_s: float | None = None
+    sent_at: list[tuple[int, float]] = field(default_factory=list)
     status: int = 200
     quirks: dict[str, Any] = field(default_factory=dict)
 
@@ -49,8 +54,9 @@ class OpenAIServer:
         fault: given a request's number and body, what to do instead of answering: {"status", "headers", "body"},
             {"cut": tokens}, {"raw": bytes}, {"hang": seconds} or {"wire": bytes, "every_s": seconds}, which are all
             that is sent, a byte each `every_s`, before the connection is closed; None answers. {"reasoning": field},
-            {"cached": tokens} and {"answers": count} answer too: after a piece of reasoning in that field of a delta,
-            with so much of the input from a cache, or with so many answers, however many were asked for.
+            {"cached": tokens}, {"reasoning_tokens": tokens} and {"answers": count} answer too: after a piece of
+            reasoning in that field of a delta, with so much of the input from a cache, with so many output tokens
+            counted as reasoning, or with so many answers, however many were asked for.
         tls: serve https with this context.
         hold_until_open: answer nothing before this many requests were open at once.
     """
@@ -156,8 +162,10 @@ class OpenAIServer:
             if is_token:
                 await asyncio.sleep(max(0.0, due - time.perf_counter()))
                 due += self.token_s
+                now = time.perf_counter()
+                asked.sent_at.append((event["choices"][0]["index"] if "choices" in event else 0, now))
                 if asked.first_token_s is None:
-                    asked.first_token_s = time.perf_counter() - asked.arrived
+                    asked.first_token_s = now - asked.arrived
             yield event
 
 
@@ -210,11 +218,13 @@ def _answers(asked: Asked) -> list[tuple[list[str], str]]:
 def _usage(asked: Asked) -> dict[str, Any]:
     given, made = sum(len(text.split()) for text in _texts(asked)), sum(len(pieces) for pieces, _ in _answers(asked))
     cache = {"cached_tokens": asked.quirks["cached"]} if "cached" in asked.quirks else None
-    if asked.path.endswith("/responses"):
-        named = {"input_tokens": given, "output_tokens": made, "input_tokens_details": cache}
-    else:
-        named = {"prompt_tokens": given, "completion_tokens": made, "prompt_tokens_details": cache}
-    return {name: value for name, value in named.items() if value is not None} | {"total_tokens": given + made}
+    names = ("input", "output") if asked.path.endswith("/responses") else ("prompt", "completion")
+    named: dict[str, Any] = {f"{names[0]}_tokens": given, f"{names[0]}_tokens_details": cache}
+    thought = asked.quirks.get("reasoning_tokens")
+    named[f"{names[1]}_tokens"] = made + (thought or 0)
+    named[f"{names[1]}_tokens_details"] = None if thought is None else {"reasoning_tokens": thought}
+    total = given + made + (thought or 0)
+    return {name: value for name, value in named.items() if value is not None} | {"total_tokens": total}
 
 
 def _base(asked: Asked) -> dict[str, Any]:
@@ -277,19 +287,19 @@ def _events(asked: Asked) -> list[tuple[dict[str, Any], bool]]:
         return _response_events(asked, answers[0][0])
     chat = "messages" in asked.body
     base = {**_base(asked), "object": "chat.completion.chunk" if chat else "text_completion"}
-    steps = max(len(pieces) for pieces, _ in answers)
+    steps = max(1, *(len(pieces) for pieces, _ in answers))
     events: list[tuple[dict[str, Any], bool]] = []
     if "reasoning" in asked.quirks:
         thought = {"index": 0, "finish_reason": None, "delta": {asked.quirks["reasoning"]: "hm"}}
         events.append(({**base, "choices": [thought]}, True))
     for step in range(steps):
-        for index, (pieces, _) in enumerate(answers):
+        for index, (pieces, end) in enumerate(answers):
             if step < len(pieces):
                 part = {"delta": {"content": pieces[step]}} if chat else {"text": pieces[step]}
                 events.append(({**base, "choices": [{"index": index, "finish_reason": None, **part}]}, True))
-    for index, (_, end) in enumerate(answers):
-        end_part: dict[str, Any] = {"delta": {}} if chat else {"text": ""}
-        events.append(({**base, "choices": [{"index": index, "finish_reason": end, **end_part}]}, False))
+            if step == max(0, len(pieces) - 1):
+                end_part: dict[str, Any] = {"delta": {}} if chat else {"text": ""}
+                events.append(({**base, "choices": [{"index": index, "finish_reason": end, **end_part}]}, False))
     if asked.body.get("stream_options", {}).get("include_usage"):
         events.append(({**base, "choices": [], "usage": _usage(asked)}, False))
     return events

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner.errors import ConfigError, MissingPackageError
-from runner.providers.errors import FATAL, CallError
+from runner.providers.errors import CallError, ErrorPolicy
 from runner.providers.openai.client import ApiKey, Client, Credential, Secret, address_in, client_settings, open_plain
 from runner.text import first_line
 
@@ -66,7 +66,7 @@ class EntraId:
             token = await self._fetch()
         except AzureError as error:
             message = f"no token for {self._scope}: {first_line(error)}: sign in (az login), or check the identity"
-            raise CallError("EntraID", message, FATAL) from None
+            raise CallError("EntraID", message, ErrorPolicy(fatal=True, not_billed=True)) from None
         self.secrets.add(token)
         return token
 

@@ -34,7 +34,7 @@ from runner.providers.errors import RETRY, CallError, redact_errors
 from runner.providers.protocols import LIST_TIMEOUT_S, ModelInfo
 from runner.providers.responses import shape_errors, token_count
 from runner.text import first_line
-from runner.types import Answer, Generated, Prompt, Stopwatch, Timing, Usage
+from runner.types import Answer, ChunkTimes, Generated, Prompt, Stopwatch, Timing, Usage
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +199,9 @@ class BedrockProvider:
         return {"modelId": self._model.id, **body}
 
     def _send(self, request: Mapping[str, Any]) -> tuple[ResponseAccumulator, Timing]:
-        accumulated = ResponseAccumulator(self._wire_format.chunk if self._stream else self._wire_format.response)
+        paths = self._wire_format.chunk if self._stream else self._wire_format.response
+        chunks = ChunkTimes()
+        accumulated = ResponseAccumulator(paths, chunks if self._stream else None)
         operation = getattr(self._client, _OPERATIONS[self._api, self._stream])
         watch = Stopwatch()
         where = f"model.id={self._model.id!r} in region {self._client.meta.region_name}"
@@ -207,9 +209,8 @@ class BedrockProvider:
             response = operation(**request)
             for body in _stream_bodies(response) if self._stream else _whole_body(response):
                 with shape_errors():
-                    if accumulated.add(body) and self._stream:
-                        watch.first_token()
-        timing = watch.stop()
+                    accumulated.add(body)
+        timing = watch.stop_stream([chunks])
         headers = response["ResponseMetadata"]["HTTPHeaders"]
         accumulated.add_counts({name: headers.get(header) for name, header in _TOKEN_HEADERS.items()})
         return accumulated, timing

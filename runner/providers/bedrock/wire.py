@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runner.config.schema import GenerationParams
-from runner.types import FinishReason, Message
+from runner.types import ChunkTimes, FinishReason, Message
 
 Body = Mapping[str, Any]
 
@@ -85,9 +85,15 @@ _TOKEN_COUNTS = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_
 
 @dataclass(slots=True)
 class ResponseAccumulator:
-    """Collects an answer from one response body, or from the chunks of a stream."""
+    """Collects an answer from one response body, or from the chunks of a stream.
+
+    Attributes:
+        paths: where the parts of the answer are.
+        chunks: when the chunks of the stream came; None without a stream.
+    """
 
     paths: ResponsePaths
+    chunks: ChunkTimes | None
     texts: list[str] = field(default_factory=list)
     finish_reason: str | None = None
     input_tokens: int | None = None
@@ -95,15 +101,16 @@ class ResponseAccumulator:
     cached_input_tokens: int | None = None
     cache_written_tokens: int | None = None
 
-    def add(self, body: Body) -> bool:
-        """Add what this body holds; return whether it holds new tokens, of the text or of the reasoning before it."""
+    def add(self, body: Body) -> None:
+        """Add what this body holds, and when it came if it holds new tokens, of the text or of the reasoning."""
         text = "".join(_values(body, self.paths.text))
         self.texts.append(text)
         self.finish_reason = next(iter(_values(body, self.paths.finish_reason)), self.finish_reason)
         for name in _TOKEN_COUNTS:
             if counts := _values(body, getattr(self.paths, name)):
                 setattr(self, name, sum(counts))
-        return bool(text or any(_values(body, self.paths.reasoning)))
+        if self.chunks is not None and (text or any(_values(body, self.paths.reasoning))):
+            self.chunks.add(has_text=bool(text))
 
     def add_counts(self, counts: Mapping[str, str | None]) -> None:
         """Add token counts from response headers where the bodies held none."""

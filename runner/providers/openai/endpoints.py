@@ -11,7 +11,7 @@ from pydantic import Field
 from runner.config.schema import GenerationParams
 from runner.errors import ConfigError
 from runner.providers.openai.stream import ChoiceResult, read_choices, read_response
-from runner.types import Prompt, Stopwatch
+from runner.types import Prompt
 
 EndpointName = Literal["chat", "responses", "completions"]
 LimitKey = Literal["max_completion_tokens", "max_tokens"]
@@ -61,7 +61,7 @@ class Endpoint:
         stream_fields: fields that request a stream; the sender adds them to the body.
         takes_lists: whether one request may hold a list of prompts.
         method: the SDK client's method that sends a body.
-        read: reads `count` choices of a response; the arguments are those of `stream.read_choices`.
+        read: reads the choices of a response; the arguments are those of `stream.read_choices`.
     """
 
     name: EndpointName
@@ -75,7 +75,7 @@ class Endpoint:
     stream_fields: Mapping[str, Any]
     takes_lists: bool = False
     method: Callable[[Any], Callable[..., Awaitable[Any]]]
-    read: Callable[[Any, Stopwatch, bool, int], Awaitable[Sequence[ChoiceResult]]]
+    read: Callable[[Any, bool, int], Awaitable[Sequence[ChoiceResult]]]
 
     @property
     def supported_params(self) -> frozenset[str]:

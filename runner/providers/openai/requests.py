@@ -129,20 +129,20 @@ class RequestProvider:
         watch = Stopwatch()
         with self._client.errors(self._model.id):
             try:
-                choices = await self._send(self._endpoint.content(prompt), params, watch, count=params.n)
+                choices = await self._send(self._endpoint.content(prompt), params, count=params.n)
             except ChoicesMissing as error:
                 message = f"{error}: generation.n is not honoured by this server: set generation.n=1"
                 raise CallError("AnswersMissing", message, FATAL) from None
-        return self._generated([prompt], params, choices, watch.stop())[0]
+        return self._generated([prompt], params, choices, watch)[0]
 
     async def generate_list(self, prompts: Sequence[Prompt], params: GenerationParams) -> Sequence[Generated]:
         """Send one request with a list of prompts; choices come in the list's order, `n` a prompt."""
         watch = Stopwatch()
         content = [self._endpoint.content(prompt) for prompt in prompts]
         with self._list_errors(params), self._client.errors(self._model.id):
-            choices = await self._send(content, params, watch, count=params.n * len(prompts))
+            choices = await self._send(content, params, count=params.n * len(prompts))
         self._takes_lists = True
-        return self._generated(prompts, params, choices, watch.stop())
+        return self._generated(prompts, params, choices, watch)
 
     @contextmanager
     def _list_errors(self, params: GenerationParams) -> Iterator[None]:
@@ -160,36 +160,39 @@ class RequestProvider:
                 raise CallError(error.type, f"{error.message}; {_TAKES_NO_LISTS}", policy) from None
             raise
 
-    async def _send(
-        self, content: Any, params: GenerationParams, watch: Stopwatch, *, count: int
-    ) -> Sequence[ChoiceResult]:
+    async def _send(self, content: Any, params: GenerationParams, *, count: int) -> Sequence[ChoiceResult]:
         body = self._endpoint.body(content, params, self._settings)
         if self._stream:
             body |= self._endpoint.stream_fields
         response = await self._endpoint.method(self._open_connection)(**body)
         with shape_errors():
-            return await self._endpoint.read(response, watch, self._stream, count)
+            return await self._endpoint.read(response, self._stream, count)
 
     def _generated(
-        self, prompts: Sequence[Prompt], params: GenerationParams, choices: Sequence[ChoiceResult], timing: Timing
+        self, prompts: Sequence[Prompt], params: GenerationParams, choices: Sequence[ChoiceResult], watch: Stopwatch
     ) -> list[Generated]:
-        self._fingerprints |= {choice.system_fingerprint for choice in choices if choice.system_fingerprint}
-        usages = _split_input(choices[0].request_usage, [len(prompt.text) for prompt in prompts])
         groups = [choices[start : start + params.n] for start in range(0, len(choices), params.n)]
+        timings = self._timings(groups, watch)
+        usages = _split_input(choices[0].request_usage, [len(prompt.text) for prompt in prompts])
+        self._fingerprints |= {choice.system_fingerprint for choice in choices if choice.system_fingerprint}
         return [
             Generated(
                 model=group[0].model or self._model.id,
                 timing=timing,
-                answers=tuple(
-                    Answer(
-                        text=choice.text,
-                        finish_reason=choice.finish_reason,
-                        usage=replace(usage, output_tokens=choice.output_tokens),
-                    )
-                    for choice in group
-                ),
+                answers=tuple(_answer(choice, usage) for choice in group),
             )
-            for group, usage in zip(groups, usages, strict=True)
+            for group, usage, timing in zip(groups, usages, timings, strict=True)
+        ]
+
+    def _timings(self, groups: Sequence[Sequence[ChoiceResult]], watch: Stopwatch) -> Sequence[Timing]:
+        """Return the timing of each prompt: up to now, or in a streamed list up to the end of its last choice."""
+        if len(groups) == 1 or not self._stream:
+            return [watch.stop_stream([choice.chunks for choice in groups[0]])] * len(groups)
+        return [
+            watch.stop_stream(
+                [choice.chunks for choice in group], ended_at=max(choice.chunks.ended_at or 0.0 for choice in group)
+            )
+            for group in groups
         ]
 
     async def _list_models(self) -> list[ModelInfo]:
@@ -202,6 +205,15 @@ class RequestProvider:
         if self._connection is None:
             raise RuntimeError("requests are sent inside `async with provider:` only")
         return self._connection
+
+
+def _answer(choice: ChoiceResult, input_usage: Usage) -> Answer:
+    return Answer(
+        text=choice.text,
+        finish_reason=choice.finish_reason,
+        usage=replace(input_usage, output_tokens=choice.output_tokens, reasoning_tokens=choice.reasoning_tokens),
+        system_fingerprint=choice.system_fingerprint,
+    )
 
 
 def _split_input(total: Usage, weights: Sequence[int]) -> list[Usage]:

@@ -22,7 +22,46 @@ def test_a_static_batch_is_one_request_with_a_list_of_prompts(hosted: Compose):
         ((f"p{i}", choice), text) for i, text in enumerate(("a", "b b", "c c c", "d d d d")) for choice in (0, 1)
     }
     assert sum(done.usage.output_tokens for done in by_choice.values()) == 20
-    assert len({done.timing for done in by_choice.values()}) == 2, "a batch's latency is its prompts'"
+    assert len({done.timing for done in by_choice.values()}) == 4, "a prompt's answers share its times"
+
+
+def test_each_prompt_of_a_streamed_list_has_its_own_first_token_gaps_and_end(hosted: Compose):
+    with OpenAIServer(token_s=0.15) as server:
+        lists = ("provider.endpoint=completions", "batch.mode=static", "batch.size=3", "batch.order=given")
+        done = completions(generate(hosted(server, *lists), prompts("a", "b b", "c c c")))
+    (request,) = server.asked
+    sent_at = [[at for index, at in request.sent_at if index == number] for number in range(3)]
+    timings = [done[f"p{number}", 0].timing for number in range(3)]
+    assert len({timing.started_at for timing in timings}) == 1, "of one request"
+    assert [len(timing.chunk_gaps_s) for timing in timings] == [0, 1, 2]
+    for timing, sent in zip(timings, sent_at, strict=True):
+        assert timing.time_to_first_token_s == pytest.approx(sent[0] - request.arrived, abs=0.1)
+        assert timing.latency_s == pytest.approx(sent[-1] - request.arrived, abs=0.1)
+    # one chunk in 0.15 s, in turns: p0 ends with chunk 0, p1 with chunk 3, p2 with chunk 5
+    assert timings[2].latency_s - timings[0].latency_s == pytest.approx(5 * 0.15, abs=0.1)
+
+
+def test_prompts_of_a_list_that_is_not_streamed_share_the_calls_time(hosted: Compose):
+    with OpenAIServer() as server:
+        lists = ("provider.endpoint=completions", "batch.mode=static", "batch.size=3", "provider.stream=false")
+        done = completions(generate(hosted(server, *lists), prompts("a", "b b", "c c c")))
+    (timing,) = {outcome.timing for outcome in done.values()}
+    assert (timing.time_to_first_token_s, timing.chunk_gaps_s) == (None, ())
+    assert timing.queued_s is not None
+
+
+def test_halves_of_a_list_continue_its_time_and_each_prompt_counts_the_answer_that_it_lost(hosted: Compose):
+    with OpenAIServer(first_token_s=0.1, fault=lambda number, _: {"cut": 1} if number == 0 else None) as server:
+        lists = ("provider.endpoint=completions", "batch.mode=static", "batch.size=2", "limits.max_attempts=1")
+        done = completions(generate(hosted(server, *lists), prompts("a a", "b b")))
+    assert len(server.asked) == 3
+    assert [(outcome.attempts, outcome.lost_answers) for outcome in done.values()] == [(2, 1), (2, 1)]
+    first, second = (outcome.timing for outcome in done.values())
+    assert (first.started_at, first.queued_s) == (second.started_at, second.queued_s), "of the whole list"
+    for number, timing in enumerate((first, second), 1):
+        assert timing.last_attempt_latency_s is not None
+        own_s = server.asked[number].arrived - server.asked[0].arrived
+        assert timing.latency_s - timing.last_attempt_latency_s == pytest.approx(own_s, abs=0.1), "what was before it"
 
 
 def test_a_static_run_over_http_is_recorded_and_its_connections_are_closed(hosted: Compose, tmp_path: Path):

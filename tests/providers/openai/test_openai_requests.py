@@ -89,8 +89,47 @@ def test_the_first_token_is_the_first_piece_of_reasoning(endpoint: str, reasonin
     with OpenAIServer(token_s=0.3, fault=lambda *_: {"reasoning": reasoning_field}) as server:
         (done,) = completions(generate(hosted(server, f"provider.endpoint={endpoint}"), prompts("a b"))).values()
     assert done.text == "a b"
-    assert done.timing.time_to_first_token_s is not None
-    assert done.timing.latency_s - done.timing.time_to_first_token_s > 0.5
+    first_s, answer_s = done.timing.time_to_first_token_s, done.timing.time_to_first_answer_token_s
+    assert first_s is not None
+    assert answer_s is not None
+    assert answer_s - first_s > 0.2, "0.3 s between the thought and the text"
+    assert done.timing.latency_s - first_s > 0.5
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("endpoint", ["chat", "responses"])
+def test_reasoning_tokens_are_read_from_the_usage_and_are_part_of_the_output(
+    endpoint: str, stream: bool, hosted: Compose
+):
+    with OpenAIServer(fault=lambda *_: {"reasoning_tokens": 5}) as server:
+        config = hosted(server, f"provider.endpoint={endpoint}", f"provider.stream={stream}")
+        (done,) = completions(generate(config, prompts("a b"))).values()
+    assert (done.usage.output_tokens, done.usage.reasoning_tokens) == (7, 5)
+
+
+def test_reasoning_tokens_of_several_answers_add_up_to_those_of_their_request(hosted: Compose):
+    with OpenAIServer(fault=lambda *_: {"reasoning_tokens": 5}) as server:
+        done = completions(generate(hosted(server, "generation.n=3"), prompts("a b c")))
+    # 9 tokens of text and 5 of reasoning, over three answers of equal length
+    assert sorted(choice.usage.output_tokens for choice in done.values()) == [4, 5, 5]
+    assert sorted(choice.usage.reasoning_tokens or 0 for choice in done.values()) == [1, 2, 2]
+
+
+def test_the_gaps_are_those_with_which_the_server_sent_its_chunks(hosted: Compose):
+    with OpenAIServer(token_s=0.15) as server:
+        (done,) = completions(generate(hosted(server), prompts("a b c"))).values()
+    (first, _, last) = (sent_at for _, sent_at in server.asked[0].sent_at)
+    assert len(done.timing.chunk_gaps_s) == 2
+    assert sum(done.timing.chunk_gaps_s) == pytest.approx(last - first, abs=0.1)
+
+
+def test_gaps_of_several_answers_are_between_chunks_of_one_answer(hosted: Compose):
+    with OpenAIServer(token_s=0.1) as server:
+        done = completions(generate(hosted(server, "generation.n=2"), prompts("a b c")))
+    assert len({choice.timing for choice in done.values()}) == 1, "the prompt's"
+    gaps_s = done["p0", 0].timing.chunk_gaps_s
+    assert len(gaps_s) == 4, "two of each answer"
+    assert sum(gaps_s) > 0.6, "an answer has a chunk in 0.2 s, though one comes in 0.1 s: 4 x 0.2 s"
 
 
 @pytest.mark.parametrize("stream", [True, False])
