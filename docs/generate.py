@@ -5,7 +5,6 @@ import inspect
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
@@ -14,10 +13,11 @@ from typing import Annotated, Any, get_args
 import yaml
 from pydantic import BaseModel, TypeAdapter
 
-from runner import metrics
 from runner.batching.modes import MODES, modes_of
 from runner.cli.compose import compose_config
 from runner.config.schema import CONF_DIR, Address, RunConfig, VariableName
+from runner.metrics.definitions import MEASURED, METRICS
+from runner.metrics.samples import MIN_CALLS
 from runner.providers.factory import build, provider_class
 from runner.providers.protocols import Provider
 from runner.record import folder
@@ -109,7 +109,8 @@ MLFLOW_RUN_FIELDS = {
 STEP_METRICS = {
     "batch/latency_s": "the longest latency of the step's outcomes",
     "batch/output_tokens": "sum over the step",
-    "batch/output_tokens_per_s": "`batch/output_tokens` / `batch/latency_s`",
+    "batch/output_tokens_per_s": "`batch/output_tokens` / the step's wall time: from its first start, or the end of "
+    "the step before where that is later, to its last end",
     "batch/time_to_first_token_s": "of the step's first completion that has one",
     "batch/requests_in_flight": "with `batch.size=auto`: requests in flight each time they were as many as allowed",
 }
@@ -118,12 +119,17 @@ COMPARED_METRICS = {
     "not logged between different models",
     "exact_match_ratio_low": "lower end of its 95 % interval (Wilson); `exact_match_ratio_high` is the upper end",
     "speedup": "`prompts_per_s` / the reference's, of complete runs with one request; over repeats the geometric mean",
+    "latency_p50_s_low": "lower end of its 95 % interval (order statistics: Hahn and Meeker, Statistical Intervals, "
+    "section 5.2); `latency_p50_s_high` is the upper end, and every percentile of `latency_*` and "
+    "`time_to_first_token_*` has both. An end that so few calls cannot have is absent; so are both where the prompts "
+    "of a list end one by one, because they are not independent",
     "speedup_low": "lower end of its 95 % interval, from 3 repeats on; `speedup_high` is the upper end",
     "output_tokens_speedup": "`output_tokens_per_s` / the reference's",
 }
 UNITS = {
     "_ratio": "share",
     "_ratio_low": "share",
+    "_s_low": "seconds",
     "_share": "share",
     "_usd": "US dollars",
     "_mb": "MiB",
@@ -221,6 +227,8 @@ _SPECIAL = {
     "model.price.input_usd_per_million": "price of input tokens",
     "model.price.output_usd_per_million": "price of output tokens",
     "model.price.cached_input_usd_per_million": "price of input tokens from the service's cache; absent: as any other",
+    "model.price.usd_per_hour": "price of an hour of own hardware, instead of prices of tokens: `cost_usd` is that of "
+    "`duration_s`",
 }
 """Keys that stand in no YAML with a comment of their own."""
 
@@ -319,23 +327,23 @@ _BOUNDS = {
 
 
 def _metrics() -> str:
-    needed = ", ".join(f"p{rank} from {_min_samples(rank)}" for rank in (90, 95, 99))
+    needed = ", ".join(f"p{rank} from {MIN_CALLS[rank]}" for rank in (90, 95, 99))
     return "\n".join(
         [
             f"{HEAD}# Metrics\n",
             "The same names stand in `summary.json` and in MLflow. A metric that does not exist for a run is "
             "absent, never 0 and "
-            "never NaN. All are sums over [outcomes.jsonl](outputs.md), except `duration_s`, `load_s` and "
-            "`peak_memory_mb`, which "
-            "only the process can know, and `cost_usd`, which needs a price. What they mean and leave out: "
+            "never NaN. All follow from [outcomes.jsonl](outputs.md), except `duration_s`, "
+            f"{', '.join(f'`{name}`' for name in METRICS if name in MEASURED)}, which "
+            "only the process can know, and the costs, which need a price. What they mean and leave out: "
             "[decision 3](../decisions/0003-measurement.md).\n",
             _table(
                 ("metric", "unit", "definition"),
-                [(f"`{name}`", _unit(name), text) for name, text in metrics.METRICS.items()],
+                [(f"`{name}`", _unit(name), text) for name, text in METRICS.items()],
             ),
-            "Percentiles interpolate linearly between the closest ranks (Hyndman and Fan's type 7), over "
-            f"prompts. {needed} "
-            "samples on; with fewer they are absent.\n",
+            "Percentiles are of completed calls: `failed_prompts` stands beside them. Answers with one timing, as the "
+            "rows of a static batch, are one sample. They interpolate linearly between the closest ranks (Hyndman and "
+            f"Fan's type 7): {needed} calls on; with fewer they are absent.\n",
             "## What a comparison adds\n",
             "A sweep, and `python -m runner.compare SWEEP`, log these to each run that they compare. The figures "
             "of a comparison "
@@ -354,18 +362,6 @@ def _metrics() -> str:
             ),
         ]
     )
-
-
-def _min_samples(rank: int) -> int:
-    """Return how many prompts a percentile of the latency needs."""
-    timing = Timing(started_at=datetime(2026, 1, 1, tzinfo=UTC), latency_s=1.0)
-    usage = Usage(input_tokens=1, output_tokens=1)
-    done = Completion(prompt_id="0", text="", finish_reason="stop", usage=usage, timing=timing, model="m")
-    for count in range(1, 1001):
-        outcomes = [(replace(done, prompt_id=str(number), batch=number), False) for number in range(count)]
-        if f"latency_p{rank}_s" in metrics.summarize(outcomes, padded=False, measured_s={}):
-            return count
-    raise ValueError(f"p{rank} of 1000 samples is absent")
 
 
 def _unit(name: str) -> str:

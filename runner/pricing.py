@@ -31,10 +31,21 @@ class Rates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """What a model's tokens cost. `rates` begin with those of the longest requests; `source` names their origin."""
+    """What a model's tokens cost, or the hours of the hardware that it runs on.
+
+    Attributes:
+        rates: begin with those of the longest requests; of hardware, whose tokens cost nothing, they are 0.
+        source: the origin of the price.
+        usd_per_hour: of the hardware; 0 where tokens are paid for.
+    """
 
     rates: tuple[Rates, ...]
     source: str
+    usd_per_hour: float = 0.0
+
+    def time_usd(self, seconds: float) -> float:
+        """Return the cost of the hardware for this time in US dollars."""
+        return self.usd_per_hour * seconds / 3600
 
     def cost_usd(self, input_tokens: int, output_tokens: int) -> float:
         """Return the cost of a sum of tokens in US dollars, at the rates of short requests and without a cache.
@@ -74,15 +85,17 @@ def find_price(model: ModelConfig, price_catalog: str | None) -> Price | None:
 
 def _configured_price(price: PriceConfig) -> Price:
     cached = price.cached_input_usd_per_million
-    input_usd = price.input_usd_per_million / 1e6
+    input_usd = (price.input_usd_per_million or 0.0) / 1e6
     rates = Rates(
         above_tokens=-1,
         input_usd=input_usd,
         cached_input_usd=input_usd if cached is None else cached / 1e6,
         cache_written_usd=input_usd,
-        output_usd=price.output_usd_per_million / 1e6,
+        output_usd=(price.output_usd_per_million or 0.0) / 1e6,
     )
-    return Price(rates=(rates,), source="model.price")
+    if price.usd_per_hour is None:
+        return Price(rates=(rates,), source="model.price")
+    return Price(rates=(rates,), source="model.price.usd_per_hour", usd_per_hour=price.usd_per_hour)
 
 
 def _catalog_price(model_id: str, price_catalog: str) -> Price | None:

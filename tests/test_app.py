@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from runner import app
 from runner.cli.observer import TerminalObserver
 from runner.errors import ModelError, PromptSetError, RunInUseError, RunnerError
-from runner.metrics import NAMES
+from runner.metrics.definitions import NAMES
 from runner.prompts import load_prompts
 from tests import processes
 from tests.conftest import Compose

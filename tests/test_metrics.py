@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 
 from runner.config.schema import BatchConfig
-from runner.metrics import NAMES, in_order, steps, summarize
+from runner.metrics.definitions import NAMES, in_order
+from runner.metrics.steps import divide_into_steps
+from runner.metrics.summary import summarize
 from tests.factories import completion, failure, not_superseded, timing
 
 
@@ -148,14 +150,14 @@ def test_a_static_batch_is_a_step_and_so_are_size_outcomes_of_other_modes():
         (static, [3, 3, 1]),
         (static.model_copy(update={"mode": "concurrent", "size": 5}), [5, 2]),
     ):
-        assert [step.metrics["batch/output_tokens"] for step in steps(outcomes, config)] == expected
+        assert [step.metrics["batch/output_tokens"] for step in divide_into_steps(outcomes, config)] == expected
 
 
 def test_a_step_stays_what_it_was_when_the_run_goes_on():
     config = BatchConfig(mode="concurrent", size=3, order="given", warmup=0)
     first = [completion(str(i), 1, i, batch=i) for i in range(5)]
     later = [replace(completion(str(i), 1, i, batch=i), segment=1) for i in range(5, 9)]
-    before, after = list(steps(first, config)), list(steps([*first, *later], config))
+    before, after = list(divide_into_steps(first, config)), list(divide_into_steps([*first, *later], config))
     assert after[:2] == before
     assert [step.metrics["batch/output_tokens"] for step in after] == [0 + 1 + 2, 3 + 4, 5 + 6 + 7, 8]
     assert [step.number for step in after] == [0, 1, 2, 3]

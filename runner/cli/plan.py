@@ -23,6 +23,7 @@ class Plan:
         most_output_tokens: if every answer had `generation.max_tokens`.
         least_cost_usd: if every answer were empty; None where the price is unknown.
         most_cost_usd: if every answer had `generation.max_tokens`; None where the price is unknown.
+        usd_per_hour: the price of own hardware, whose cost follows from the time; None where tokens are paid for.
         max_cost_usd: the configured limit.
         most_time_s: what the limits per minute require for that output; None without such limits.
     """
@@ -39,6 +40,7 @@ class Plan:
     price: str | None
     least_cost_usd: float | None
     most_cost_usd: float | None
+    usd_per_hour: float | None
     max_cost_usd: float | None
     most_time_s: float | None
 
@@ -52,6 +54,7 @@ def plan(config: RunConfig) -> Plan:
     prompts = load_prompts(config.prompts).prompts
     calls = prepare_calls(config, Waits())
     provider, mode, price = calls.provider, calls.mode, calls.price
+    token_price = None if price is None or price.usd_per_hour else price
     input_tokens, method = _input_tokens(provider, prompts)
     most_output = len(prompts) * config.generation.n * config.generation.max_tokens
     requests = math.ceil(len(prompts) / config.batch.count) if mode.batch_is_call else len(prompts)
@@ -66,8 +69,9 @@ def plan(config: RunConfig) -> Plan:
         input_tokens_are=method,
         most_output_tokens=most_output,
         price=price.source if price else None,
-        least_cost_usd=price.cost_usd(input_tokens, 0) if price else None,
-        most_cost_usd=price.cost_usd(input_tokens, most_output) if price else None,
+        least_cost_usd=token_price.cost_usd(input_tokens, 0) if token_price else None,
+        most_cost_usd=token_price.cost_usd(input_tokens, most_output) if token_price else None,
+        usd_per_hour=price.usd_per_hour if price and price.usd_per_hour else None,
         max_cost_usd=config.limits.max_cost_usd,
         most_time_s=_time_under_limits(config, requests, input_tokens + most_output),
     )
@@ -104,7 +108,6 @@ def _time_under_limits(config: RunConfig, requests: int, tokens: int) -> float |
 
 def _rows(plan: Plan) -> list[tuple[str, str]]:
     no_price = "nothing per token: the model runs on this machine" if plan.is_local else "unknown: set model.price"
-    cost = no_price if plan.most_cost_usd is None else f"${plan.least_cost_usd:,.4f} to ${plan.most_cost_usd:,.4f}"
     time = "no limit is set" if plan.most_time_s is None else f"up to {plan.most_time_s:,.0f} s"
     return [
         ("provider, model", f"{plan.provider}, {plan.model}"),
@@ -112,11 +115,21 @@ def _rows(plan: Plan) -> list[tuple[str, str]]:
         ("prompts, requests", f"{plan.prompts:,}, {plan.requests:,}"),
         ("input tokens", f"{plan.input_tokens:,} ({plan.input_tokens_are})"),
         ("output tokens", f"up to {plan.most_output_tokens:,}"),
-        ("cost", cost),
+        ("cost", _cost(plan) or no_price),
         ("price", plan.price or no_price),
         *([("budget", _budget(plan))] if plan.max_cost_usd is not None else []),
         ("time under the limits", time),
     ]
+
+
+def _cost(plan: Plan) -> str | None:
+    """Return the cost of tokens, or of the hardware's time as far as it is known; None without a price."""
+    if plan.usd_per_hour is None:
+        return None if plan.most_cost_usd is None else f"${plan.least_cost_usd:,.4f} to ${plan.most_cost_usd:,.4f}"
+    rate = f"${plan.usd_per_hour:,.4f} per hour of generation"
+    if plan.most_time_s is None:
+        return f"{rate}; how long it takes, only a run knows"
+    return f"{rate}: ${plan.usd_per_hour * plan.most_time_s / 3600:,.4f} for the time under the limits"
 
 
 def _budget(plan: Plan) -> str:

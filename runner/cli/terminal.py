@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from runner.metrics import format_metric
+from runner.metrics.definitions import format_metric
 from runner.text import one_line, strip_control
 from runner.types import Completion, Outcome
 

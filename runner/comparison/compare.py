@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from runner.comparison import load, notes, pairing, speed
 from runner.comparison.divergence import Divergence, Tokenize, Unit, diverge, split_words
+from runner.comparison.latency import LatencyIntervals
 from runner.comparison.load import ComparedTexts, Run
 from runner.comparison.notes import Note
 from runner.comparison.pairing import ComparedPair, Pair
@@ -24,12 +25,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Runs, rows of speed, pairs of runs and notes: what tables, plots, page and JSON present."""
+    """Runs, rows of speed, pairs of runs and notes: what tables, plots, page and JSON present.
+
+    Attributes:
+        intervals: ends of the intervals of each run's percentiles by `METRIC_low` and `METRIC_high`, by label.
+    """
 
     runs: tuple[Run, ...]
     rows: tuple[Row, ...]
     compared: tuple[ComparedPair, ...]
     notes: tuple[Note, ...]
+    intervals: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def exact_matches(self, row: Row) -> list[float]:
         """Return the exact match ratio of each run of a row that has one."""
@@ -55,7 +61,7 @@ class Comparison:
             if compared.exact_match_ratio is not None and compared.divergence:
                 metrics[compared.pair.run.folder.path] |= compared.divergence.exact_match_metrics
         for run in self.runs:
-            metrics[run.folder.path] |= speedups.get(run.label, {})
+            metrics[run.folder.path] |= {**speedups.get(run.label, {}), **self.intervals.get(run.label, {})}
         return {folder: added for folder, added in metrics.items() if added}
 
 
@@ -75,27 +81,41 @@ def compare_folders(folders: Sequence[Path], *, reference: Path | None = None) -
         raise UsageError("there is no run to compare")
     named = next(run for run in runs if run.folder.path == reference.resolve()) if reference else None
     chosen = pairing.references(runs, named)
-    compared = _compare_texts([pairing.pair(run, chosen[run.label]) for run in runs if run.label in chosen])
+    latencies = LatencyIntervals()
+    pairs = [pairing.pair(run, chosen[run.label]) for run in runs if run.label in chosen]
+    compared = _compare_texts(pairs, latencies)
+    latencies.read_others(runs)
     rows = speed.rows(runs, chosen)
     return Comparison(
-        runs=tuple(runs), rows=rows, compared=compared, notes=notes.notes(runs, rows, compared, named=named)
+        runs=tuple(runs),
+        rows=rows,
+        compared=compared,
+        notes=notes.notes(runs, rows, compared, named=named),
+        intervals=latencies.by_label,
     )
 
 
-def _compare_texts(pairs: Sequence[Pair]) -> tuple[ComparedPair, ...]:
+def _compare_texts(pairs: Sequence[Pair], latencies: LatencyIntervals) -> tuple[ComparedPair, ...]:
     """Compare pair by pair, so that the texts of at most two runs are in memory."""
     divergences: dict[str, Divergence] = {}
     for reference in {pair.reference.label: pair.reference for pair in pairs if pair.kind}.values():
-        texts = load.read_texts(reference)
+        with latencies.observing(reference) as observers:
+            texts = load.read_texts(reference, observers=observers)
         tokenizers: dict[str, tuple[Tokenize, Unit]] = {}
         for pair in pairs:
             if pair.kind and pair.reference is reference:
-                divergences[pair.run.label] = _diverge(pair, texts, tokenizers)
+                divergences[pair.run.label] = _diverge(pair, texts, tokenizers, latencies)
     return tuple(ComparedPair(pair=pair, divergence=divergences.get(pair.run.label)) for pair in pairs)
 
 
-def _diverge(pair: Pair, reference: ComparedTexts, tokenizers: dict[str, tuple[Tokenize, Unit]]) -> Divergence:
-    run = load.read_texts(pair.run, pair.common_prompt_ids)
+def _diverge(
+    pair: Pair,
+    reference: ComparedTexts,
+    tokenizers: dict[str, tuple[Tokenize, Unit]],
+    latencies: LatencyIntervals,
+) -> Divergence:
+    with latencies.observing(pair.run) as observers:
+        run = load.read_texts(pair.run, pair.common_prompt_ids, observers=observers)
     if pair.common_prompt_ids is not None:
         reference = {key: text for key, text in reference.items() if key[0] in pair.common_prompt_ids}
     differ = any(text and (other := run.get(key)) and other.text != text.text for key, text in reference.items())

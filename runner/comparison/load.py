@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from runner.config.schema import leaves
 from runner.errors import UsageError
 from runner.record.folder import CONFIG, HYDRA, OUTCOMES, PROMPTS, SUMMARY, SWEEP, RunFolder
 from runner.record.manifest import Summary
-from runner.types import Completion
+from runner.types import Completion, Outcome
 
 Key = tuple[str, int]
 """A prompt's id and the number of the choice: the texts of two runs are matched by both."""
@@ -126,17 +126,28 @@ def load(paths: Iterable[Path]) -> list[Run]:
     return [_read_run(RunFolder(path), label) for path, label in zip(distinct, _labels(distinct), strict=True)]
 
 
-def read_texts(run: Run, prompt_ids: frozenset[str] | None = None) -> ComparedTexts:
-    """Return the texts of a run by prompt and choice; with `prompt_ids`, those of these prompts only."""
-    return {
-        (outcome.prompt_id, outcome.choice): ComparedText(
-            outcome.text, outcome.finish_reason, outcome.usage.output_tokens
-        )
-        if isinstance(outcome, Completion)
-        else None
-        for outcome in run.folder.outcomes.read()
-        if prompt_ids is None or outcome.prompt_id in prompt_ids
-    }
+def read_texts(
+    run: Run, prompt_ids: frozenset[str] | None = None, *, observers: Sequence[Callable[[Outcome], None]] = ()
+) -> ComparedTexts:
+    """Return the texts of a run by prompt and choice, in one pass over its outcomes.
+
+    Args:
+        run: whose outcomes are read.
+        prompt_ids: of the texts to return; None for all.
+        observers: each is called with every outcome that counts.
+    """
+    texts: dict[Key, ComparedText | None] = {}
+    for outcome in run.folder.outcomes.read():
+        for observe in observers:
+            observe(outcome)
+        if prompt_ids is None or outcome.prompt_id in prompt_ids:
+            text = (
+                ComparedText(outcome.text, outcome.finish_reason, outcome.usage.output_tokens)
+                if isinstance(outcome, Completion)
+                else None
+            )
+            texts[outcome.prompt_id, outcome.choice] = text
+    return texts
 
 
 def common_prompt_ids(first: Run, second: Run) -> frozenset[str]:

@@ -8,6 +8,7 @@ from runner.comparison.divergence import Divergence
 from runner.comparison.load import Run
 from runner.comparison.pairing import ComparedPair, Difference, Pair, missing_baseline
 from runner.comparison.speed import Row
+from runner.comparison.speed_notes import limited_by_itself, unlike_caches
 
 Level = Literal["alarm", "note"]
 
@@ -59,6 +60,8 @@ def notes(
         *_models(pairs),
         *_incomplete(runs),
         *_busy_machine(runs),
+        *limited_by_itself(runs),
+        *unlike_caches(runs),
         *_noise(rows),
         *_members(rows),
     ]

@@ -66,11 +66,24 @@ class Section(BaseModel):
 
 
 class PriceConfig(Section):
-    """US dollars per million tokens. Without a price of its own, cached input costs as much as other input."""
+    """US dollars per million tokens, or per hour of the hardware. Cached input without a price costs as other input."""
 
-    input_usd_per_million: NonNegativeFloat
-    output_usd_per_million: NonNegativeFloat
+    input_usd_per_million: NonNegativeFloat | None = None
+    output_usd_per_million: NonNegativeFloat | None = None
     cached_input_usd_per_million: NonNegativeFloat | None = None
+    usd_per_hour: PositiveFloat | None = None
+
+    @model_validator(mode="after")
+    def _require_one_kind(self) -> Self:
+        prices = self.input_usd_per_million, self.output_usd_per_million
+        if self.usd_per_hour is None and None in prices:
+            raise ValueError("set input_usd_per_million and output_usd_per_million, or usd_per_hour for own hardware")
+        if self.usd_per_hour is not None and {*prices, self.cached_input_usd_per_million} != {None}:
+            raise ValueError(
+                f"usd_per_hour={self.usd_per_hour} is the whole price of own hardware: set it without prices per "
+                "million tokens"
+            )
+        return self
 
 
 class ModelConfig(Section):

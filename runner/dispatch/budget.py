@@ -18,7 +18,7 @@ class Budget:
         price: what tokens cost; None where the price is not known.
 
     Raises:
-        ConfigError: a limit is set and the price is not known.
+        ConfigError: a limit is set, and the price is not known or is one of hours.
     """
 
     def __init__(self, limit_usd: float | None, price: Price | None) -> None:
@@ -26,6 +26,12 @@ class Budget:
             raise ConfigError(
                 f"limits.max_cost_usd={limit_usd} needs the model's price, which is not known: set "
                 "model.price={input_usd_per_million: X, output_usd_per_million: Y} or leave limits.max_cost_usd unset"
+            )
+        if limit_usd is not None and price and price.usd_per_hour:
+            raise ConfigError(
+                f"limits.max_cost_usd={limit_usd} needs a price of tokens, and model.price.usd_per_hour="
+                f"{price.usd_per_hour} is one of time, whose cost no request knows before: leave limits.max_cost_usd "
+                "unset"
             )
         self._limit_usd = limit_usd
         self._price = None if limit_usd is None else price

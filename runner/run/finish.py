@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from runner import metrics
+from runner.dispatch.budget import lost_usd
 from runner.errors import JournalError, RunnerError, ServiceError, UsageError
-from runner.pricing import Price
+from runner.metrics.definitions import MEASURED, in_order
+from runner.metrics.summary import summarize
 from runner.record.folder import RunFolder
 from runner.record.manifest import Segment, Series, Summary, status_after
 from runner.record.writer import OutcomeWriter
@@ -17,6 +18,7 @@ from runner.types import ErrorInfo, Failure, Outcome
 
 _IN_FLIGHT = "batch/requests_in_flight"
 _SAMPLES = 3
+_COSTS = ("cost_usd", "cost_at_most_usd")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,22 +44,35 @@ class _Digest:
     def __init__(self, run: PreparedRun) -> None:
         self.samples: list[Outcome] = []
         self.first_error: ErrorInfo | None = None
-        self._cost_usd = 0.0
+        self._run, self._answers_usd = run, 0.0
+        self._with_lost_answers: list[Outcome] = []
         padded = run.calls.mode.pads_rows and run.calls.provider.is_local
-        outcomes = self._observed(run.folder.outcomes.read_marked(), run.calls.price)
-        counted = metrics.summarize(outcomes, padded=padded, measured_s=_segment_seconds(run.folder))
-        self.metrics: Mapping[str, float] = counted | ({"cost_usd": self._cost_usd} if run.calls.price else {})
+        outcomes = self._observed(run.folder.outcomes.read_marked())
+        counted = summarize(outcomes, padded=padded, measured_s=_segment_seconds(run.folder))
+        self.metrics: Mapping[str, float] = counted | self._costs(counted["duration_s"])
 
-    def _observed(
-        self, outcomes: Iterable[tuple[Outcome, bool]], price: Price | None
-    ) -> Iterator[tuple[Outcome, bool]]:
-        """Yield the outcomes unchanged; keep samples, the first error and the cost."""
+    def _observed(self, outcomes: Iterable[tuple[Outcome, bool]]) -> Iterator[tuple[Outcome, bool]]:
+        """Yield the outcomes unchanged; keep samples, the first error and what was paid, for superseded ones too."""
+        price = self._run.calls.price
         for outcome, is_superseded in outcomes:
             if not is_superseded:
                 self._keep(outcome)
-                if price:
-                    self._cost_usd += price.outcome_usd(outcome)
+            if price:
+                self._answers_usd += price.outcome_usd(outcome)
+                if outcome.lost_answers:
+                    self._with_lost_answers.append(outcome)
             yield outcome, is_superseded
+
+    def _costs(self, duration_s: float) -> dict[str, float]:
+        """Return what is known to be billed, and with lost answers the most that may be; nothing without a price."""
+        price = self._run.calls.price
+        if price is None:
+            return {}
+        cost_usd = self._answers_usd + price.time_usd(duration_s)
+        if price.usd_per_hour or not self._with_lost_answers:
+            return {"cost_usd": cost_usd}
+        lost = lost_usd(self._with_lost_answers, self._run.prompts, self._run.config.params(), price)
+        return {"cost_usd": cost_usd, "cost_at_most_usd": cost_usd + lost}
 
     def _keep(self, outcome: Outcome) -> None:
         if len(self.samples) < _SAMPLES:
@@ -135,19 +150,23 @@ def _why_it_ended(reason: RunnerError | None, digest: _Digest) -> RunnerError | 
 
 
 def _summary(run: PreparedRun, digest: _Digest, error: RunnerError | None, measured: Measured | None) -> Summary:
-    """Return the summary. Where nothing was left to generate, metrics of an earlier summary stay as they are."""
+    """Return the summary.
+
+    Where nothing was left to generate, what only a process could measure, and the cost at the price of then, stay as an
+    earlier summary has them. The others are computed anew, all by the same rules.
+    """
     earlier = run.folder.read_summary() if measured is None else None
     recorded: Mapping[str, float] = {}
     if measured is not None:
         recorded = measured.metrics
     elif earlier:
-        recorded = {name: value for name, value in earlier.metrics.items() if name in metrics.NAMES}
+        recorded = {name: value for name, value in earlier.metrics.items() if name in (*MEASURED, *_COSTS)}
     reference = run.folder.read_mlflow_run()
     path = [point for segment in run.folder.read_segments() for point in segment.series.get(_IN_FLIGHT, ())]
     return Summary(
         status=status_after(error) if error else "FINISHED",
         mlflow_run_id=reference.run_id if reference else None,
-        metrics=metrics.in_order({**digest.metrics, **recorded}),
+        metrics=in_order({**digest.metrics, **recorded}),
         series={_IN_FLIGHT: path} if path else earlier.series if earlier else {},
         error={"type": type(error).__name__, "message": str(error)} if error else None,
     )

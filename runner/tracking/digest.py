@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from runner import metrics
 from runner.config.schema import BatchConfig
-from runner.metrics import Step
+from runner.metrics.steps import Step, divide_into_steps
 from runner.record.folder import RunFolder
 from runner.record.prompts import PackedPrompts
 from runner.tracking.traces import MAX_SAMPLED_TRACES, retries_traced, trace_name
@@ -87,7 +86,7 @@ def read_digest(folder: RunFolder, prompts: PackedPrompts, batch: BatchConfig, t
                     retried[trace_name(outcome)] = outcome
             yield outcome
 
-    for step in metrics.steps(watched(), batch):
+    for step in divide_into_steps(watched(), batch):
         steps.add(step)
         ended_at = max(ended_at or step.ended_at, step.ended_at)
     table_outcomes.sort(key=lambda outcome: (first_prompts[outcome.prompt_id][0], outcome.choice))

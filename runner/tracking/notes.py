@@ -2,7 +2,7 @@
 
 from runner.batching.modes import MODES
 from runner.config.schema import RunConfig
-from runner.metrics import format_metric
+from runner.metrics.definitions import format_metric
 from runner.record.manifest import RunManifest, Summary
 from runner.text import escape_markdown
 

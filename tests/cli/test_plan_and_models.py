@@ -31,6 +31,15 @@ def test_a_plan_adds_up(config: Compose):
     assert planned.most_cost_usd == pytest.approx(planned.input_tokens + 2 * 640)
 
 
+def test_a_plan_of_own_hardware_has_a_cost_where_it_knows_the_time(config: Compose, capsys: pytest.CaptureFixture[str]):
+    planned = plan.plan(config("provider=echo", "model.price={usd_per_hour: 2}"))
+    assert (planned.price, planned.usd_per_hour) == ("model.price.usd_per_hour", 2)
+    assert (planned.least_cost_usd, planned.most_cost_usd) == (None, None)
+    # 64 requests at 32 a minute are two minutes: 2 / 3600 * 120 dollars
+    plan.main(["provider=vllm", "model.id=m", "model.price={usd_per_hour: 2}", "limits.requests_per_minute=32"])
+    assert "$2.0000 per hour of generation: $0.0667 for the time under the limits" in capsys.readouterr().out
+
+
 def test_a_plan_knows_the_time_under_the_limits(config: Compose):
     limited = config("provider=openai", "limits.requests_per_minute=32", "limits.tokens_per_minute=1000000")
     assert plan.plan(limited).most_time_s == pytest.approx(120)
@@ -41,6 +50,10 @@ def test_a_plan_knows_the_time_under_the_limits(config: Compose):
     ("overrides", "message"),
     [
         (["provider=azure", "limits.max_cost_usd=1"], r"limits\.max_cost_usd=1.*model\.price"),
+        (
+            ["provider=openai", "model.price={usd_per_hour: 1}", "limits.max_cost_usd=1"],
+            r"max_cost_usd=1.*usd_per_hour=1",
+        ),
         (["provider=echo", "batch.mode=static", "limits.requests_per_minute=3"], r"limits\.requests_per_minute=3"),
         (["provider=openai", "batch.size=2000000000"], r"batch\.size=2000000000.*ulimit -n"),
     ],

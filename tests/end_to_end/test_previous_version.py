@@ -60,7 +60,12 @@ def test_a_finished_run_has_nothing_to_resume_and_keeps_its_metrics(run: str, ol
     assert folder.outcomes.path.read_bytes() == outcomes
     after = summary_of(old / run)
     assert replace(after, metrics=before.metrics) == before
-    assert after.metrics == {**before.metrics, "latency_samples": 8}, "what is counted now and was not then"
+    assert {name: after.metrics[name] for name in before.metrics} == pytest.approx(before.metrics)
+    assert after.metrics["latency_samples"] == 8, "what is counted now and was not then"
+    total_tokens = before.metrics["input_tokens"] + before.metrics["output_tokens"]
+    assert after.metrics["total_tokens_per_s"] == pytest.approx(total_tokens / before.metrics["duration_s"])
+    absent = {"queued_p50_s", "inter_chunk_latency_p50_s", "reasoning_tokens", "cost_at_most_usd"}
+    assert not absent & after.metrics.keys(), "the record does not have it"
 
 
 def test_a_killed_run_is_resumed_and_keeps_what_it_had(old: Path):

@@ -11,7 +11,7 @@ from runner import app
 from runner.batching import static
 from runner.config.schema import GenerationParams, RunConfig
 from runner.errors import ConfigError, ModelError, OutOfMemoryError
-from runner.metrics import summarize
+from runner.metrics.summary import summarize
 from runner.providers.factory import build
 from runner.providers.protocols import Provider
 from runner.providers.transformers.provider import TransformersProvider
