@@ -111,7 +111,11 @@ class GapProvider(Protocol):
         """Return the logit of token `first` minus that of token `second` after the prefix, computed alone."""
 
     def gap_changes(self, sequence: Continuation, copies: int) -> Sequence[float]:
-        """Return how far the gap of the two best tokens moves among `copies` of the sequence, at each of its tokens."""
+        """Return how far rounding moves the gap of the two best tokens, at each new token of the sequence.
+
+        The gap of one pass over the sequence alone is compared with the gap computed token by token, by the sequence
+        alone and among `copies` of it; the larger change counts. The cost is that of generating `copies` + 1 answers.
+        """
 
 
 @runtime_checkable

@@ -13,9 +13,10 @@ from pydantic import StringConstraints, validate_call
 from runner.config.schema import STRICT, BatchMode, GenerationParams, ModelConfig, NonEmptyStr
 from runner.errors import ConfigError, MissingPackageError, ModelError, OutOfMemoryError
 from runner.providers.errors import UNSENDABLE, invalid_utf8
-from runner.providers.protocols import ModelInfo
+from runner.providers.protocols import Continuation, ModelInfo
 from runner.providers.transformers import embedded
 from runner.providers.transformers.causal_lm import CausalLM, PromptEncoder
+from runner.providers.transformers.gaps import measure_gap, measure_gap_changes
 from runner.text import first_line
 from runner.types import Answer, ErrorInfo, Generated, Prompt, Stopwatch, Usage
 
@@ -147,6 +148,16 @@ class TransformersProvider:
         encodable = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
         rows: list[list[int]] = self._encoder.tokenizer(encodable, add_special_tokens=False)["input_ids"]
         return rows
+
+    def gap(self, prefix: Continuation, first: int, second: int) -> float:
+        """Return the logit of token `first` minus that of token `second` after the prefix, computed alone."""
+        token_ids = [*self._encoder.encode(prefix.prompt), *prefix.token_ids]
+        return measure_gap(self._model.model, token_ids, first, second)
+
+    def gap_changes(self, sequence: Continuation, copies: int) -> Sequence[float]:
+        """Return how far rounding moves the gap of the two best tokens at each new token: `measure_gap_changes`."""
+        prompt_ids = self._encoder.encode(sequence.prompt)
+        return measure_gap_changes(self._model.model, prompt_ids, sequence.token_ids, copies)
 
     def generate_batch(self, prompts: Sequence[Prompt], params: GenerationParams) -> Sequence[Generated]:
         """Generate once for all prompts. A prompt that is too long for the model, or has no tokens, fails alone.
