@@ -3,7 +3,7 @@
 import gc
 import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -148,6 +148,16 @@ class TransformersProvider:
         encodable = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
         rows: list[list[int]] = self._encoder.tokenizer(encodable, add_special_tokens=False)["input_ids"]
         return rows
+
+    def track_gpu_memory(self) -> Callable[[], float] | None:
+        """Reset CUDA's peak of allocated memory; return what reads the peak since then, in MiB. None without CUDA."""
+        import torch
+
+        device = self._model.model.device
+        if device.type != "cuda":
+            return None
+        torch.cuda.reset_peak_memory_stats(device)
+        return lambda: float(torch.cuda.max_memory_allocated(device)) / 2**20
 
     def gap(self, prefix: Continuation, first: int, second: int) -> float:
         """Return the logit of token `first` minus that of token `second` after the prefix, computed alone."""

@@ -40,7 +40,7 @@ class RightPadding(TransformersProvider):
 
     def _load(self) -> CausalLM:
         loaded = super()._load()
-        loaded._tokenizer = RightPaddingTokenizer(loaded._tokenizer)  # type: ignore[assignment]
+        loaded._tokenizer = RightPaddingTokenizer(loaded._tokenizer)
         return loaded
 
 
