@@ -3,7 +3,7 @@
 import gc
 import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -13,9 +13,10 @@ from pydantic import StringConstraints, validate_call
 from runner.config.schema import STRICT, BatchMode, GenerationParams, ModelConfig, NonEmptyStr
 from runner.errors import ConfigError, MissingPackageError, ModelError, OutOfMemoryError
 from runner.providers.errors import UNSENDABLE, invalid_utf8
-from runner.providers.protocols import ModelInfo
+from runner.providers.protocols import Continuation, ModelInfo
 from runner.providers.transformers import embedded
 from runner.providers.transformers.causal_lm import CausalLM, PromptEncoder
+from runner.providers.transformers.gaps import measure_gap, measure_gap_changes
 from runner.text import first_line
 from runner.types import Answer, ErrorInfo, Generated, Prompt, Stopwatch, Usage
 
@@ -148,6 +149,26 @@ class TransformersProvider:
         rows: list[list[int]] = self._encoder.tokenizer(encodable, add_special_tokens=False)["input_ids"]
         return rows
 
+    def track_gpu_memory(self) -> Callable[[], float] | None:
+        """Reset CUDA's peak of allocated memory; return what reads the peak since then, in MiB. None without CUDA."""
+        import torch
+
+        device = self._model.model.device
+        if device.type != "cuda":
+            return None
+        torch.cuda.reset_peak_memory_stats(device)
+        return lambda: float(torch.cuda.max_memory_allocated(device)) / 2**20
+
+    def gap(self, prefix: Continuation, first: int, second: int) -> float:
+        """Return the logit of token `first` minus that of token `second` after the prefix, computed alone."""
+        token_ids = [*self._encoder.encode(prefix.prompt), *prefix.token_ids]
+        return measure_gap(self._model.model, token_ids, first, second)
+
+    def gap_changes(self, sequence: Continuation, copies: int) -> Sequence[float]:
+        """Return how far rounding moves the gap of the two best tokens at each new token: `measure_gap_changes`."""
+        prompt_ids = self._encoder.encode(sequence.prompt)
+        return measure_gap_changes(self._model.model, prompt_ids, sequence.token_ids, copies)
+
     def generate_batch(self, prompts: Sequence[Prompt], params: GenerationParams) -> Sequence[Generated]:
         """Generate once for all prompts. A prompt that is too long for the model, or has no tokens, fails alone.
 
@@ -163,17 +184,18 @@ class TransformersProvider:
         set_seed(params.seed)
         with _memory_errors(len(prompts), max(map(len, encoded)), params, self._model.model.device.type):
             rows = self._model.generate(accepted, params, watch)
-        decoded = iter([self._model.decode(row, params) for row in rows])
+        decoded = iter([(row, self._model.decode(row, params)) for row in rows])
         timing = watch.stop()
         results = []
         for ids, error in zip(encoded, errors, strict=True):
             answers = tuple(
                 Answer(
-                    text=row.text,
-                    finish_reason=row.finish_reason,
-                    usage=Usage(input_tokens=len(ids), output_tokens=row.output_tokens),
+                    text=answer.text,
+                    finish_reason=answer.finish_reason,
+                    usage=Usage(input_tokens=len(ids), output_tokens=len(row)),
+                    token_ids=tuple(row),
                 )
-                for row in itertools.islice(decoded, 0 if error else params.n)
+                for row, answer in itertools.islice(decoded, 0 if error else params.n)
             )
             results.append(Generated(model=self._config.id, timing=timing, answers=answers, error=error))
         return results
