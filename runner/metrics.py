@@ -35,7 +35,7 @@ METRICS: Mapping[str, str] = {
     "tail_wait_ratio": "1 - output tokens / (longest answer of the batch x rows), summed over padded batches",
     "cost_usd": "sum over answers of tokens x price, by kind of token; absent where the price is not known",
     "overhead_s": "`duration_s` minus the time during which at least one call was in flight",
-    "warmup_s": "generating the first batches unmeasured, before `duration_s` begins; local models only",
+    "warmup_s": "generating the first batch unmeasured (`batch.warmup`), before `duration_s` begins; local models only",
     "cpu_s": "CPU seconds of this process, all threads, while it generated; of a resumed run, of its last process",
     "other_cpu_share": "share of the usable CPUs' time that other processes took meanwhile, this run's own left out",
     "child_cpu_share": "share that processes took which this one started: the one that publishes to MLflow",
