@@ -100,7 +100,7 @@ def resume(
             "%d of %d prompts are completed, %d failed before",
             len(progress.completed), len(prompts), len(progress.failed),
         )  # fmt: skip
-        prepared.calls.budget.count(folder.outcomes.read_all())
+        prepared.calls.budget.count(folder.outcomes.read_all(), prompts, config.params())
         return execute(prepared, writer, skipped, observer, start_worker)
 
 

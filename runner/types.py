@@ -1,8 +1,10 @@
 """Prompts, answers and outcomes as frozen values. Knows nothing of providers or files."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Literal
 
 Role = Literal["system", "user", "assistant"]
@@ -67,7 +69,8 @@ class Timing:
         queued_s: from when the batch mode wanted to send until the first attempt left (own limits, shared pauses); None
             for a call inside this process. `queued_s + latency_s` is what a user waits.
         last_attempt_latency_s: of the last attempt alone; None where there was one.
-        chunk_gaps_s: seconds between one chunk of the stream with new tokens and the next; empty without a stream.
+        chunk_gaps_s: seconds between one chunk of an answer with new tokens and the next; those of a prompt's n answers
+            stand one answer after another. Empty without a stream.
     """
 
     started_at: datetime
@@ -96,7 +99,7 @@ class Answer:
         token_ids: the new tokens up to and including the end, as many as `usage.output_tokens`; None where the provider
             does not have them.
         system_fingerprint: what the service says of the system that answered; None where it says nothing.
-        timing: of this answer, where a call's answers end at different times; None where it is the call's.
+        timing: of this answer's prompt, where a call's prompts end at different times; None where it is the call's.
     """
 
     text: str
@@ -165,6 +168,33 @@ class Failure:
 Outcome = Completion | Failure
 
 
+@dataclass(slots=True, kw_only=True)
+class ChunkTimes:
+    """When the chunks of one answer's stream came, by `time.perf_counter`.
+
+    Attributes:
+        tokens_at: of every chunk with new tokens, of reasoning or of text.
+        text_at: of the first chunk with text.
+        ended_at: of the answer's finish reason.
+    """
+
+    tokens_at: list[float] = field(default_factory=list)
+    text_at: float | None = None
+    ended_at: float | None = None
+
+    def add(self, *, has_text: bool) -> None:
+        """Record that a chunk with new tokens came now."""
+        now = time.perf_counter()
+        self.tokens_at.append(now)
+        if has_text and self.text_at is None:
+            self.text_at = now
+
+    @property
+    def gaps_s(self) -> Iterator[float]:
+        """Seconds between one chunk and the next, to the microsecond."""
+        return (round(later - earlier, 6) for earlier, later in pairwise(self.tokens_at))
+
+
 class Stopwatch:
     """Measures the time of one prompt or batch with the monotonic clock.
 
@@ -179,6 +209,11 @@ class Stopwatch:
         self._start = time.perf_counter()
         self._first_token: float | None = None
 
+    @property
+    def started_at(self) -> datetime:
+        """When the stopwatch was started."""
+        return self._WALL + timedelta(seconds=self._start - self._MONOTONIC)
+
     def first_token(self) -> None:
         """Record the time of the first new token; later calls change nothing."""
         if self._first_token is None:
@@ -188,7 +223,25 @@ class Stopwatch:
         """Return the timing up to now."""
         first_token = self._first_token
         return Timing(
-            started_at=self._WALL + timedelta(seconds=self._start - self._MONOTONIC),
+            started_at=self.started_at,
             latency_s=time.perf_counter() - self._start,
             time_to_first_token_s=None if first_token is None else first_token - self._start,
+        )
+
+    def stop_stream(self, answers: Sequence[ChunkTimes], *, ended_at: float | None = None) -> Timing:
+        """Return the timing of one prompt's streamed answers.
+
+        Args:
+            answers: the chunks of each of the prompt's answers.
+            ended_at: the end, by `time.perf_counter`; None is now.
+        """
+        ended_at = time.perf_counter() if ended_at is None else ended_at
+        tokens_at = min((answer.tokens_at[0] for answer in answers if answer.tokens_at), default=None)
+        text_at = min((answer.text_at for answer in answers if answer.text_at is not None), default=None)
+        return Timing(
+            started_at=self.started_at,
+            latency_s=ended_at - self._start,
+            time_to_first_token_s=None if tokens_at is None else tokens_at - self._start,
+            time_to_first_answer_token_s=None if text_at is None or text_at == tokens_at else text_at - self._start,
+            chunk_gaps_s=tuple(gap_s for answer in answers for gap_s in answer.gaps_s),
         )

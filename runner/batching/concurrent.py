@@ -115,15 +115,22 @@ class _Requests:
 
         Building a request takes this thread a millisecond or two. In a burst of 256 requests, each would wait until all
         are built, and its time to first token would measure this process instead of the service.
+
+        The call is made before the lock is taken: a prompt that waits for the lock is queued.
         """
-        async with self._send_lock:
-            request = asyncio.ensure_future(self._provider.generate(prompt, self._params))
-            try:
+        call = self._provider.generate(prompt, self._params)
+        request: asyncio.Task[Generated] | None = None
+        try:
+            async with self._send_lock:
+                request = asyncio.ensure_future(call)
                 for _ in range(_STEPS_TO_SEND):
                     await asyncio.sleep(0)
-            except asyncio.CancelledError:
+        except asyncio.CancelledError:
+            if request is None:
+                call.close()
+            else:
                 request.cancel()
-                raise
+            raise
         return await request
 
 

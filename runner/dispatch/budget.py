@@ -1,10 +1,13 @@
-"""Owns a run's budget in US dollars: what was spent, and the maximum cost of requests in flight."""
+"""Owns a run's budget in US dollars: what was spent, and the maximum cost of requests in flight and of lost answers."""
 
+from collections import Counter
 from collections.abc import Iterable
 
+from runner.config.schema import GenerationParams
+from runner.dispatch.call import max_input_tokens
 from runner.errors import BudgetError, ConfigError
 from runner.pricing import Price
-from runner.types import Generated, Outcome, Usage
+from runner.types import Completion, Generated, Outcome, Prompt, Usage
 
 
 class Budget:
@@ -34,10 +37,19 @@ class Budget:
         usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
         return 0.0 if self._price is None else self._price.usage_usd(usage)
 
-    def count(self, outcomes: Iterable[Outcome]) -> None:
-        """Add the cost of outcomes to what was spent. Reads nothing without a limit."""
-        if self._price is not None:
-            self._spent_usd += sum(map(self._price.outcome_usd, outcomes))
+    def count(self, outcomes: Iterable[Outcome], prompts: Iterable[Prompt], params: GenerationParams) -> None:
+        """Add the cost of outcomes, and the maximum cost of their lost answers, to what was spent.
+
+        Reads nothing without a limit.
+        """
+        if self._price is None:
+            return
+        with_lost = []
+        for outcome in outcomes:
+            self._spent_usd += self._price.outcome_usd(outcome)
+            if outcome.lost_answers:
+                with_lost.append(outcome)
+        self._spent_usd += lost_usd(with_lost, prompts, params, self._price)
 
     def refusal(self, max_cost_usd: float) -> BudgetError | None:
         """Return the error of a request that can never be sent; None if the requests in flight leave room for it."""
@@ -72,3 +84,31 @@ class Budget:
             for result in results:
                 for choice, answer in enumerate(result.answers):
                     self._spent_usd += self._price.usage_usd(answer.usage, with_input=choice == 0)
+
+
+def lost_usd(outcomes: Iterable[Outcome], prompts: Iterable[Prompt], params: GenerationParams, price: Price) -> float:
+    """Return the maximum cost of answers that were lost after the service may have generated them, in US dollars.
+
+    A lost answer costs at most the prompt's input tokens, or an upper bound of them where no answer has counted them,
+    and `params.max_tokens` for each of `params.n` choices.
+
+    Args:
+        outcomes: of one run, superseded ones too: their lost answers may be billed as well.
+        prompts: the run's prompts; read only where a prompt without an answer has lost answers.
+        params: how the answers were generated.
+        price: what tokens cost.
+    """
+    lost_by_tokens, lost_by_prompt = Counter[int](), Counter[str]()
+    for outcome in outcomes:
+        if isinstance(outcome, Completion) and outcome.choice == 0:
+            lost_by_tokens[outcome.usage.input_tokens] += outcome.lost_answers
+        elif not isinstance(outcome, Completion) and outcome.lost_answers:
+            lost_by_prompt[outcome.prompt_id] += outcome.lost_answers
+    for prompt in prompts if lost_by_prompt else ():
+        lost_by_tokens[max_input_tokens(prompt)] += lost_by_prompt[prompt.id]
+    output_tokens = params.max_tokens * params.n
+    return sum(
+        lost * price.usage_usd(Usage(input_tokens=tokens, output_tokens=output_tokens))
+        for tokens, lost in lost_by_tokens.items()
+        if lost
+    )

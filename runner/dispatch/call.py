@@ -1,9 +1,8 @@
-"""One call and its attempts: the tokens of the call, the start of its first attempt, the throttled attempts."""
+"""One call and its attempts: its tokens, the wait for its first attempt, the throttled attempts and lost answers."""
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
 
 from runner.config.schema import GenerationParams
 from runner.providers.errors import UNREACHABLE, CallError
@@ -29,13 +28,13 @@ def max_input_tokens(prompt: Prompt) -> int:
 
 
 class Call:
-    """A call on its way to an answer, or to an error for each of its prompts.
+    """A call on its way to an answer, or to an error for each of its prompts. It is queued once it was made.
 
     Args:
         prompts: one prompt, or a list for a service that takes lists.
         params: how to generate.
         clock: seconds, on the clock by which waits are measured.
-        previous: the call of which this one is a half: time and attempts continue.
+        previous: the call of which this one is a half: time, attempts and lost answers continue.
 
     Attributes:
         estimated_tokens: what an attempt takes from the tokens per minute.
@@ -43,7 +42,8 @@ class Call:
         max_output_tokens: an upper bound of the output tokens.
         throttled_attempts: how many attempts the service throttled.
         throttled_at: when the service first throttled an attempt, by `clock`.
-        error: why the call failed; None unless it has.
+        lost_answers: how many attempts have no answer, and may be billed all the same.
+        error: why the last attempt failed; None while an attempt is in flight, and once one was answered.
     """
 
     def __init__(
@@ -60,11 +60,14 @@ class Call:
         self.max_input_tokens = sum(map(max_input_tokens, prompts))
         self.throttled_attempts = 0
         self.throttled_at: float | None = None
-        self.error: CallError | None = None
+        self.error: CallError | None = previous.error if previous else None
+        self.lost_answers: int = previous.lost_answers if previous else 0
         self._clock = clock
         self._attempts: int = previous._attempts if previous else 0
-        self._watch: Stopwatch | None = previous._watch if previous else None
-        self._started_at: datetime | None = previous._started_at if previous else None
+        self._first_attempt: Stopwatch | None = previous._first_attempt if previous else None
+        self._last_attempt: Stopwatch | None = self._first_attempt
+        self._queued_at: float = previous._queued_at if previous else clock()
+        self._queued_s: float | None = previous._queued_s if previous else None
 
     @property
     def throttled_s(self) -> float:
@@ -88,44 +91,65 @@ class Call:
         return first, second
 
     def start_attempt(self) -> None:
-        """Count an attempt; the first starts the call's time."""
+        """Count an attempt; the first ends the call's time in the queue."""
         self._attempts += 1
-        if self._watch is None:
-            self._watch = Stopwatch()
-            self._started_at = self._watch.stop().started_at
+        self.error = None
+        self._last_attempt = Stopwatch()
+        if self._first_attempt is None:
+            self._first_attempt = self._last_attempt
+            self._queued_s = self._clock() - self._queued_at
 
-    def count_throttled(self) -> None:
-        """Count an attempt that the service throttled; the first starts `throttled_s`."""
-        self.throttled_attempts += 1
-        if self.throttled_at is None:
-            self.throttled_at = self._clock()
+    def fail_attempt(self, error: CallError) -> None:
+        """Count why an attempt has no answer; the first throttled attempt starts `throttled_s`."""
+        self.error = error
+        if not error.policy.not_billed:
+            self.lost_answers += 1
+        if error.policy.throttled:
+            self.throttled_attempts += 1
+            if self.throttled_at is None:
+                self.throttled_at = self._clock()
 
     def completed(self, result: Generated) -> Generated:
-        """Return the result with the time and the attempts since the call's first attempt."""
-        return replace(result, attempts=self._attempts, timing=_timing_since(self._started_at, result.timing))
+        """Return the result with the time and the attempts since the call's first attempt, and its lost answers."""
+        return replace(
+            result,
+            attempts=self._attempts,
+            lost_answers=self.lost_answers,
+            timing=self._whole(result.timing),
+            answers=tuple(
+                answer if answer.timing is None else replace(answer, timing=self._whole(answer.timing))
+                for answer in result.answers
+            ),
+        )
 
     def failed(self, error: CallError, model_id: str) -> Sequence[Generated]:
         """Return the error for each prompt, with the time and the attempts since the call's first attempt."""
-        self.error = error
         throttled = error.policy.throttled
         message = f"{error.message} (throttled for {self.throttled_s:.0f} s)" if throttled else error.message
         result = Generated(
             error=ErrorInfo(type=error.type, message=message, retryable=error.policy.retryable),
-            timing=(self._watch or Stopwatch()).stop(),
+            timing=self._whole((self._last_attempt or Stopwatch()).stop()),
             model=model_id,
             attempts=max(1, self._attempts),
+            lost_answers=self.lost_answers,
         )
         return [result] * len(self.prompts)
 
+    def _whole(self, timing: Timing) -> Timing:
+        """Return the last attempt's timing as counted from the first attempt's start."""
+        first = self._first_attempt
+        started_at = timing.started_at if first is None else first.started_at
+        earlier_s = (timing.started_at - started_at).total_seconds()
+        return Timing(
+            started_at=started_at,
+            latency_s=timing.latency_s + earlier_s,
+            time_to_first_token_s=_later(timing.time_to_first_token_s, earlier_s),
+            time_to_first_answer_token_s=_later(timing.time_to_first_answer_token_s, earlier_s),
+            queued_s=self._queued_s,
+            last_attempt_latency_s=timing.latency_s if self._attempts > 1 else None,
+            chunk_gaps_s=timing.chunk_gaps_s,
+        )
 
-def _timing_since(started_at: datetime | None, timing: Timing) -> Timing:
-    """Return the last attempt's timing as counted from the first attempt's start."""
-    if started_at is None or started_at >= timing.started_at:
-        return timing
-    earlier_s = (timing.started_at - started_at).total_seconds()
-    first_token_s = timing.time_to_first_token_s
-    return Timing(
-        started_at=started_at,
-        latency_s=timing.latency_s + earlier_s,
-        time_to_first_token_s=None if first_token_s is None else first_token_s + earlier_s,
-    )
+
+def _later(seconds: float | None, earlier_s: float) -> float | None:
+    return None if seconds is None else seconds + earlier_s

@@ -18,6 +18,7 @@ from runner.dispatch.adaptive_concurrency import AdaptiveConcurrency
 from runner.dispatch.budget import Budget
 from runner.dispatch.call import Call
 from runner.dispatch.stop import StopRequest
+from runner.providers.errors import CallError
 from runner.types import Generated
 
 log = logging.getLogger(__name__)
@@ -75,17 +76,18 @@ class RequestGate:
             number = self._concurrency.acquire() if self._concurrency else 0
             return Permit(number=number, max_cost_usd=max_cost_usd)
 
-    def release(self, permit: Permit, results: Sequence[Generated], *, may_be_billed: bool, throttled: bool) -> None:
+    def release(self, permit: Permit, results: Sequence[Generated], error: CallError | None) -> None:
         """Take a permit back.
 
         Args:
             permit: the ended attempt's.
             results: what the attempt returned; empty if it failed.
-            may_be_billed: the attempt failed, and an answer may have been generated all the same.
-            throttled: the service asked for fewer requests.
+            error: why it failed; None for an answered attempt, and for a cancelled one.
         """
+        may_be_billed = error is not None and not error.policy.not_billed
         self._budget.settle(permit.max_cost_usd, results, may_be_billed=may_be_billed)
         if self._concurrency:
+            throttled = error is not None and error.policy.throttled
             self._concurrency.release(permit.number, answered=bool(results), throttled=throttled)
         self._released.set()
 

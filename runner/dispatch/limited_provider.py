@@ -6,10 +6,10 @@ Its methods are those of a provider, so that a batch mode calls either in the sa
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import tenacity
 
@@ -42,7 +42,10 @@ class LimitedProvider:
         gate: decides when an attempt may leave.
         stop: ends sending; a fatal error becomes its reason.
         max_throttled_s: how long a call may be throttled.
-        clock: seconds, on the clock by which `max_throttled_s` is measured.
+        clock: seconds, on the clock by which waits are measured.
+
+    Attributes:
+        cpu_s: CPU seconds of the event loop's thread, while the loop ran; complete once requests are no longer sent.
     """
 
     def __init__(
@@ -63,6 +66,8 @@ class LimitedProvider:
         self._timeout_s = limits.timeout_s
         self._retry = RetryPolicy(limits, max_throttled_s)
         self._gate, self._stop, self._clock = gate, stop, clock
+        self.cpu_s = 0.0
+        self._entered_cpu_s = 0.0
         self._answered_at: float | None = None
         self._failed_alone = 0
         self._runner: asyncio.Runner | None = None
@@ -84,6 +89,7 @@ class LimitedProvider:
             self._provider.__exit__(kind, error, trace)
 
     async def __aenter__(self) -> Self:
+        self._entered_cpu_s = time.thread_time()
         if isinstance(self._provider, AbstractAsyncContextManager):
             await self._connections.enter_async_context(self._provider)
         return self
@@ -91,21 +97,25 @@ class LimitedProvider:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.cpu_s += time.thread_time() - self._entered_cpu_s
         await self._connections.aclose()
 
-    async def generate(self, prompt: Prompt, params: GenerationParams) -> Generated:
-        """Return the prompt's answers, or its error once no attempt is left.
+    def generate(self, prompt: Prompt, params: GenerationParams) -> Coroutine[Any, Any, Generated]:
+        """Return the prompt's answers, or its error once no attempt is left. The prompt is queued before it is awaited.
 
         Raises:
             Stopped: no further request is to leave; the stop request has the reason.
         """
+        return self._generate(Call((prompt,), params, clock=self._clock))
+
+    async def _generate(self, call: Call) -> Generated:
         provider = self._concurrent
         assert provider is not None  # noqa: S101 - run.prepare refuses any other
 
         async def send() -> Sequence[Generated]:
-            return [await provider.generate(prompt, params)]
+            return [await provider.generate(call.prompts[0], call.params)]
 
-        return (await self._call(Call((prompt,), params, clock=self._clock), send))[0]
+        return (await self._call(call, send))[0]
 
     def generate_batch(self, prompts: Sequence[Prompt], params: GenerationParams) -> Sequence[Generated]:
         """Return the results of one list request, in the prompts' order; fewer if the run is stopped meanwhile.
@@ -118,7 +128,11 @@ class LimitedProvider:
         if self._runner is None:
             self._runner = asyncio.Runner()
             self._runner.run(self.__aenter__())
-        return self._runner.run(self._call_list(Call(prompts, params, clock=self._clock)))
+        started_cpu_s = time.thread_time()
+        try:
+            return self._runner.run(self._call_list(Call(prompts, params, clock=self._clock)))
+        finally:
+            self.cpu_s += time.thread_time() - started_cpu_s
 
     async def _call_list(self, call: Call) -> Sequence[Generated]:
         provider = self._lists
@@ -156,10 +170,15 @@ class LimitedProvider:
         )
         try:
             results: Sequence[Generated] = await attempts(self._attempt, call, send)
+        except Stopped:
+            if call.error is None or not call.lost_answers:
+                raise
+            return call.failed(call.error, self._model_id)  # its lost answers may be billed: they belong on record
         except CallError as error:
             if message := self._retry.fatal_message(call, error, answered_at=self._answered_at):
                 self._stop.request(AccessError(message) if self._answered_at is None else ServiceError(message))
-                raise Stopped from None
+                if not call.lost_answers:
+                    raise Stopped from None
             return call.failed(error, self._model_id)
         return [call.completed(result) for result in results]
 
@@ -167,22 +186,22 @@ class LimitedProvider:
         permit = await self._gate.acquire(call)
         call.start_attempt()
         results: Sequence[Generated] = ()
-        may_be_billed = throttled = False
         try:
-            async with asyncio.timeout(self._timeout_s):
-                results = await send()
-        except TimeoutError:
-            may_be_billed = True
-            raise CallError("Timeout", f"no answer within limits.timeout_s={self._timeout_s}", RETRY) from None
+            results = await self._send(send)
         except CallError as error:
-            may_be_billed, throttled = not error.policy.not_billed, error.policy.throttled
-            if throttled:
-                call.count_throttled()
+            call.fail_attempt(error)
             raise
         finally:
-            self._gate.release(permit, results, may_be_billed=may_be_billed, throttled=throttled)
+            self._gate.release(permit, results, call.error)
         self._answered_at = self._clock()
         return results
+
+    async def _send(self, send: Send) -> Sequence[Generated]:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await send()
+        except TimeoutError:
+            raise CallError("Timeout", f"no answer within limits.timeout_s={self._timeout_s}", RETRY) from None
 
     def _wait_s(self, state: tenacity.RetryCallState) -> float:
         """Return how long a call waits before its next attempt: the service's Retry-After, or else a jittered time.

@@ -32,7 +32,8 @@ class Calls:
     Attributes:
         provider: generates.
         mode: how prompts reach the provider.
-        callee: what the mode calls, inside `with callee:`. The provider itself where the mode sends no requests.
+        callee: what the mode calls, inside `with callee:`: `limited`, or the provider itself.
+        limited: the provider with its limits; None where the mode sends no requests.
         price: what tokens cost; None where the price is not known.
         budget: what may still be spent; without a limit it has room for every request.
         concurrency: finds how many requests may be in flight; None where `batch.size` is a number.
@@ -42,6 +43,7 @@ class Calls:
     provider: Provider
     mode: Mode[Any]
     callee: Provider | LimitedProvider
+    limited: LimitedProvider | None
     price: Price | None
     budget: Budget
     concurrency: AdaptiveConcurrency | None
@@ -87,15 +89,16 @@ def prepare_calls(config: RunConfig, waits: Waits) -> Calls:
         _refuse_request_limits(config, mode)
     budget = Budget(config.limits.max_cost_usd, price)
     concurrency = _concurrency(config, mode, provider)
-    callee: Provider | LimitedProvider = provider
+    limited = None
     if sends_requests:
-        callee = LimitedProvider(
+        limited = LimitedProvider(
             provider, config.model.id, config.limits, RequestGate(config.limits, budget, concurrency, stop), stop,
             max_throttled_s=waits.throttled_s,
         )  # fmt: skip
     return Calls(
-        provider=provider, mode=mode, callee=callee, price=price, budget=budget, concurrency=concurrency, stop=stop
-    )
+        provider=provider, mode=mode, callee=limited or provider, limited=limited, price=price, budget=budget,
+        concurrency=concurrency, stop=stop,
+    )  # fmt: skip
 
 
 def _mode(config: RunConfig, provider: Provider) -> Mode[Any]:

@@ -4,8 +4,9 @@ import asyncio
 import itertools
 import logging
 import random
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from runner.config.schema import GenerationParams, RunConfig
 from runner.config.waits import Waits
 from runner.dispatch.adaptive_concurrency import AdaptiveConcurrency
-from runner.dispatch.budget import Budget
+from runner.dispatch.budget import Budget, lost_usd
 from runner.dispatch.call import estimate_tokens, max_input_tokens
 from runner.dispatch.gate import RequestGate
 from runner.dispatch.limited_provider import LimitedProvider
@@ -24,7 +25,7 @@ from runner.providers.echo import EchoProvider
 from runner.providers.errors import RETRY, THROTTLED, CallError, ErrorPolicy
 from runner.types import Generated, Prompt
 from tests.conftest import Compose
-from tests.factories import DEAR, numbered, prompts
+from tests.factories import DEAR, completion, failure, numbered, outcomes_of, prompts
 from tests.virtual_clock import run_on_virtual_clock
 
 Fault = Callable[[int, Prompt], CallError | None]
@@ -145,6 +146,110 @@ def test_no_minute_has_more_requests_than_its_limit_and_what_a_second_may_add(si
     sent_at = simulate(numbered(400), "limits.requests_per_minute=60", workers=50, latency_s=7).provider.sent_at
     for start in sent_at:
         assert sum(start <= moment < start + 60 - 1e-6 for moment in sent_at) <= 61
+
+
+def test_a_prompt_is_queued_from_when_the_mode_has_taken_it_until_its_first_attempt_leaves(simulate: Simulate):
+    run = simulate(numbered(4), "limits.requests_per_minute=60", latency_s=0.25)  # one a second; all taken at 0
+    assert [run.results[f"p{number}"].timing.queued_s for number in range(4)] == exactly([0, 1, 2, 3])
+    one_worker = simulate(numbered(4), "limits.requests_per_minute=60", latency_s=0.25, workers=1)
+    queued_s = [one_worker.results[f"p{number}"].timing.queued_s for number in range(4)]
+    assert queued_s == exactly([0, 0.75, 0.75, 0.75]), "taken when the answer before it has come"
+
+
+def test_the_room_in_budget_and_concurrency_is_waited_for_in_the_queue(simulate: Simulate):
+    budget = (DEAR, "generation.max_tokens=100", "limits.max_cost_usd=0.2")  # room for one at a time
+    run = simulate(numbered(3), *budget, latency_s=2)
+    assert [run.results[f"p{number}"].timing.queued_s for number in range(3)] == exactly([0, 2, 4])
+    run = simulate(numbered(3), latency_s=2, concurrency=AdaptiveConcurrency(1, 1))
+    assert [run.results[f"p{number}"].timing.queued_s for number in range(3)] == exactly([0, 2, 4])
+
+
+def test_a_pause_is_queueing_before_the_first_attempt_and_latency_after_it(simulate: Simulate):
+    asks_to_wait = CallError("RateLimitError", "slow down", THROTTLED, retry_after_s=30)
+    run = simulate(numbered(2), workers=1, fault=lambda number, _: asks_to_wait if number == 0 else None)
+    throttled, other = run.results["p0"], run.results["p1"]
+    assert throttled.attempts == 2
+    assert throttled.timing.queued_s == exactly(0)
+    assert other.timing.queued_s == exactly(0), "it was taken after the pause"
+    run = simulate(
+        numbered(2), "limits.requests_per_minute=30", fault=lambda number, _: asks_to_wait if number == 0 else None
+    )
+    assert (run.results["p1"].timing.queued_s or 0) >= 30, "the pause began while it was queued"
+
+
+def test_waiting_for_the_mode_to_let_requests_leave_one_by_one_is_queueing(config: Compose):
+    """On the real clock: each request keeps the event loop busy for 30 ms before it is on its way."""
+
+    class SlowToBuild(EchoProvider):
+        async def generate(self, prompt: Prompt, params: GenerationParams) -> Generated:
+            time.sleep(0.03)
+            return await super().generate(prompt, params)
+
+    composed, stop = config("provider=echo", "batch.size=4"), StopRequest()
+    provider = SlowToBuild(model=composed.model, latency_s=0, fail_on=None)
+    gate = RequestGate(composed.limits, Budget(None, None), None, stop)
+    limited = LimitedProvider(provider, composed.model.id, composed.limits, gate, stop, max_throttled_s=1)
+    with limited:
+        outcomes = outcomes_of(limited, numbered(4), composed.params(), composed.with_mode("concurrent").batch)
+    queued_s = {outcome.prompt_id: outcome.timing.queued_s or 0 for outcome in outcomes}
+    assert queued_s["p0"] < 0.03
+    assert queued_s["p3"] >= 0.09
+    assert limited.cpu_s < 0.1, "the loop's thread slept; its CPU was free"
+
+
+def test_the_cpu_of_the_event_loops_thread_is_counted(config: Compose):
+    class Busy(EchoProvider):
+        async def generate(self, prompt: Prompt, params: GenerationParams) -> Generated:
+            until = time.thread_time() + 0.05
+            while time.thread_time() < until:
+                pass
+            return await super().generate(prompt, params)
+
+    composed, stop = config("provider=echo", "batch.size=4"), StopRequest()
+    provider = Busy(model=composed.model, latency_s=0, fail_on=None)
+    gate = RequestGate(composed.limits, Budget(None, None), None, stop)
+    limited = LimitedProvider(provider, composed.model.id, composed.limits, gate, stop, max_throttled_s=1)
+    with limited:
+        outcomes_of(limited, numbered(4), composed.params(), composed.with_mode("concurrent").batch)
+    assert 0.2 <= limited.cpu_s < 0.5
+
+
+def test_an_answer_after_a_failed_attempt_has_the_last_attempts_latency_and_counts_what_was_lost(simulate: Simulate):
+    broken, refused = (
+        CallError("Cut", "cut", RETRY),
+        CallError("Busy", "no", ErrorPolicy(retryable=True, not_billed=True)),
+    )
+    faults = {0: broken, 1: refused}
+    run = simulate(numbered(2), workers=1, fault=lambda number, _: faults.get(number))
+    retried, at_once = run.results["p0"], run.results["p1"]
+    assert (retried.attempts, retried.lost_answers, at_once.attempts, at_once.lost_answers) == (3, 1, 1, 0)
+    assert retried.timing.last_attempt_latency_s is not None
+    assert retried.timing.last_attempt_latency_s <= retried.timing.latency_s
+    assert at_once.timing.last_attempt_latency_s is None
+
+
+def test_a_call_that_was_stopped_after_a_lost_answer_is_on_record_with_it(simulate: Simulate):
+    broken = CallError("Cut", "cut", RETRY)
+    settings = (DEAR, "generation.max_tokens=10", "limits.max_cost_usd=0.06")  # room for one: $0.043 at most
+    run = simulate(numbered(1), *settings, fault=lambda *_: broken)
+    assert isinstance(run.reason, BudgetError)
+    failed = run.results["p0"]
+    assert failed.error is not None
+    assert (failed.error.type, failed.attempts, failed.lost_answers) == ("Cut", 1, 1)
+
+
+def test_the_maximum_cost_of_lost_answers_is_that_of_known_input_or_of_its_bound_and_of_max_tokens(config: Compose):
+    composed = config("provider=echo", DEAR, "generation.max_tokens=10", "generation.n=1")
+    price = find_price(composed.model, None)
+    assert price is not None
+    asked = prompts("a b", "\u8a9e")
+    answered, failed = replace(completion("p0", tokens_in=2), lost_answers=2), replace(failure("p1"), lost_answers=1)
+    # at $0.001 a token: 2 x (2 + 10) known; 3 bytes and 32 of the template, + 10 unknown
+    assert lost_usd([answered, failed], asked, composed.params(), price) == pytest.approx(0.024 + 0.045)
+    second_choice = replace(answered, choice=1)
+    twice = composed.params().model_copy(update={"n": 2})
+    assert lost_usd([answered, second_choice], asked, twice, price) == pytest.approx(2 * (2 + 20) / 1000)
+    assert lost_usd([completion("p0"), failure("p1")], asked, composed.params(), price) == 0
 
 
 def test_a_pause_saves_up_no_room(simulate: Simulate):

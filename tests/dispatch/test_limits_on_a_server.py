@@ -80,6 +80,20 @@ def test_the_budget_counts_what_was_spent_before_a_resume(hosted: Compose, tmp_p
     assert 0.14 < sum(usage.input_tokens + usage.output_tokens for usage in usages) / 1000 <= 0.2
 
 
+def test_the_budget_counts_answers_that_were_lost_before_a_resume(hosted: Compose, tmp_path: Path):
+    texts = prompts_file(tmp_path, 100)  # $0.006 each, and $0.057 at most
+    settings = (DEAR, "generation.max_tokens=10", "batch.size=1", "limits.max_cost_usd=0.1", "limits.max_attempts=1")
+    with OpenAIServer(fault=lambda number, _: {"cut": 1} if number == 0 else None) as server:
+        with pytest.raises(BudgetError):
+            app.run(hosted(server, *texts, *settings), tmp_path / "run")
+        sent = len(server.asked)
+        with pytest.raises(BudgetError, match=r"\$0\.057000 are spent"):
+            app.resume(tmp_path / "run")
+        assert len(server.asked) == sent, "the lost answer still takes its room"
+    first, *_ = RunFolder(tmp_path / "run").outcomes.read_all()
+    assert (type(first), first.lost_answers) == (Failure, 1)
+
+
 def test_a_run_records_how_many_requests_auto_had_in_flight(hosted: Compose, tmp_path: Path):
     texts = (*prompts_file(tmp_path, 150), "batch.size=auto")
     with OpenAIServer(first_token_s=0.05) as server:
