@@ -40,6 +40,9 @@ METRICS: Mapping[str, str] = {
     "other_cpu_share": "share of the usable CPUs' time that other processes took meanwhile, this run's own left out",
     "child_cpu_share": "share that processes took which this one started: the one that publishes to MLflow",
     "steal_share": "share of the usable CPUs' time that the hypervisor gave to other machines meanwhile",
+    "client_cpu_share": "CPU seconds of the thread that sends and receives / `duration_s`; hosted providers only",
+    "first_call_ratio": "seconds of the first call / those that the median pace of later calls of like size gives for "
+    "it; needs 3 calls that began after it ended; local models only; of a resumed run, the largest of its processes",
     "peak_memory_mb": "largest resident memory of the process while it generated, in MiB",
 }
 """The definition of every metric, in the order in which metrics are shown; fields and metrics stand in backticks."""

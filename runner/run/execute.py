@@ -78,6 +78,7 @@ def _measure(run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, o
             warmup_s=warmup_s,
             duration_s=duration_s,
             peak_memory_mb=memory.read_mb(),
+            client_cpu_s=None if run.calls.provider.is_local or not run.calls.limited else run.calls.limited.cpu_s,
             machine=before.until(MachineCounters.read()),
         )
         _update_environment(run, {**machine, "machine_load": asdict(measured.machine)})

@@ -10,6 +10,7 @@ from runner.pricing import Price
 from runner.record.folder import RunFolder
 from runner.record.manifest import Segment, Series, Summary, status_after
 from runner.record.writer import OutcomeWriter
+from runner.run.first_call import FirstCalls
 from runner.run.machine import MachineLoad
 from runner.run.prepare import PreparedRun
 from runner.run.result import RunResult
@@ -27,12 +28,15 @@ class Measured:
     warmup_s: float | None
     duration_s: float
     peak_memory_mb: float | None
+    client_cpu_s: float | None
     machine: MachineLoad
 
     @property
     def metrics(self) -> dict[str, float]:
         """The metrics of the contract, without `duration_s`, which sums over the processes of a run."""
-        named = {"load_s": self.load_s, "warmup_s": self.warmup_s, "peak_memory_mb": self.peak_memory_mb}
+        client = None if self.client_cpu_s is None else self.client_cpu_s / max(self.duration_s, 1e-9)
+        named = {"load_s": self.load_s, "warmup_s": self.warmup_s, "peak_memory_mb": self.peak_memory_mb,
+                 "client_cpu_share": client}  # fmt: skip
         return {name: value for name, value in named.items() if value is not None} | self.machine.metrics
 
 
@@ -43,10 +47,13 @@ class _Digest:
         self.samples: list[Outcome] = []
         self.first_error: ErrorInfo | None = None
         self._cost_usd = 0.0
+        self._first_calls = FirstCalls()
         padded = run.calls.mode.pads_rows and run.calls.provider.is_local
         outcomes = self._observed(run.folder.outcomes.read_marked(), run.calls.price)
         counted = metrics.summarize(outcomes, padded=padded, measured_s=_segment_seconds(run.folder))
-        self.metrics: Mapping[str, float] = counted | ({"cost_usd": self._cost_usd} if run.calls.price else {})
+        cost = {"cost_usd": self._cost_usd} if run.calls.price else {}
+        ratio = self._first_calls.ratio() if run.calls.provider.is_local else None
+        self.metrics: Mapping[str, float] = counted | cost | ({} if ratio is None else {"first_call_ratio": ratio})
 
     def _observed(
         self, outcomes: Iterable[tuple[Outcome, bool]], price: Price | None
@@ -55,6 +62,7 @@ class _Digest:
         for outcome, is_superseded in outcomes:
             if not is_superseded:
                 self._keep(outcome)
+                self._first_calls.add(outcome)
                 if price:
                     self._cost_usd += price.outcome_usd(outcome)
             yield outcome, is_superseded
