@@ -75,9 +75,17 @@ def _lengths(rows: Sequence[Row]) -> str:
 def _not_ranked(comparison: Comparison, first: Row) -> str:
     """Name the rows of the same request that are not ranked: a fastest is the fastest of the others."""
     rows = [row for row in comparison.rows if row.request == first.request and not row.is_complete]
-    named = [f"run {row.label} ({row.status})" for row in rows[:_MAX_NAMED]]
+    named = [f"run {row.label} ({_status(row)})" for row in rows[:_MAX_NAMED]]
     more = [f"{len(rows) - len(named)} more"] if len(rows) > len(named) else []
     return f"; not ranked: {', '.join([*named, *more])}" if rows else ""
+
+
+def _status(row: Row) -> str:
+    """Return how a row's runs ended; of failed prompts, how many of how many."""
+    failed, completed = (
+        sum(run.metrics.get(name, 0.0) for run in row.runs) for name in ("failed_prompts", "completed_prompts")
+    )
+    return f"{failed:.0f} of {failed + completed:.0f} prompts failed" if failed else row.status
 
 
 def _others(rows: Sequence[Row]) -> str:
