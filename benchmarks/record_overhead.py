@@ -1,8 +1,8 @@
 """What do token ids and the machine record cost? CPU seconds of each, and their share of a run's time.
 
 One run is made, of the embedded model unless overrides say otherwise. Then its record is written and read again in
-pairs: outcomes with token ids against the same without, and what the machine record adds to a run. The parts are timed by
-themselves, because the noise of a whole run is many times their cost.
+pairs: outcomes with token ids against the same without, and what the machine record adds to a run. The parts are timed
+by themselves, because the noise of a whole run is many times their cost.
 """
 
 import argparse

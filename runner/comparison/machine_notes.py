@@ -89,6 +89,14 @@ def _switches_per_s(run: Run) -> float:
     return _fact(run, "involuntary_switches") / run.metrics["duration_s"] / cpus if cpus else 0.0
 
 
+def _gpu_slowdown(run: Run) -> tuple[float, str]:
+    """Return the seconds for which the GPU's clock was held down, and the reason that did it longest."""
+    prefix = "machine_load.gpu."
+    reasons = [name for name in run.facts if name.startswith(prefix) and name.endswith("_s")]
+    seconds = {name.removeprefix(prefix).removesuffix("_s"): float(run.facts[name]) for name in reasons}
+    return max(((value, reason) for reason, value in seconds.items()), default=(0.0, ""))
+
+
 def _first_call(run: Run) -> float:
     """Return by how much the first call was too slow, where that matters for the whole run."""
     ratio = run.metrics.get("first_call_ratio", 0.0)
@@ -124,6 +132,11 @@ _CONDITIONS = (
         excess=lambda run: 2 * _fact(run, "thermal_throttles"),
         figure=lambda run: f"{_fact(run, 'thermal_throttles'):.0f} times",
         text="CPU cores lowered their clock because of heat while these runs were measured",
+    ),
+    _Condition(
+        excess=lambda run: _gpu_slowdown(run)[0] / run.metrics["duration_s"] / _MAX_LOST_SHARE,
+        figure=lambda run: "{:.1f} s, {}".format(*_gpu_slowdown(run)),
+        text="The GPU's clock was held down while these runs were measured",
     ),
     _Condition(
         excess=lambda run: _fact(run, "swapped_mb") / _MIN_SWAPPED_MB,

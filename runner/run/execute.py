@@ -15,6 +15,7 @@ from runner.record.manifest import environment_changes
 from runner.record.writer import OutcomeWriter
 from runner.run.failure_limit import FailureLimit
 from runner.run.finish import Measured, close_record
+from runner.run.gpu import gpu_load, read_gpu
 from runner.run.machine import MachineCounters
 from runner.run.prepare import PreparedRun
 from runner.run.result import RunObserver, RunResult
@@ -71,7 +72,8 @@ def _measure(run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, o
         _record_environment(run, machine, writer.segment)
         warmup_s = warm_up(run, pending)
         run.folder.remove_summary()  # not earlier: a run that cannot begin leaves the record unchanged
-        memory, before = environment.PeakMemory(), MachineCounters.read()
+        device = str(run.calls.provider.describe().get("device"))
+        gpu, memory, before = read_gpu(device), environment.PeakMemory(), MachineCounters.read()
         duration_s = _generate(run, pending, writer, observer)
         measured = Measured(
             load_s=load_s,
@@ -81,7 +83,8 @@ def _measure(run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, o
             client_cpu_s=None if run.calls.provider.is_local or not run.calls.limited else run.calls.limited.cpu_s,
             machine=before.until(MachineCounters.read()),
         )
-        _update_environment(run, {**machine, "machine_load": asdict(measured.machine)})
+        load = asdict(measured.machine) | {"gpu": gpu_load(gpu, read_gpu(device))}
+        _update_environment(run, {**machine, "machine_load": load})
     return measured
 
 

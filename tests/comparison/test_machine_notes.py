@@ -51,6 +51,14 @@ def test_a_recorded_figure_above_its_bound_is_said(name: str, write_run: Write):
     assert f"busy ({figure})" in texts
 
 
+def test_what_held_a_gpus_clock_down_is_said_with_its_reason(write_run: Write):
+    reasons = {"sw_power_cap_s": 4.0, "hw_thermal_slowdown_s": 1.0}
+    run = write_run("hot", sentences(2), metrics=QUIET)
+    (run / "environment.json").write_text(json.dumps({"machine_load": {"gpu": {"clock_mhz": 900.0, **reasons}}}))
+    texts = note_texts(compare_folders([run]))
+    assert "The GPU's clock was held down while these runs were measured: hot (4.0 s, sw_power_cap)" in texts
+
+
 def test_a_quiet_machine_is_not_spoken_of(write_run: Write):
     metrics = {name: bound for name, (bound, *_) in BOUNDS.items()}
     load = {name: bound for name, (bound, *_) in FACTS.items()} | {"usable_cpus": 2.0, "clock_mhz": None}

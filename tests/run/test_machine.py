@@ -17,6 +17,7 @@ import pytest
 from runner import app
 from runner.comparison.compare import compare_folders
 from runner.run import machine
+from runner.run.gpu import gpu_load, read_gpu
 from runner.run.machine import MachineCounters
 from tests.comparison.helpers import note_texts
 from tests.conftest import Compose
@@ -167,3 +168,24 @@ def test_outcomes_are_read_in_one_pass_at_the_end_of_a_run_and_in_one_by_a_compa
     opened.clear()
     compare_folders(runs)
     assert opened.count("outcomes.jsonl") == 2 * 2
+
+
+def test_what_held_a_gpus_clock_down_is_the_difference_of_the_counters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """A program in the place of nvidia-smi, which prints a line of values in the order of the fields that it is asked for."""
+    program, line = tmp_path / "nvidia-smi", tmp_path / "line"
+    program.write_text(f'#!/bin/sh\n[ "$1" = --id=GPU-b ] && /bin/cat {line}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
+    line.write_text("1980, 1980, 40, 1000000, 0, 0, 0\n")
+    before = read_gpu("cuda:1")
+    line.write_text("1200, 1980, 71, 5500000, 250000, 0, 0\n")
+    assert gpu_load(before, read_gpu("cuda:1")) == {
+        "clock_mhz": 1200, "max_clock_mhz": 1980, "temperature_c": 71, "sw_power_cap_s": 4.5,
+        "sw_thermal_slowdown_s": 0.25, "hw_thermal_slowdown_s": 0, "hw_power_brake_slowdown_s": 0,
+    }  # fmt: skip
+    line.write_text('Field "clocks_event_reasons_counters.sw_power_cap" is not a valid field to query.\n')
+    assert read_gpu("cuda:1") is None, "an older driver"
+    assert read_gpu("cuda") is None, "the other GPU does not answer"
+    assert read_gpu("cpu") is None
+    assert gpu_load(before, None) == {}
