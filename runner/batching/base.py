@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import Any, Generic, TypeVar
 
 from runner.config.schema import BatchConfig, BatchMode, GenerationParams
@@ -81,6 +81,11 @@ def _outcomes(prompt: Prompt, result: Generated, batch: int, segment: int) -> It
         )
 
 
+def first_in_flight(_: object, pending: PendingPrompts, config: BatchConfig) -> Sequence[Prompt]:
+    """Return the prompts that are generated first: as many as are in flight at once."""
+    return [prompt for _, prompt in islice(pending.numbered(), config.count)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mode(Generic[P]):
     """A batch mode: how prompts reach a provider, and what `batch.size` means.
@@ -93,6 +98,8 @@ class Mode(Generic[P]):
         size_unit: what `batch.size` counts.
         generate: yields the outcomes of one call after another. Its arguments are an implementation of `protocol`, what
             to generate, how, and the size and order of batches.
+        first_prompts: returns the prompts that the mode generates first, those of a warm-up. Its arguments are an
+            implementation of `protocol`, what to generate, and the size and order of batches.
         validate: raises ConfigError if a provider, as it is configured, cannot do the mode.
         batch_is_call: `batch.size` prompts are one call, which share its time, its seed and its step.
         size_is_requests: `batch.size` is requests in flight, each with a connection; `auto` finds the number.
@@ -104,6 +111,7 @@ class Mode(Generic[P]):
     request_protocol: type[Any] | None
     size_unit: str
     generate: Callable[[P, PendingPrompts, GenerationParams, BatchConfig], Generator[Sequence[Outcome]]]
+    first_prompts: Callable[[P, PendingPrompts, BatchConfig], Sequence[Prompt]] = first_in_flight
     validate: Callable[[object], None] = field(default=lambda _: None)
     batch_is_call: bool = False
     size_is_requests: bool = False

@@ -25,6 +25,12 @@ def generate(
             yield pending.finish_call(zip(remaining, results, strict=False), batch=number)
 
 
+def first_batch(provider: StaticProvider, pending: PendingPrompts, config: BatchConfig) -> Sequence[Prompt]:
+    """Return the first batch that has prompts to be generated; empty where none has."""
+    batches = map(pending.remaining, form_batches(provider, pending.prompts, config))
+    return next(filter(None, batches), ())
+
+
 def form_batches(provider: StaticProvider, prompts: Sequence[Prompt], config: BatchConfig) -> Iterator[Batch]:
     """Form the batches. The same prompts and settings always give the same batches.
 
@@ -63,6 +69,7 @@ STATIC = Mode(
     request_protocol=ListProvider,
     size_unit="prompts in one call",
     generate=generate,
+    first_prompts=first_batch,
     validate=_validate,
     batch_is_call=True,
     pads_rows=True,

@@ -40,7 +40,7 @@ class Run:
     Attributes:
         label: short, and unique among the compared runs.
         settings: every leaf of the configuration by its dotted name.
-        facts: what was resolved on loading (dtype, device), by dotted names.
+        facts: what was resolved on loading (dtype, device), and the machine, by dotted names.
         prompts_sha256: of prompts.jsonl; None where the folder has no such file.
     """
 
@@ -183,7 +183,9 @@ def _read_config(folder: RunFolder) -> Mapping[str, Any]:
 
 def _facts(folder: RunFolder) -> Iterator[tuple[str, Any]]:
     environment = folder.read_environment()
-    for section in ("provider", "packages", "git"):
+    if "os" in environment:
+        yield "os", environment["os"]
+    for section in ("provider", "packages", "git", "cpu", "settings", "machine_load"):
         for name, value in leaves(environment.get(section) or {}):
             if section != "git" or name == "commit":
                 yield f"{section}.{name}", value[:12] if section == "git" and value else value

@@ -6,6 +6,7 @@ from typing import Literal
 
 from runner.comparison.divergence import Divergence
 from runner.comparison.load import Run
+from runner.comparison.machine_notes import machine_notes
 from runner.comparison.pairing import ComparedPair, Difference, Pair, missing_baseline
 from runner.comparison.speed import Row
 from runner.comparison.speed_notes import limited_by_itself, unlike_caches
@@ -20,16 +21,6 @@ _MAX_MISATTRIBUTED, _MAX_EMPTIED = 0.01, 0.01
 """Shares above one coincidence, and above one prompt in a hundred that ends at once."""
 _LOW_MATCH = 0.5
 """A lower share of equal texts is a note and no alarm: rounding in bfloat16 alone changes that many long texts."""
-_MAX_OTHER_SHARE, _MIN_LOAD_S = 0.1, 1.0
-"""Share of the CPUs that others may take without a note, and the shortest run whose counters are exact enough."""
-_LOADS = {
-    "other_cpu_share": ("Other processes", ""),
-    "child_cpu_share": (
-        "Processes that a run started itself, as the one that publishes to MLflow,",
-        ". Measure with more prompts, or with tracking=off",
-    ),
-}
-"""Metrics of the CPU time of other processes, with the processes and the remedy."""
 _MAX_KEYS = 6
 """Differences that a sentence lists."""
 
@@ -59,7 +50,7 @@ def notes(
         *_settings(pairs),
         *_models(pairs),
         *_incomplete(runs),
-        *_busy_machine(runs),
+        *machine_notes(runs),
         *limited_by_itself(runs),
         *unlike_caches(runs),
         *_noise(rows),
@@ -226,28 +217,6 @@ def _incomplete(runs: Sequence[Run]) -> list[str]:
         for run in runs
         if run.is_finished and (failed := run.metrics.get("failed_prompts", 0))
     ]
-
-
-def _busy_machine(runs: Sequence[Run]) -> list[str]:
-    """Say where other work took part of the CPUs while a run was measured, and where runs saw unlike conditions."""
-    measured = [run for run in runs if run.metrics.get("duration_s", 0.0) >= _MIN_LOAD_S]
-    texts = []
-    for name, (who, remedy) in _LOADS.items():
-        busy = [run for run in measured if run.metrics.get(name, 0.0) > _MAX_OTHER_SHARE]
-        busiest = [f"{run.label} ({run.metrics[name]:.0%})" for run in sorted(busy, key=lambda run: -run.metrics[name])]
-        more = [f"{len(busy) - _MAX_KEYS} more"] if len(busy) > _MAX_KEYS else []
-        if busy:
-            texts.append(
-                f"{who} took part of the CPUs while these runs were measured, so their speed may be too low: "
-                f"{', '.join([*busiest[:_MAX_KEYS], *more])}{remedy}"
-            )
-    shares = [run.metrics["other_cpu_share"] for run in measured if "other_cpu_share" in run.metrics]
-    if shares and max(shares) - min(shares) > _MAX_OTHER_SHARE:
-        texts.append(
-            "The runs saw unlike conditions: their speeds are not only their own. Measure again on a quiet machine, or "
-            "with repeats"
-        )
-    return texts
 
 
 def _members(rows: Sequence[Row]) -> list[str]:

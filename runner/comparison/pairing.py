@@ -18,6 +18,7 @@ _REQUEST = ("generation.",)
 _MODEL = ("model.id", "model.revision")
 _FACTS = (
     *(f"provider.{name}" for name in ("device", "gpu", "cpu_capability", "threads", "dtype", "attn_implementation")),
+    *("cpu.model", "os", "settings.OMP_NUM_THREADS", "settings.MKL_NUM_THREADS"),
     *("provider.model_revision", "packages.torch", "packages.transformers", "git.commit"),
 )
 _OTHER_SEED = "sampled texts are compared with the same seed only"

@@ -213,47 +213,52 @@ def speedups(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
 
 
 def told_apart(
-    best: Row, others: Sequence[Row], name: str, *, of: Callable[[Iterable[float]], float] = max
+    best: Row,
+    others: Sequence[Row],
+    name: str,
+    *,
+    of: Callable[[Iterable[float]], float] = max,
+    figures: int = 1,
 ) -> list[bool]:
-    """Return for each other row whether `best` is better beyond noise: the level holds for all of them together.
+    """Return for each other row whether `best` is better beyond noise.
 
-    The row with the better median may still be the worse one in the blocks that both have.
+    The level holds for all other rows together (Holm), and for so many figures (Bonferroni). The row
+    with the better median may still be the worse one in the blocks that both have.
     """
     estimates = [estimate(best.runs, other.runs, name) for other in others]
     p_values = iter(holm([found.p_value for found in estimates if found]))
     return [
-        found is not None and next(p_values) < SIGNIFICANCE and of((found.ratio, 1.0)) == found.ratio
+        found is not None and figures * next(p_values) < SIGNIFICANCE and of((found.ratio, 1.0)) == found.ratio
         for found in estimates
     ]
 
 
-def best(
-    rows: Sequence[Row], name: str, *, of: Callable[[Iterable[float]], float], measured: bool = True
-) -> frozenset[int]:
+def best(rows: Sequence[Row], name: str, *, of: Callable[[Iterable[float]], float], figures: int) -> frozenset[int]:
     """Return the indexes of the best of their column, among complete rows with one request.
 
     Args:
         rows: of a comparison.
         name: of the figure.
         of: max or min.
-        measured: the figure varies by itself, so that the best must be beyond noise; else the best median is enough.
+        figures: how many figures are tested together, for the best must be beyond noise; 0 for a figure that does not
+            vary by itself, of which the best median is enough.
     """
     groups: dict[Hashable, list[int]] = {}
     for index, row in enumerate(rows):
         if row.is_complete and name in row.figures:
             groups.setdefault(row.request, []).append(index)
-    return frozenset(index for group in groups.values() for index in _best_of(rows, group, name, of, measured))
+    return frozenset(index for group in groups.values() for index in _best_of(rows, group, name, of, figures))
 
 
 def _best_of(
-    rows: Sequence[Row], group: Sequence[int], name: str, of: Callable[[Iterable[float]], float], measured: bool
+    rows: Sequence[Row], group: Sequence[int], name: str, of: Callable[[Iterable[float]], float], figures: int
 ) -> list[int]:
     medians = {index: rows[index].figures[name].median for index in group}
     if len(set(medians.values())) < 2:
         return []
     top = [index for index, value in medians.items() if value == of(medians.values())]
     others = [rows[index] for index in group if index != top[0]]
-    if measured and not all(told_apart(rows[top[0]], others, name, of=of)):
+    if figures and not all(told_apart(rows[top[0]], others, name, of=of, figures=figures)):
         return []
     return top
 

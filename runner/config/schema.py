@@ -150,13 +150,14 @@ MAX_REQUESTS_IN_FLIGHT = 1024
 class BatchConfig(Section):
     """How prompts reach the model. `mode` null is the provider's default mode.
 
-    `size` auto finds the number of requests in flight that a service sustains (mode concurrent only).
+    `size` auto finds the number of requests in flight that a service sustains (mode concurrent only). `warmup` auto
+    generates the first batch unmeasured until its time settles.
     """
 
     mode: BatchMode | None
     size: PositiveInt | Literal["auto"]
     order: Literal["length", "given"]
-    warmup: NonNegativeInt
+    warmup: NonNegativeInt | Literal["auto"]
 
     @property
     def count(self) -> int:
@@ -236,11 +237,6 @@ class RunConfig(Section):
     def params(self, *, seed: int | None = None) -> GenerationParams:
         """Return the generation parameters, with the run's seed unless another is given."""
         return GenerationParams(**self.generation.model_dump(), seed=self.seed if seed is None else seed)
-
-    @property
-    def warmup_prompts(self) -> int:
-        """How many prompts are generated unmeasured before the measured ones."""
-        return self.batch.warmup * (1 if self.batch.size == "auto" else self.batch.size)
 
     def with_mode(self, mode: BatchMode) -> "RunConfig":
         """Return this configuration with its batch mode resolved."""

@@ -67,11 +67,16 @@ METRICS: Mapping[str, str] = {
     "overhead_s": (
         "`duration_s` minus the time during which at least one call was in flight, or waited for own limits or a pause"
     ),
-    "warmup_s": "generating the first batches unmeasured, before `duration_s` begins; local models only",
+    "warmup_s": "generating the first batch unmeasured (`batch.warmup`), before `duration_s` begins; local models only",
     "cpu_s": "CPU seconds of this process, all threads, while it generated; of a resumed run, of its last process",
     "other_cpu_share": "share of the usable CPUs' time that other processes took meanwhile, this run's own left out",
     "child_cpu_share": "share that processes took which this one started: the one that publishes to MLflow",
     "steal_share": "share of the usable CPUs' time that the hypervisor gave to other machines meanwhile",
+    "client_cpu_share": "CPU seconds of the thread that sends and receives / `duration_s`; hosted providers only",
+    "first_call_ratio": (
+        "seconds of the first call / those that the median pace of later calls of like size gives; needs 3 calls "
+        "that began after it ended; local models only; of a resumed run, the largest of its processes"
+    ),
     "peak_memory_mb": "largest resident memory of the process while it generated, in MiB",
     "peak_gpu_memory_mb": "largest memory of tensors on the GPU while the run generated, by its allocator, in MiB",
 }
@@ -80,7 +85,7 @@ NAMES = tuple(METRICS)
 
 MEASURED = frozenset(
     {
-        *("load_s", "warmup_s", "cpu_s", "other_cpu_share", "child_cpu_share", "steal_share"),
+        *("load_s", "warmup_s", "cpu_s", "other_cpu_share", "child_cpu_share", "steal_share", "client_cpu_share"),
         *("peak_memory_mb", "peak_gpu_memory_mb"),
     }
 )

@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping, Set
 from contextlib import closing
 from dataclasses import asdict, replace
-from itertools import islice
 from typing import Any
 
 from runner import environment
@@ -17,15 +16,15 @@ from runner.record.manifest import environment_changes
 from runner.record.writer import OutcomeWriter
 from runner.run.failure_limit import FailureLimit
 from runner.run.finish import Measured, close_record
+from runner.run.gpu import gpu_load, read_gpu
 from runner.run.machine import MachineCounters
 from runner.run.prepare import PreparedRun
 from runner.run.result import RunObserver, RunResult
 from runner.run.signals import GracePeriodExpired, stop_on_signals
+from runner.run.warm_up import warm_up
 from runner.tracking.publisher import RunPublisher, StartWorker, start_worker
 
 log = logging.getLogger(__name__)
-
-_WARMUP_TOKENS = 4
 
 
 def execute(
@@ -72,11 +71,12 @@ def _measure(run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, o
         load_s = time.perf_counter() - start
         machine = environment.describe()
         _record_environment(run, machine, writer.segment)
-        warmup_s = _warm_up(run, pending)
+        warmup_s = warm_up(run, pending)
         run.folder.remove_summary()  # not earlier: a run that cannot begin leaves the record unchanged
         provider = run.calls.provider
         gpu_peak_mb = provider.track_gpu_memory() if isinstance(provider, DeviceMemory) else None
-        memory, before = environment.PeakMemory(), MachineCounters.read()
+        device = str(provider.describe().get("device"))
+        gpu, memory, before = read_gpu(device), environment.PeakMemory(), MachineCounters.read()
         duration_s = _generate(run, pending, writer, observer)
         measured = Measured(
             load_s=load_s,
@@ -84,9 +84,11 @@ def _measure(run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, o
             duration_s=duration_s,
             peak_memory_mb=memory.read_mb(),
             peak_gpu_memory_mb=gpu_peak_mb() if gpu_peak_mb else None,
+            client_cpu_s=None if provider.is_local or not run.calls.limited else run.calls.limited.cpu_s,
             machine=before.until(MachineCounters.read()),
         )
-        _update_environment(run, {**machine, "machine_load": asdict(measured.machine)})
+        load = asdict(measured.machine) | {"gpu": gpu_load(gpu, read_gpu(device))}
+        _update_environment(run, {**machine, "machine_load": load})
     return measured
 
 
@@ -110,22 +112,6 @@ def _update_environment(run: PreparedRun, machine: Mapping[str, Any]) -> None:
 def _environment(run: PreparedRun, machine: Mapping[str, Any]) -> Mapping[str, Any]:
     price = {"price": run.calls.price.source} if run.calls.price else {}
     return {**machine, "provider": {**run.calls.provider.describe(), **price}}
-
-
-def _warm_up(run: PreparedRun, pending: PendingPrompts) -> float | None:
-    """Generate a few tokens for the first batches, without a record. A service is not warmed up, because it bills.
-
-    Returns the seconds that it took; None without a warm-up.
-    """
-    config = run.config
-    if not (run.calls.provider.is_local and config.warmup_prompts):
-        return None
-    start = time.perf_counter()
-    params = config.params().model_copy(update={"max_tokens": min(_WARMUP_TOKENS, config.generation.max_tokens)})
-    prompts = [prompt for _, prompt in islice(pending.numbered(), config.warmup_prompts)]
-    for _ in run.calls.mode.generate(run.calls.provider, PendingPrompts(prompts=prompts), params, config.batch):
-        continue
-    return time.perf_counter() - start
 
 
 def _generate(run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, observer: RunObserver) -> float:

@@ -11,6 +11,7 @@ from runner.metrics.summary import summarize
 from runner.record.folder import RunFolder
 from runner.record.manifest import Segment, Series, Summary, status_after
 from runner.record.writer import OutcomeWriter
+from runner.run.first_call import FirstCalls
 from runner.run.machine import MachineLoad
 from runner.run.prepare import PreparedRun
 from runner.run.result import RunResult
@@ -30,14 +31,17 @@ class Measured:
     duration_s: float
     peak_memory_mb: float | None
     peak_gpu_memory_mb: float | None
+    client_cpu_s: float | None
     machine: MachineLoad
 
     @property
     def metrics(self) -> dict[str, float]:
         """The metrics of the contract, without `duration_s`, which sums over the processes of a run."""
+        client_s = self.client_cpu_s
         named = {
             "load_s": self.load_s,
             "warmup_s": self.warmup_s,
+            "client_cpu_share": None if client_s is None else client_s / max(self.duration_s, 1e-9),
             "peak_memory_mb": self.peak_memory_mb,
             "peak_gpu_memory_mb": self.peak_gpu_memory_mb,
         }
@@ -52,10 +56,13 @@ class _Digest:
         self.first_error: ErrorInfo | None = None
         self._run, self._answers_usd = run, 0.0
         self._with_lost_answers: list[Outcome] = []
+        self._first_calls = FirstCalls()
         padded = run.calls.mode.pads_rows and run.calls.provider.is_local
         outcomes = self._observed(run.folder.outcomes.read_marked())
         counted = summarize(outcomes, padded=padded, measured_s=_segment_seconds(run.folder))
-        self.metrics: Mapping[str, float] = counted | self._costs(counted["duration_s"])
+        ratio = self._first_calls.ratio() if run.calls.provider.is_local else None
+        first_call = {} if ratio is None else {"first_call_ratio": ratio}
+        self.metrics: Mapping[str, float] = counted | self._costs(counted["duration_s"]) | first_call
 
     def _observed(self, outcomes: Iterable[tuple[Outcome, bool]]) -> Iterator[tuple[Outcome, bool]]:
         """Yield the outcomes unchanged; keep samples, the first error and what was paid, for superseded ones too."""
@@ -63,6 +70,7 @@ class _Digest:
         for outcome, is_superseded in outcomes:
             if not is_superseded:
                 self._keep(outcome)
+                self._first_calls.add(outcome)
             if price:
                 self._answers_usd += price.outcome_usd(outcome)
                 if outcome.lost_answers:

@@ -13,6 +13,7 @@ import psutil
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _CPU_STAT = Path("/sys/fs/cgroup/cpu.stat")
 _CPU_PRESSURE = Path("/proc/pressure/cpu")
+_CPUS = Path("/sys/devices/system/cpu")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +28,11 @@ class MachineLoad:
         child_cpu_share: the share that processes which this one started took, such as the one that publishes to MLflow.
         steal_share: the share that the hypervisor gave to other machines, 0 to 1.
         involuntary_switches: how often a thread of this process was taken off a CPU that it still wanted.
-        throttled_s: how long the control group's quota held this process back.
+        throttled_s: how long the control group's quota held threads back, summed over threads that ran at once.
         pressure_share: the share of the time in which some task waited for a CPU (Linux pressure stall information).
         swapped_mb: MiB that the machine swapped in or out.
+        thermal_throttles: how often a core lowered its clock because of heat (Intel CPUs on Linux).
+        clock_mhz: the mean clock of the CPUs at the end, as the system has it.
     """
 
     usable_cpus: float
@@ -41,6 +44,8 @@ class MachineLoad:
     throttled_s: float | None
     pressure_share: float | None
     swapped_mb: float
+    thermal_throttles: int | None
+    clock_mhz: float | None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -68,6 +73,8 @@ class MachineCounters:
     throttled_us: int | None
     pressure_us: int | None
     swapped_bytes: int
+    thermal_throttles: int | None = None
+    clock_mhz: float | None = None
 
     @classmethod
     def read(cls) -> Self:
@@ -86,6 +93,8 @@ class MachineCounters:
             throttled_us=_field(_CPU_STAT, "throttled_usec"),
             pressure_us=_field(_CPU_PRESSURE, "total"),
             swapped_bytes=swap.sin + swap.sout,
+            thermal_throttles=_thermal_throttles(),
+            clock_mhz=_clock_mhz(),
         )
 
     def until(self, later: "MachineCounters") -> MachineLoad:
@@ -107,6 +116,8 @@ class MachineCounters:
             throttled_s=_seconds(self.throttled_us, later.throttled_us),
             pressure_share=_share(_seconds(self.pressure_us, later.pressure_us), wall_s),
             swapped_mb=(later.swapped_bytes - self.swapped_bytes) / 2**20,
+            thermal_throttles=_difference(self.thermal_throttles, later.thermal_throttles),
+            clock_mhz=later.clock_mhz,
         )
 
     def _counted(self, later: "MachineCounters", name: str) -> float | None:
@@ -166,8 +177,26 @@ def _field(path: Path, name: str) -> int | None:
         return None
 
 
+def _thermal_throttles() -> int | None:
+    """Return how often any core lowered its clock because of heat; None where the system does not count."""
+    paths = _CPUS.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")
+    counts = [int(path.read_text(encoding="ascii")) for path in paths]
+    return sum(counts) if counts else None
+
+
+def _clock_mhz() -> float | None:
+    """Return the mean clock of the CPUs; None where the system does not have it."""
+    clock = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
+    return clock.current if clock and clock.current else None
+
+
+def _difference(before: int | None, after: int | None) -> int | None:
+    return None if before is None or after is None else after - before
+
+
 def _seconds(before_us: int | None, after_us: int | None) -> float | None:
-    return None if before_us is None or after_us is None else (after_us - before_us) / 1e6
+    elapsed_us = _difference(before_us, after_us)
+    return None if elapsed_us is None else elapsed_us / 1e6
 
 
 def _share(seconds: float | None, wall_s: float) -> float | None:

@@ -55,7 +55,9 @@ def test_a_winner_of_few_prompts_and_many_tokens_is_not_alone_in_the_sentence(wr
         write_run("c", sentences(2), "batch.size=16", metrics={"prompts_per_s": 9.0, **lost}),
     ]
     sentence = headline(compare_folders(runs)) or ""
-    assert sentence.endswith("; answers have 5.0 to 10.0 output tokens per prompt; not ranked: run c (1 failed)")
+    assert sentence.endswith(
+        "; answers have 5.0 to 10.0 output tokens per prompt; not ranked: run c (1 of 2 prompts failed)"
+    )
 
 
 def test_unequal_numbers_of_repeats_are_said(write_run: Write):

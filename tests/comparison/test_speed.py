@@ -161,31 +161,6 @@ def test_the_front_has_what_nothing_beats_and_what_does_not_vary_has_its_best_ma
     assert "TTFT s" not in by_name, "no run has it"
 
 
-def test_what_others_took_of_the_cpus_is_said(write_run: Write):
-    runs = [
-        write_run(name, sentences(2), f"batch.size={size}",
-                  metrics={"prompts_per_s": 1.0, "duration_s": 5.0, "other_cpu_share": share})
-        for name, size, share in (("busy", 1, 0.48), ("quiet", 4, 0.02))
-    ]  # fmt: skip
-    texts = note_texts(compare_folders(runs))
-    assert (
-        "Other processes took part of the CPUs while these runs were measured, so their speed may be too low: busy (48%)"
-        in texts
-    )
-    assert "The runs saw unlike conditions" in texts
-    assert "quiet (" not in texts
-
-
-def test_of_many_busy_runs_the_busiest_are_named(write_run: Write):
-    runs = [
-        write_run(f"r{n}", sentences(2), metrics={"duration_s": 5.0, "other_cpu_share": 0.2 + n / 100})
-        for n in range(9)
-    ]
-    texts = note_texts(compare_folders(runs))
-    assert texts.count("Other processes") == 1
-    assert "r8 (28%), r7 (27%), r6 (26%), r5 (25%), r4 (24%), r3 (23%), 3 more" in texts
-
-
 def test_repeats_that_do_not_vary_are_no_evidence(write_run: Write):
     comparison = compare_folders(write_sweep(write_run, {1: (100.0,) * 3, 4: (100.1,) * 3}))
     speedup = comparison.rows[1].speedup
@@ -260,11 +235,3 @@ def test_less_is_better_where_it_is(write_run: Write):
     ]  # fmt: skip
     table = speed_table(compare_folders(runs), width=0)
     assert [row[table.columns.index("p50 s")][-1] for row in table.rows] == [" ", "*"]
-
-
-def test_what_publishing_took_of_the_cpus_is_said(write_run: Write):
-    load = {"prompts_per_s": 1.0, "duration_s": 5.0, "other_cpu_share": 0.01, "child_cpu_share": 0.3}
-    texts = note_texts(compare_folders([write_run("a", sentences(2), metrics=load)]))
-    assert "the one that publishes to MLflow, took part of the CPUs" in texts
-    assert "a (30%). Measure with more prompts" in texts
-    assert "Other processes" not in texts

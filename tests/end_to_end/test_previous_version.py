@@ -62,6 +62,7 @@ def test_a_finished_run_has_nothing_to_resume_and_keeps_its_metrics(run: str, ol
     assert replace(after, metrics=before.metrics) == before
     assert {name: after.metrics[name] for name in before.metrics} == pytest.approx(before.metrics)
     assert after.metrics["latency_samples"] == 8, "what is counted now and was not then"
+    assert "first_call_ratio" in after.metrics
     total_tokens = before.metrics["input_tokens"] + before.metrics["output_tokens"]
     assert after.metrics["total_tokens_per_s"] == pytest.approx(total_tokens / before.metrics["duration_s"])
     absent = {"queued_p50_s", "inter_chunk_latency_p50_s", "reasoning_tokens", "cost_at_most_usd"}

@@ -34,9 +34,21 @@ class MetricColumn:
         """Return a text per row, with `*` behind the best."""
         spreads = [row.figures.get(self.name) for row in rows]
         number = self._format([spread.median for spread in spreads if spread])
-        best = speed.best(rows, self.name, of=self.best, measured=self.kind in ("rate", "seconds"))
+        best = speed.best(rows, self.name, of=self.best, figures=self._tested(rows))
         marks = [(_BEST if index in best else " ") if best else "" for index in range(len(rows))]
         return [self._text(spread, number) + mark for spread, mark in zip(spreads, marks, strict=True)]
+
+    def _is_measured(self, rows: Sequence[Row]) -> bool:
+        """Whether the figure varies by itself: times do, and the cost of hardware by the hour."""
+        by_hour = any(run.settings.get("model.price.usd_per_hour") for row in rows for run in row.runs)
+        return self.kind in ("rate", "seconds") or (self.kind == "usd" and by_hour)
+
+    def _tested(self, rows: Sequence[Row]) -> int:
+        """Return how many figures are tested together; prompts/s, which ranks the rows, is tested alone."""
+        if self.name == speed.RATE or not self._is_measured(rows):
+            return int(self.name == speed.RATE)
+        others = [column for column in METRIC_COLUMNS if column.name != speed.RATE and column._is_measured(rows)]
+        return sum(any(column.name in row.figures for row in rows) for column in others)
 
     def _format(self, values: Sequence[float]) -> str:
         """Return one format for a column, so that decimal points are aligned; small values keep two digits."""

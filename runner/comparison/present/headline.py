@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from runner.comparison import speed
 from runner.comparison.compare import Comparison
+from runner.comparison.machine_notes import max_other_share
 from runner.comparison.present.figures import percentage, speedup
 from runner.comparison.present.settings import setting_columns
 from runner.comparison.speed import Row
@@ -34,7 +35,7 @@ def headline(comparison: Comparison) -> str | None:
             f"No fastest: {_joined(comparison, alike)} cannot be told apart in {min(_counts(rows))} repeats (95 %); "
             f"the highest rate, of run {first.label}, is {_figures(comparison, first)}"
         )
-    return sentence + _lengths(rows) + _not_ranked(comparison, first)
+    return sentence + _lengths(rows) + _not_ranked(comparison, first) + _others(rows)
 
 
 def _without_interval(comparison: Comparison, first: Row, others: Sequence[Row]) -> str:
@@ -74,9 +75,23 @@ def _lengths(rows: Sequence[Row]) -> str:
 def _not_ranked(comparison: Comparison, first: Row) -> str:
     """Name the rows of the same request that are not ranked: a fastest is the fastest of the others."""
     rows = [row for row in comparison.rows if row.request == first.request and not row.is_complete]
-    named = [f"run {row.label} ({row.status})" for row in rows[:_MAX_NAMED]]
+    named = [f"run {row.label} ({_status(row)})" for row in rows[:_MAX_NAMED]]
     more = [f"{len(rows) - len(named)} more"] if len(rows) > len(named) else []
     return f"; not ranked: {', '.join([*named, *more])}" if rows else ""
+
+
+def _status(row: Row) -> str:
+    """Return how a row's runs ended; of failed prompts, how many of how many."""
+    failed, completed = (
+        sum(run.metrics.get(name, 0.0) for run in row.runs) for name in ("failed_prompts", "completed_prompts")
+    )
+    return f"{failed:.0f} of {failed + completed:.0f} prompts failed" if failed else row.status
+
+
+def _others(rows: Sequence[Row]) -> str:
+    """Say where other processes were busy: a difference of speed may then be theirs."""
+    share = max_other_share([run for row in rows for run in row.runs])
+    return "" if share is None else f"; other processes took up to {share:.0%} of the CPUs meanwhile"
 
 
 def _figures(comparison: Comparison, row: Row) -> str:
