@@ -1,17 +1,22 @@
 """Compares runs: builds a Comparison (speed, texts against their references, notes) from run folders."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from runner.comparison import load, notes, pairing, speed
-from runner.comparison.divergence import Divergence, Tokenize, Unit, diverge, split_words
+from runner.comparison.divergence import diverge
+from runner.comparison.first_difference import Cut, Unit, words
 from runner.comparison.load import ComparedTexts, Run
+from runner.comparison.matching import match_answers
+from runner.comparison.noise_floor import corrected, noise_floor
 from runner.comparison.notes import Note
 from runner.comparison.pairing import ComparedPair, Pair
+from runner.comparison.served import Served, ServedCounter
 from runner.comparison.speed import Row
 from runner.config.parse import parse
 from runner.errors import RunnerError, UsageError
@@ -24,12 +29,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Runs, rows of speed, pairs of runs and notes: what tables, plots, page and JSON present."""
+    """Runs, rows of speed, pairs of runs and notes: what tables, plots, page and JSON present.
+
+    `served` is how the answers of each run were served, by its label, of the runs whose outcomes were read.
+    """
 
     runs: tuple[Run, ...]
     rows: tuple[Row, ...]
     compared: tuple[ComparedPair, ...]
     notes: tuple[Note, ...]
+    served: Mapping[str, Served] = field(default_factory=dict)
 
     def exact_matches(self, row: Row) -> list[float]:
         """Return the exact match ratio of each run of a row that has one."""
@@ -53,7 +62,7 @@ class Comparison:
         metrics: dict[Path, dict[str, float]] = {run.folder.path: {} for run in self.runs}
         for compared in self.compared:
             if compared.exact_match_ratio is not None and compared.divergence:
-                metrics[compared.pair.run.folder.path] |= compared.divergence.exact_match_metrics
+                metrics[compared.pair.run.folder.path] |= compared.divergence.metrics
         for run in self.runs:
             metrics[run.folder.path] |= speedups.get(run.label, {})
         return {folder: added for folder, added in metrics.items() if added}
@@ -75,45 +84,79 @@ def compare_folders(folders: Sequence[Path], *, reference: Path | None = None) -
         raise UsageError("there is no run to compare")
     named = next(run for run in runs if run.folder.path == reference.resolve()) if reference else None
     chosen = pairing.references(runs, named)
-    compared = _compare_texts([pairing.pair(run, chosen[run.label]) for run in runs if run.label in chosen])
+    served: dict[str, Served] = {}
+    pairs = [pairing.pair(run, chosen[run.label]) for run in runs if run.label in chosen]
+    compared = _compare_texts(pairs, runs, served)
     rows = speed.rows(runs, chosen)
     return Comparison(
-        runs=tuple(runs), rows=rows, compared=compared, notes=notes.notes(runs, rows, compared, named=named)
+        runs=tuple(runs),
+        rows=rows,
+        compared=compared,
+        notes=notes.notes(runs, rows, compared, named=named, served=served),
+        served=served,
     )
 
 
-def _compare_texts(pairs: Sequence[Pair]) -> tuple[ComparedPair, ...]:
-    """Compare pair by pair, so that the texts of at most two runs are in memory."""
-    divergences: dict[str, Divergence] = {}
+def _compare_texts(pairs: Sequence[Pair], runs: Sequence[Run], served: dict[str, Served]) -> tuple[ComparedPair, ...]:
+    """Compare pair by pair, so that the texts of at most two runs are in memory.
+
+    Args:
+        pairs: of runs.
+        runs: all runs, among them the references' repeats.
+        served: gets how the answers of each run were served that is read.
+    """
+    texts: dict[str, ComparedPair] = {}
     for reference in {pair.reference.label: pair.reference for pair in pairs if pair.kind}.values():
-        texts = load.read_texts(reference)
-        tokenizers: dict[str, tuple[Tokenize, Unit]] = {}
-        for pair in pairs:
-            if pair.kind and pair.reference is reference:
-                divergences[pair.run.label] = _diverge(pair, texts, tokenizers)
-    return tuple(ComparedPair(pair=pair, divergence=divergences.get(pair.run.label)) for pair in pairs)
+        for compared in _compare_with(reference, [pair for pair in pairs if pair.reference is reference], runs, served):
+            texts[compared.pair.run.label] = compared
+    read = [texts.get(pair.run.label, ComparedPair(pair=pair, divergence=None)) for pair in pairs]
+    floors = corrected([compared.noise_floor for compared in read])
+    return tuple(replace(compared, noise_floor=floor) for compared, floor in zip(read, floors, strict=True))
 
 
-def _diverge(pair: Pair, reference: ComparedTexts, tokenizers: dict[str, tuple[Tokenize, Unit]]) -> Divergence:
-    run = load.read_texts(pair.run, pair.common_prompt_ids)
-    if pair.common_prompt_ids is not None:
-        reference = {key: text for key, text in reference.items() if key[0] in pair.common_prompt_ids}
-    differ = any(text and (other := run.get(key)) and other.text != text.text for key, text in reference.items())
-    if pair.kind != "divergence" or not differ:
-        return diverge(reference, run, tokenize=split_words, unit="word")
-    if pair.reference.label not in tokenizers:
-        tokenizers[pair.reference.label] = _tokenizer_of(pair.reference)
-    tokenize, unit = tokenizers[pair.reference.label]
-    return diverge(reference, run, tokenize=tokenize, unit=unit)
+def _compare_with(
+    reference: Run, pairs: Sequence[Pair], runs: Sequence[Run], served: dict[str, Served]
+) -> Iterator[ComparedPair]:
+    """Yield what is compared with one reference: its repeats are read first, then run after run."""
+    texts = _read(reference, None, served)
+    repeats = [
+        (repeat, match_answers(texts, _read(repeat, None, served)).equal_prompts)
+        for repeat in pairing.repeats_of(reference, runs)
+    ]
+    tokenizer = cache(lambda: _tokenizer_of(reference))
+    for pair in pairs:
+        if pair.kind is None:
+            continue
+        matched = match_answers(_common(texts, pair), _read(pair.run, pair.common_prompt_ids, served))
+        is_one_model = pair.kind == "divergence"
+        cut = tokenizer if is_one_model else words
+        yield ComparedPair(
+            pair=pairing.with_systems(pair, served),
+            divergence=diverge(matched, has_one_vocabulary=is_one_model, tokenizer=cut),
+            noise_floor=noise_floor(pair.run, matched.equal_prompts, repeats) if is_one_model else None,
+        )
 
 
-def _tokenizer_of(run: Run) -> tuple[Tokenize, Unit]:
+def _read(run: Run, prompt_ids: frozenset[str] | None, served: dict[str, Served]) -> ComparedTexts:
+    counter = ServedCounter()
+    texts = load.read_texts(run, prompt_ids, observers=[counter.add])
+    served[run.label] = counter.served()
+    return texts
+
+
+def _common(texts: ComparedTexts, pair: Pair) -> ComparedTexts:
+    """Return the reference's texts of the prompts that both runs have."""
+    ids = pair.common_prompt_ids
+    return texts if ids is None else {key: text for key, text in texts.items() if key[0] in ids}
+
+
+def _tokenizer_of(run: Run) -> tuple[Cut, Unit]:
     """Return the model's tokenizer if this machine has it, else one of words.
 
     A comparison only reads: a tokenizer that is code from the model's folder is not run.
     """
     if run.settings.get("provider.trust_remote_code"):
-        return split_words, "word"
+        return words()
     try:
         provider = build(parse(run.folder.read_config()))
         if isinstance(provider, Tokenizer):
@@ -121,4 +164,4 @@ def _tokenizer_of(run: Run) -> tuple[Tokenize, Unit]:
             return provider.tokenize, "token"
     except (RunnerError, ValidationError) as error:
         log.info("words are counted instead of tokens: %s", first_line(error))
-    return split_words, "word"
+    return words()
