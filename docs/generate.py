@@ -118,8 +118,8 @@ COMPARED_METRICS = {
     "divergences_per_1000_tokens": "answers that part from the reference's, per 1,000 tokens compared: each answer is "
     "compared up to and including the first token that differs, or to its end; only where tokens are on record or can "
     "be cut",
-    "divergences_per_1000_tokens_low": "lower end of its 95 % interval (Garwood); `divergences_per_1000_tokens_high` is "
-    "the upper end",
+    "divergences_per_1000_tokens_low": "lower end of its 95 % interval (Garwood); "
+    "`divergences_per_1000_tokens_high` is the upper end",
     "speedup": "`prompts_per_s` / the reference's, of complete runs with one request; over repeats the geometric mean",
     "speedup_low": "lower end of its 95 % interval, from 3 repeats on; `speedup_high` is the upper end",
     "output_tokens_speedup": "`output_tokens_per_s` / the reference's",

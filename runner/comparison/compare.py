@@ -15,7 +15,7 @@ from runner.comparison.load import ComparedTexts, Run
 from runner.comparison.matching import match_answers
 from runner.comparison.noise_floor import corrected, noise_floor
 from runner.comparison.notes import Note
-from runner.comparison.pairing import ComparedPair, Pair
+from runner.comparison.pairing import ComparedPair, Pair, configuration
 from runner.comparison.served import Served, ServedCounter
 from runner.comparison.speed import Row
 from runner.config.parse import parse
@@ -86,7 +86,7 @@ def compare_folders(folders: Sequence[Path], *, reference: Path | None = None) -
     chosen = pairing.references(runs, named)
     served: dict[str, Served] = {}
     pairs = [pairing.pair(run, chosen[run.label]) for run in runs if run.label in chosen]
-    compared = _compare_texts(pairs, runs, served)
+    compared = _compare_texts(pairs, served)
     rows = speed.rows(runs, chosen)
     return Comparison(
         runs=tuple(runs),
@@ -97,43 +97,39 @@ def compare_folders(folders: Sequence[Path], *, reference: Path | None = None) -
     )
 
 
-def _compare_texts(pairs: Sequence[Pair], runs: Sequence[Run], served: dict[str, Served]) -> tuple[ComparedPair, ...]:
+def _compare_texts(pairs: Sequence[Pair], served: dict[str, Served]) -> tuple[ComparedPair, ...]:
     """Compare pair by pair, so that the texts of at most two runs are in memory.
 
     Args:
         pairs: of runs.
-        runs: all runs, among them the references' repeats.
         served: gets how the answers of each run were served that is read.
     """
     texts: dict[str, ComparedPair] = {}
     for reference in {pair.reference.label: pair.reference for pair in pairs if pair.kind}.values():
-        for compared in _compare_with(reference, [pair for pair in pairs if pair.reference is reference], runs, served):
-            texts[compared.pair.run.label] = compared
+        same_reference = [pair for pair in pairs if pair.kind and pair.reference is reference]
+        texts |= {compared.pair.run.label: compared for compared in _compare_with(reference, same_reference, served)}
     read = [texts.get(pair.run.label, ComparedPair(pair=pair, divergence=None)) for pair in pairs]
     floors = corrected([compared.noise_floor for compared in read])
     return tuple(replace(compared, noise_floor=floor) for compared, floor in zip(read, floors, strict=True))
 
 
-def _compare_with(
-    reference: Run, pairs: Sequence[Pair], runs: Sequence[Run], served: dict[str, Served]
-) -> Iterator[ComparedPair]:
-    """Yield what is compared with one reference: its repeats are read first, then run after run."""
-    texts = _read(reference, None, served)
-    repeats = [
-        (repeat, match_answers(texts, _read(repeat, None, served)).equal_prompts)
-        for repeat in pairing.repeats_of(reference, runs)
-    ]
-    tokenizer = cache(lambda: _tokenizer_of(reference))
-    for pair in pairs:
-        if pair.kind is None:
-            continue
+def _compare_with(reference: Run, pairs: Sequence[Pair], served: dict[str, Served]) -> Iterator[ComparedPair]:
+    """Yield what is compared with one reference: its own repeats first, which are the noise floor of the others."""
+    texts, tokenizer = _read(reference, None, served), cache(lambda: _tokenizer_of(reference))
+    repeats: list[tuple[Run, Mapping[str, bool]]] = []
+    are_repeats = {pair.run.label: configuration(pair.run) == configuration(reference) for pair in pairs}
+    for pair in sorted(pairs, key=lambda pair: not are_repeats[pair.run.label]):
         matched = match_answers(_common(texts, pair), _read(pair.run, pair.common_prompt_ids, served))
-        is_one_model = pair.kind == "divergence"
+        is_one_model, floor = pair.kind == "divergence", None
+        if are_repeats[pair.run.label]:
+            repeats.append((pair.run, matched.equal_prompts))
+        elif is_one_model:
+            floor = noise_floor(pair.run, matched.equal_prompts, repeats)
         cut = tokenizer if is_one_model else words
         yield ComparedPair(
             pair=pairing.with_systems(pair, served),
             divergence=diverge(matched, has_one_vocabulary=is_one_model, tokenizer=cut),
-            noise_floor=noise_floor(pair.run, matched.equal_prompts, repeats) if is_one_model else None,
+            noise_floor=floor,
         )
 
 

@@ -63,7 +63,7 @@ class Run:
     Attributes:
         label: short, and unique among the compared runs.
         settings: every leaf of the configuration by its dotted name.
-        facts: what was resolved on loading (dtype, device), by dotted names.
+        facts: what was resolved on loading (dtype, device), and the machine, by dotted names.
         prompts_sha256: of prompts.jsonl; None where the folder has no such file.
         environment_changes: what changed where the run was resumed elsewhere, in words; empty for one environment.
     """
@@ -211,13 +211,13 @@ def _read_config(folder: RunFolder) -> Mapping[str, Any]:
 
 def _facts(folder: RunFolder) -> Iterator[tuple[str, Any]]:
     environment = folder.read_environment()
-    for section in ("provider", "packages", "git", "cpu"):
+    if "os" in environment:
+        yield "os", environment["os"]
+        yield from ((f"settings.{name}", None) for name in _THREAD_SETTINGS)  # unset is a setting as well
+    for section in ("provider", "packages", "git", "cpu", "settings"):
         for name, value in leaves(environment.get(section) or {}):
             if section != "git" or name == "commit":
                 yield f"{section}.{name}", value[:12] if section == "git" and value else value
-    if environment:
-        yield "os", environment.get("os")
-        yield from ((f"settings.{name}", (environment.get("settings") or {}).get(name)) for name in _THREAD_SETTINGS)
 
 
 def _environment_changes(folder: RunFolder) -> Iterator[str]:

@@ -52,15 +52,14 @@ def noise_floor(
     """Return the noise floor of a run; None where the reference has no repeat with a prompt in common.
 
     Args:
-        run: the run; a repeat is not compared with itself.
+        run: the run, which is no repeat of the reference.
         run_matches: whether the run matches the reference, by prompt id.
         repeats: of the reference, each with whether it matches the reference, by prompt id.
     """
-    others = [(repeat, matches) for repeat, matches in repeats if repeat is not run]
-    if not others:
+    if not repeats:
         return None
     block = run.settings.get("repeat")
-    repeat, matches = next((other for other in others if other[0].settings.get("repeat") == block), others[0])
+    repeat, matches = next((other for other in repeats if other[0].settings.get("repeat") == block), repeats[0])
     both = [(run_matches[prompt_id], matches[prompt_id]) for prompt_id in run_matches if prompt_id in matches]
     if not both:
         return None

@@ -15,8 +15,6 @@ Level = Literal["alarm", "note"]
 
 _MAX_ONE_BY_ONE = 0.5
 """Share of prompts generated alone from which a mode that keeps several in flight says nothing about batching."""
-_MAX_CACHED_CHANGE = 0.05
-"""Change of the share of input tokens from a prompt cache that does not change a rate much."""
 _MAX_OTHER_SHARE, _MIN_LOAD_S = 0.1, 1.0
 """Share of the CPUs that others may take without a note, and the shortest run whose counters are exact enough."""
 _LOADS = {
@@ -67,7 +65,6 @@ def notes(
         *_settings(pairs),
         *_models(pairs),
         *_overlap(runs, served or {}),
-        *_prompt_caches(pairs, served or {}),
         *_incomplete(runs),
         *_resumed_elsewhere(runs),
         *_busy_machine(runs),
@@ -154,22 +151,6 @@ def _overlap(runs: Sequence[Run], served: Mapping[str, Served]) -> list[str]:
         and (share := of.overlapping_share) is not None
         and share < _MAX_ONE_BY_ONE
     ]
-
-
-def _prompt_caches(pairs: Sequence[Pair], served: Mapping[str, Served]) -> list[str]:
-    """Say where a run and its reference read unlike shares of their input from a prompt cache."""
-    texts = []
-    for pair in pairs:
-        run, reference = (served.get(label) for label in (pair.run.label, pair.reference.label))
-        if run and reference and run.cached_input_share is not None and reference.cached_input_share is not None:
-            shares = run.cached_input_share, reference.cached_input_share
-            if abs(shares[0] - shares[1]) > _MAX_CACHED_CHANGE:
-                texts.append(
-                    f"Run {pair.run.label}: {percentage(shares[0])} of its input tokens came from the service's prompt "
-                    f"cache, {percentage(shares[1])} of run {pair.reference.label}'s: latency and cost differ by "
-                    "that as well, and a prompt cache is not batching's doing"
-                )
-    return texts
 
 
 def _resumed_elsewhere(runs: Sequence[Run]) -> list[str]:

@@ -20,8 +20,8 @@ _REQUEST = ("generation.",)
 _MODEL = ("model.id", "model.revision")
 _FACTS = (
     *(f"provider.{name}" for name in ("device", "gpu", "cpu_capability", "threads", "dtype", "attn_implementation")),
-    *("provider.model_revision", "packages.torch", "packages.transformers", "git.commit"),
     *("cpu.model", "os", "settings.OMP_NUM_THREADS", "settings.MKL_NUM_THREADS"),
+    *("provider.model_revision", "packages.torch", "packages.transformers", "git.commit"),
 )
 SYSTEMS = "provider.system_fingerprint"
 """The fact that says which systems of a service answered."""
@@ -129,12 +129,6 @@ def pair(run: Run, reference: Run) -> Pair:
         setting_differences=_other_settings(run, reference),
         common_prompt_ids=common,
     )
-
-
-def repeats_of(reference: Run, runs: Sequence[Run]) -> list[Run]:
-    """Return the other runs of the reference's configuration whose texts can be compared with its own."""
-    alike = [run for run in runs if run is not reference and configuration(run) == configuration(reference)]
-    return [run for run in alike if pair(run, reference).kind]
 
 
 def with_systems(pair: Pair, served: Mapping[str, Served]) -> Pair:

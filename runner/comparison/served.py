@@ -1,4 +1,4 @@
-"""How a run's answers were served: requests that overlap, systems that answered, prompt caches. Reads outcomes once."""
+"""How a run's answers were served: which overlapped in time, and which systems of a service answered."""
 
 from array import array
 from collections.abc import Sequence
@@ -18,13 +18,11 @@ class Served:
         prompts: how many were answered.
         overlapping: of these, how many were generated at a time with another: without that, nothing was batched.
         system_fingerprints: what the service says of the systems that answered, sorted; empty where it says nothing.
-        cached_input_share: share of the input tokens that were read from a prompt cache; None without an input token.
     """
 
     prompts: int
     overlapping: int
     system_fingerprints: tuple[str, ...]
-    cached_input_share: float | None
 
     @property
     def overlapping_share(self) -> float | None:
@@ -38,10 +36,9 @@ class ServedCounter:
     def __init__(self) -> None:
         self._starts, self._ends = array("d"), array("d")
         self._fingerprints = set[str]()
-        self._input_tokens = self._cached_tokens = 0
 
     def add(self, outcome: Outcome) -> None:
-        """Count one outcome. The answers to one prompt are one request, which read the prompt once."""
+        """Count one outcome. The answers to one prompt are one request."""
         if not isinstance(outcome, Completion):
             return
         if outcome.system_fingerprint is not None:
@@ -50,8 +47,6 @@ class ServedCounter:
             start, end = _interval(outcome.timing)
             self._starts.append(start)
             self._ends.append(end)
-            self._input_tokens += outcome.usage.input_tokens
-            self._cached_tokens += outcome.usage.cached_input_tokens
 
     def served(self) -> Served:
         """Return how the answers counted so far were served."""
@@ -59,7 +54,6 @@ class ServedCounter:
             prompts=len(self._starts),
             overlapping=count_overlapping(self._starts, self._ends),
             system_fingerprints=tuple(sorted(self._fingerprints)),
-            cached_input_share=self._cached_tokens / self._input_tokens if self._input_tokens else None,
         )
 
 

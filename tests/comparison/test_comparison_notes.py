@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.comparison import notes
 from runner.comparison.compare import compare_folders
 from tests.comparison.helpers import Texts, Write, alarms, only_divergence, sentences
 
@@ -93,6 +94,43 @@ def test_few_empty_answers_among_many_are_no_alarm(write_run: Write):
     assert not alarms(compare_folders([reference, write_run("b", texts | {"1": "", "2": ""})]))
     many = alarms(compare_folders([reference, write_run("c", texts | {str(n): "" for n in range(9)})]))
     assert "9 of 300 answers are empty where the reference, run a, has a text" in many
+
+
+def test_one_answer_given_to_every_row_of_its_batch_raises_the_alarm(write_run: Write):
+    texts = sentences(16)
+    first_rows = {str(n): texts[str(n // 8 * 8)] for n in range(16)}
+    comparison = compare_folders([write_run("a", texts, "batch.size=1"), write_run("b", first_rows, "batch.size=8")])
+    assert only_divergence(comparison).copied.count == 14, "all but the first rows, whose answers they are"
+    assert "run b: 14 prompts that have a text of their own in the reference, run a, share one with others" in alarms(
+        comparison
+    )
+
+
+@pytest.mark.parametrize(("flipped", "is_alarm"), [(2, False), (4, False), (5, True)])
+def test_few_answers_that_part_at_the_start_are_an_alarm_only_beyond_their_interval(
+    write_run: Write, flipped: int, is_alarm: bool
+):
+    """Wilson's lower end of 4 of 20 is 8.1 %, and of 5 of 20 11.2 %: above the 10 % that rounding explains."""
+    texts = {str(n): f"Yes, that is so in case {n}." for n in range(20)}
+    other = texts | {str(n): f"No, not in case {n}." for n in range(flipped)}
+    raised = alarms(compare_folders([write_run("a", texts, "batch.size=1"), write_run("b", other)]))
+    assert ("part at the very first token" in raised) == is_alarm
+    assert is_alarm or not raised
+
+
+def test_two_empty_answers_of_a_hundred_are_no_alarm(write_run: Write):
+    """Wilson's lower end of 2 of 100 is 0.6 %, which is not above 1 %."""
+    texts = sentences(100)
+    runs = [write_run("a", texts, "batch.size=1"), write_run("b", texts | {"1": "", "2": ""})]
+    assert not alarms(compare_folders(runs))
+
+
+def test_differences_that_their_margins_explain_raise_no_alarm(write_run: Write):
+    one, two = ({str(n): f"{start} in case {n}" for n in range(20)} for start in ("Yes", "No"))
+    comparison = compare_folders([write_run("a", one, "batch.size=1"), write_run("b", two)])
+    assert alarms(comparison)
+    explained = notes.notes(comparison.runs, comparison.rows, comparison.compared, named=None, near_ties={"b"})
+    assert not [note for note in explained if note.level == "alarm"]
 
 
 def outcomes_of(folder: Path, prompts: Texts, side: str, *, size: int, new: int) -> Texts:

@@ -48,7 +48,6 @@ def _served(served: Served) -> dict[str, Any]:
         "prompts": served.prompts,
         **({"overlapping_share": share} if share is not None else {}),
         **({"system_fingerprints": list(served.system_fingerprints)} if served.system_fingerprints else {}),
-        **({"cached_input_share": served.cached_input_share} if served.cached_input_share is not None else {}),
     }
 
 

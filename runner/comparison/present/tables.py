@@ -121,8 +121,8 @@ def _floor(floor: NoiseFloor | None) -> str:
 
 
 def _share(share: float, low: float, high: float) -> str:
-    """Return a share with its interval in whole percents: an end that is not 100 % is not rounded to it."""
-    ends = [f"{100 * low:.0f}", f"{100 * high:.0f}" if high == 1 or high < 0.995 else ">99"]
+    """Return a share with its interval in whole percents: nothing but 100 % is rounded to it."""
+    ends = [">99" if 0.995 <= end < 1 else f"{100 * end:.0f}" for end in (low, high)]
     return f"{percentage(share)} ({'-'.join(ends)})"
 
 
