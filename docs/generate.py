@@ -118,6 +118,11 @@ COMPARED_METRICS = {
     "exact_match_ratio": "share of the answers that both runs completed whose text is the reference's; "
     "not logged between different models",
     "exact_match_ratio_low": "lower end of its 95 % interval (Wilson); `exact_match_ratio_high` is the upper end",
+    "divergences_per_1000_tokens": "answers that part from the reference's, per 1,000 tokens compared: each answer is "
+    "compared up to and including the first token that differs, or to its end; only where tokens are on record or can "
+    "be cut",
+    "divergences_per_1000_tokens_low": "lower end of its 95 % interval (Garwood); "
+    "`divergences_per_1000_tokens_high` is the upper end",
     "speedup": "`prompts_per_s` / the reference's, of complete runs with one request; over repeats the geometric mean",
     "latency_p50_s_low": "lower end of its 95 % interval (order statistics: Hahn and Meeker, Statistical Intervals, "
     "section 5.2); `latency_p50_s_high` is the upper end, and every percentile of `latency_*` and "
@@ -127,6 +132,8 @@ COMPARED_METRICS = {
     "output_tokens_speedup": "`output_tokens_per_s` / the reference's",
 }
 UNITS = {
+    "_per_1000_tokens": "per 1,000 tokens",
+    "_per_1000_tokens_low": "per 1,000 tokens",
     "_ratio": "share",
     "_ratio_low": "share",
     "_s_low": "seconds",

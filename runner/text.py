@@ -2,6 +2,7 @@
 
 import textwrap
 import unicodedata
+from collections.abc import Sequence
 
 _MARKDOWN = {char: f"\\{char}" for char in "\\`*_{}[]()#+!|~"} | {char: f"&#{ord(char)};" for char in "<>&$"}
 """MLflow renders notes with Showdown, which ignores a backslash before `<`, `&` and `$`."""
@@ -28,6 +29,23 @@ def excerpt(text: str, width: int = 500) -> str:
     The text is cut between words, so that a secret is whole and can be redacted, or absent.
     """
     return textwrap.shorten(text, width, placeholder=" ...")
+
+
+def percentage(share: float) -> str:
+    """Return a share in percent. 100 % and 0 % are exact, never rounded."""
+    text = f"{share:.1%}"
+    return {"100.0%": "100%" if share == 1 else ">99.9%", "0.0%": "0%" if share == 0 else "<0.1%"}.get(text, text)
+
+
+def plural(count: int, singular: str, plural: str) -> str:
+    """Return the form of a word that goes with a count."""
+    return singular if count == 1 else plural
+
+
+def listed(items: Sequence[object], limit: int = 6) -> str:
+    """Return the first items, and how many there are more, as a list in a sentence."""
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(map(str, items[:limit])) + more
 
 
 def escape_markdown(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -68,6 +69,12 @@ def completion(prompt_id: str, tokens_in: int = 1, tokens_out: int = 1, *, batch
         prompt_id=prompt_id, text=text, finish_reason="stop", model="m", batch=batch, choice=choice, attempts=attempts,
         usage=Usage(input_tokens=tokens_in, output_tokens=tokens_out), timing=when or timing(),
     )  # fmt: skip
+
+
+def with_ids(outcome: Completion, *token_ids: int) -> Completion:
+    """Return the completion as of a provider that has its tokens."""
+    usage = replace(outcome.usage, output_tokens=len(token_ids))
+    return replace(outcome, token_ids=token_ids, usage=usage)
 
 
 def failure(prompt_id: str, *, batch: int = 0, message: str = "no", when: Timing | None = None) -> Failure:

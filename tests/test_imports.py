@@ -49,7 +49,7 @@ OWNERS = {
     "aiolimiter": {"dispatch.gate"},
     "numpy": {"metrics"},
     "scipy": {"comparison.inference"},
-    "rapidfuzz": {"comparison.divergence", "comparison.present.page"},
+    "rapidfuzz": {"comparison.divergence", "comparison.first_difference", "comparison.present.page"},
     "matplotlib": {"comparison.present.plots"},
     "jinja2": {"comparison.present.page"},
 }

@@ -148,6 +148,25 @@ def rate_interval(count: int, exposure: float, *, confidence: float = CONFIDENCE
     return Interval(low=float(low) / exposure, high=float(stats.chi2.isf(tail, 2 * count + 2)) / 2 / exposure)
 
 
+def survival_quantiles(
+    events: Sequence[float], censored: Sequence[float], shares: Sequence[float]
+) -> list[float | None]:
+    """Return by when each share of the subjects has had its event; None where fewer had, as far as is known.
+
+    Args:
+        events: the times of those who had it.
+        censored: how long the others were observed without it.
+        shares: 0.5 is the median: the smallest time at which at most half are left.
+
+    Source: Kaplan and Meier, JASA 53 (1958) 457-481; Klein and Moeschberger, Survival Analysis (2003), section 4.5.
+    """
+    if not events:
+        return [None] * len(shares)
+    left = stats.ecdf(stats.CensoredData(uncensored=events, right=censored)).sf
+    steps = list(zip(left.quantiles.tolist(), left.probabilities.tolist(), strict=True))
+    return [next((time for time, alive in steps if alive <= 1 - share + 1e-12), None) for share in shares]
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values corrected for their number, in the order given.
 

@@ -1,32 +1,55 @@
 """The runs to compare: reads their folders, and finds the run folders that a command's argument names."""
 
 import hashlib
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
+from runner.batching.modes import MODES
 from runner.config.renamed import with_current_keys
 from runner.config.schema import leaves
 from runner.errors import UsageError
 from runner.record.folder import CONFIG, HYDRA, OUTCOMES, PROMPTS, SUMMARY, SWEEP, RunFolder
-from runner.record.manifest import Summary
+from runner.record.manifest import Summary, environment_changes
 from runner.types import Completion, Outcome
 
+_THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 Key = tuple[str, int]
 """A prompt's id and the number of the choice: the texts of two runs are matched by both."""
 
 
 @dataclass(frozen=True, slots=True)
 class ComparedText:
-    """The compared part of a completion."""
+    """The compared part of a completion.
+
+    Attributes:
+        text_tokens: those of `output_tokens` that are the text's: reasoning is no part of it.
+        token_ids: the new tokens; None where they are not on record.
+    """
 
     text: str
     finish_reason: str
     output_tokens: int
+    text_tokens: int
+    token_ids: "array[int] | None" = None
+
+    @classmethod
+    def of(cls, completion: Completion) -> Self:
+        """Return the compared part of a completion."""
+        usage, token_ids = completion.usage, completion.token_ids
+        return cls(
+            completion.text,
+            completion.finish_reason,
+            usage.output_tokens,
+            usage.output_tokens - (usage.reasoning_tokens or 0),
+            None if token_ids is None else array("q", token_ids),  # 8 bytes a token
+        )
 
 
 ComparedTexts = Mapping[Key, ComparedText | None]
@@ -42,6 +65,7 @@ class Run:
         settings: every leaf of the configuration by its dotted name.
         facts: what was resolved on loading (dtype, device), and the machine, by dotted names.
         prompts_sha256: of prompts.jsonl; None where the folder has no such file.
+        environment_changes: what changed where the run was resumed elsewhere, in words; empty for one environment.
     """
 
     label: str
@@ -50,6 +74,7 @@ class Run:
     facts: Mapping[str, Any]
     summary: Summary | None
     prompts_sha256: str | None
+    environment_changes: tuple[str, ...] = ()
 
     @property
     def metrics(self) -> Mapping[str, float]:
@@ -80,6 +105,12 @@ class Run:
     def has_texts(self) -> bool:
         """Whether the folder has outcomes to compare, and prompts to match them by."""
         return bool(self.settings) and self.prompts_sha256 is not None and self.folder.outcomes.path.exists()
+
+    @property
+    def keeps_several_in_flight(self) -> bool:
+        """Whether several prompts were to be generated at a time, each with its own start and end."""
+        name, size = self.settings.get("batch.mode"), self.settings.get("batch.size")
+        return size != 1 and any(mode.name == name and not mode.batch_is_call for mode in MODES.values())
 
     @property
     def is_sampled(self) -> bool:
@@ -141,11 +172,7 @@ def read_texts(
         for observe in observers:
             observe(outcome)
         if prompt_ids is None or outcome.prompt_id in prompt_ids:
-            text = (
-                ComparedText(outcome.text, outcome.finish_reason, outcome.usage.output_tokens)
-                if isinstance(outcome, Completion)
-                else None
-            )
+            text = ComparedText.of(outcome) if isinstance(outcome, Completion) else None
             texts[outcome.prompt_id, outcome.choice] = text
     return texts
 
@@ -170,6 +197,7 @@ def _read_run(folder: RunFolder, label: str) -> Run:
         facts=dict(_facts(folder)),
         summary=folder.read_summary(),
         prompts_sha256=hashlib.sha256(prompts.read_bytes()).hexdigest() if prompts.exists() else None,
+        environment_changes=tuple(_environment_changes(folder)),
     )
 
 
@@ -185,10 +213,17 @@ def _facts(folder: RunFolder) -> Iterator[tuple[str, Any]]:
     environment = folder.read_environment()
     if "os" in environment:
         yield "os", environment["os"]
+        yield from ((f"settings.{name}", None) for name in _THREAD_SETTINGS)  # unset is a setting as well
     for section in ("provider", "packages", "git", "cpu", "settings", "machine_load"):
         for name, value in leaves(environment.get(section) or {}):
             if section != "git" or name == "commit":
                 yield f"{section}.{name}", value[:12] if section == "git" and value else value
+
+
+def _environment_changes(folder: RunFolder) -> Iterator[str]:
+    """Yield what changed from one process of the run to the next."""
+    for before, after in pairwise(folder.read_environments()):
+        yield from environment_changes(before, after)
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:

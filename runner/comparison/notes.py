@@ -1,26 +1,22 @@
-"""Alarms and notes on a comparison, in sentences: probable faults, what was not compared and why, other differences."""
+"""Alarms and notes on a comparison, in sentences: what was not compared and why, and what else differs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
-from runner.comparison.divergence import Divergence
+from runner.comparison import text_notes
 from runner.comparison.load import Run
 from runner.comparison.machine_notes import machine_notes
-from runner.comparison.pairing import ComparedPair, Difference, Pair, missing_baseline
+from runner.comparison.pairing import ComparedPair, Pair, missing_baseline
+from runner.comparison.served import Served
 from runner.comparison.speed import Row
 from runner.comparison.speed_notes import limited_by_itself, unlike_caches
+from runner.text import listed, percentage, plural
 
 Level = Literal["alarm", "note"]
 
-_MIN_AT_START = 0.1
-"""Share of texts with another first token that rounding does not explain."""
-_MIN_AT_START_SINGLE = 0.5
-"""The same with texts of one token or word: rounding can change a label, whose first token is the whole text."""
-_MAX_MISATTRIBUTED, _MAX_EMPTIED = 0.01, 0.01
-"""Shares above one coincidence, and above one prompt in a hundred that ends at once."""
-_LOW_MATCH = 0.5
-"""A lower share of equal texts is a note and no alarm: rounding in bfloat16 alone changes that many long texts."""
+_MAX_ONE_BY_ONE = 0.5
+"""Share of prompts generated alone from which a mode that keeps several in flight says nothing about batching."""
 _MAX_KEYS = 6
 """Differences that a sentence lists."""
 
@@ -34,22 +30,35 @@ class Note:
 
 
 def notes(
-    runs: Sequence[Run], rows: Sequence[Row], compared: Sequence[ComparedPair], *, named: Run | None
+    runs: Sequence[Run],
+    rows: Sequence[Row],
+    compared: Sequence[ComparedPair],
+    *,
+    named: Run | None,
+    served: Mapping[str, Served] | None = None,
+    near_ties: Set[str] = frozenset(),
 ) -> tuple[Note, ...]:
-    """Return alarms first, then the references, what was not compared, and the other differences."""
-    divergent = [(entry.pair, entry.divergence) for entry in compared if entry.divergence]
+    """Return alarms first, then the references, what was not compared, and the other differences.
+
+    Args:
+        runs: all runs.
+        rows: of the runs' speed.
+        compared: pairs of runs.
+        named: the reference that was asked for.
+        served: how each run's answers were served, by its label.
+        near_ties: labels of the runs whose differences all have a margin that rounding explains.
+    """
     pairs = [entry.pair for entry in compared]
-    alarms = [text for pair, divergence in divergent for text in _alarms(pair, divergence)]
     texts = [
         *_references(runs, pairs, named),
         *_not_compared(pairs),
-        *_sampled(pairs),
         *_common_prompts(pairs),
-        *_one_sided(divergent),
-        *_low_matches(divergent),
+        *text_notes.notes(compared),
         *_settings(pairs),
         *_models(pairs),
+        *_overlap(runs, served or {}),
         *_incomplete(runs),
+        *_resumed_elsewhere(runs),
         *machine_notes(runs),
         *limited_by_itself(runs),
         *unlike_caches(runs),
@@ -57,47 +66,9 @@ def notes(
         *_members(rows),
     ]
     return (
-        *(Note(level="alarm", text=text) for text in alarms),
+        *(Note(level="alarm", text=text) for text in text_notes.alarms(compared, near_ties)),
         *(Note(level="note", text=text) for text in dict.fromkeys(texts)),
     )
-
-
-def _alarms(pair: Pair, divergence: Divergence) -> Iterable[str]:
-    run, reference = f"run {pair.run.label}", f"the reference, run {pair.reference.label}"
-    if _are_misattributed(pair, divergence):
-        count = divergence.misattributed
-        yield (
-            f"{run}: the text of {count} {_plural(count, 'prompt is', 'prompts is')} exactly another prompt's text in "
-            f"{reference}: outcomes may be attached to the wrong prompts"
-        )
-    if pair.kind != "divergence" or pair.run.is_sampled or not divergence.differing or not divergence.units:
-        return
-    if at_start := _unexplained_at_start(divergence):
-        first = "token" if divergence.unit == "token" else "character"
-        yield (
-            f"{run}: only {divergence.equal / divergence.compared:.0%} of {divergence.compared} answers match "
-            f"{reference}, and {at_start} of those that differ part at the very first {first}: check the padding side, "
-            "the attention mask, the chat template"
-        )
-    if divergence.emptied > max(1, _MAX_EMPTIED * divergence.compared):
-        yield f"{run}: {divergence.emptied} answers are empty where {reference}, has a text"
-
-
-def _are_misattributed(pair: Pair, divergence: Divergence) -> bool:
-    """Return whether more texts are those of other prompts than by chance. Two models may share a sentence."""
-    are_majority = divergence.misattributed > max(1, divergence.differing / 2)
-    if pair.kind == "outputs":
-        return are_majority
-    return are_majority or divergence.misattributed_long > max(1, _MAX_MISATTRIBUTED * divergence.differing)
-
-
-def _unexplained_at_start(divergence: Divergence) -> int:
-    """Return how many texts differ at their start, if rounding does not explain that many; else 0."""
-    total = divergence.at_start + divergence.at_start_single
-    if total > 1 and total >= _MIN_AT_START_SINGLE * divergence.compared:
-        return total
-    is_unexplained = divergence.at_start > 1 and divergence.at_start >= _MIN_AT_START * divergence.compared
-    return divergence.at_start if is_unexplained else 0
 
 
 def _references(runs: Sequence[Run], pairs: Sequence[Pair], named: Run | None) -> list[str]:
@@ -124,50 +95,19 @@ def _reason(reference: Run, runs: Sequence[Run]) -> str:
 def _not_compared(pairs: Sequence[Pair]) -> list[str]:
     return [
         f"Run {pair.run.label}: its texts are not compared with run {pair.reference.label}: {pair.reason}"
-        + (f": {_listed(pair.request_differences)}" if pair.request_differences and pair.has_other_request else "")
+        + (f": {listed(pair.request_differences)}" if pair.request_differences and pair.has_other_request else "")
         for pair in pairs
         if pair.kind is None
-    ]
-
-
-def _sampled(pairs: Sequence[Pair]) -> list[str]:
-    seeds = sorted({str(pair.run.settings.get("seed")) for pair in pairs if pair.kind and pair.run.is_sampled})
-    if not seeds:
-        return []
-    return [
-        f"Sampled texts, compared with the same seed only ({_plural(len(seeds), 'seed', 'seeds')} {', '.join(seeds)}): "
-        "a batch draws its random numbers together, so other batches mean other texts; only greedy runs show what "
-        "batching itself does"
     ]
 
 
 def _common_prompts(pairs: Sequence[Pair]) -> list[str]:
     return [
         f"Run {pair.run.label} has another prompt set than run {pair.reference.label}: the {len(common)} "
-        f"{_plural(len(common), 'prompt in common is', 'prompts in common are')} compared; speed is that of each whole "
+        f"{plural(len(common), 'prompt in common is', 'prompts in common are')} compared; speed is that of each whole "
         "set"
         for pair in pairs
         if (common := pair.common_prompt_ids)
-    ]
-
-
-def _one_sided(divergent: Sequence[tuple[Pair, Divergence]]) -> list[str]:
-    return [
-        f"Run {pair.run.label}: only the reference completed {divergence.only_reference} "
-        f"{_plural(divergence.only_reference, 'prompt', 'prompts')}, only the run {divergence.only_run}: they count as "
-        "neither equal nor different"
-        for pair, divergence in divergent
-        if divergence.only_reference or divergence.only_run
-    ]
-
-
-def _low_matches(divergent: Sequence[tuple[Pair, Divergence]]) -> list[str]:
-    return [
-        f"Run {pair.run.label}: {divergence.equal / divergence.compared:.0%} of its answers are the reference's; half "
-        f"of the others part within {(count := round(divergence.units.median))} "
-        f"{_plural(count, divergence.unit, f'{divergence.unit}s')}"
-        for pair, divergence in divergent
-        if divergence.units and pair.kind == "divergence" and divergence.equal < _LOW_MATCH * divergence.compared
     ]
 
 
@@ -176,10 +116,10 @@ def _settings(pairs: Sequence[Pair]) -> list[str]:
     runs: dict[tuple[str, str], list[str]] = {}
     for pair in pairs:
         if pair.setting_differences:
-            runs.setdefault((pair.reference.label, _listed(pair.setting_differences)), []).append(pair.run.label)
+            runs.setdefault((pair.reference.label, listed(pair.setting_differences)), []).append(pair.run.label)
     return [
-        f"Apart from the batch, {_plural(len(labels), 'run', 'runs')} {', '.join(labels)} "
-        f"{_plural(len(labels), 'differs', 'differ')} from run {reference}: {differences}"
+        f"Apart from the batch, {plural(len(labels), 'run', 'runs')} {', '.join(labels)} "
+        f"{plural(len(labels), 'differs', 'differ')} from run {reference}: {differences}"
         for (reference, differences), labels in runs.items()
     ]
 
@@ -191,6 +131,29 @@ def _models(pairs: Sequence[Pair]) -> list[str]:
             "either, so compare prompts/s, not tokens/s"
         ]
     return []
+
+
+def _overlap(runs: Sequence[Run], served: Mapping[str, Served]) -> list[str]:
+    """Say where prompts that were to be generated at the same time were not."""
+    return [
+        f"Run {run.label}: only {percentage(share)} of its {of.prompts} prompts were generated while another was: its "
+        f"texts and its speed are no evidence about batch.size={run.settings.get('batch.size')}"
+        for run in runs
+        if run.keeps_several_in_flight
+        and (of := served.get(run.label))
+        and of.prompts > 1
+        and (share := of.overlapping_share) is not None
+        and share < _MAX_ONE_BY_ONE
+    ]
+
+
+def _resumed_elsewhere(runs: Sequence[Run]) -> list[str]:
+    return [
+        f"Run {run.label} was resumed in another environment, so its texts and its speed are of two: "
+        f"{listed(run.environment_changes)}"
+        for run in runs
+        if run.environment_changes
+    ]
 
 
 def _noise(rows: Sequence[Row]) -> list[str]:
@@ -226,12 +189,3 @@ def _members(rows: Sequence[Row]) -> list[str]:
         for row in rows
         if row.label != ",".join(run.label for run in row.runs)
     ]
-
-
-def _listed(differences: Sequence[Difference]) -> str:
-    more = f" and {len(differences) - _MAX_KEYS} more" if len(differences) > _MAX_KEYS else ""
-    return ", ".join(map(str, differences[:_MAX_KEYS])) + more
-
-
-def _plural(count: int, singular: str, plural: str) -> str:
-    return singular if count == 1 else plural

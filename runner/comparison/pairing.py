@@ -1,11 +1,13 @@
 """Which run is compared with which, what may be compared of the two, and what else differs between them."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from runner.comparison.divergence import Divergence
 from runner.comparison.load import Run, common_prompt_ids
+from runner.comparison.noise_floor import NoiseFloor
+from runner.comparison.served import Served
 from runner.text import shorten
 
 Kind = Literal["divergence", "outputs"]
@@ -21,6 +23,8 @@ _FACTS = (
     *("cpu.model", "os", "settings.OMP_NUM_THREADS", "settings.MKL_NUM_THREADS"),
     *("provider.model_revision", "packages.torch", "packages.transformers", "git.commit"),
 )
+SYSTEMS = "provider.system_fingerprint"
+"""The fact that says which systems of a service answered."""
 _OTHER_SEED = "sampled texts are compared with the same seed only"
 _OTHER_PARAMETERS = "they were generated with other generation parameters"
 
@@ -66,10 +70,14 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedPair:
-    """A pair of runs and how their texts differ; `divergence` is None where the texts are not compared."""
+    """A pair of runs and how their texts differ; `divergence` is None where the texts are not compared.
+
+    `noise_floor` is how far the reference varies by itself; None where it was not repeated.
+    """
 
     pair: Pair
     divergence: Divergence | None
+    noise_floor: NoiseFloor | None = None
 
     @property
     def exact_match_ratio(self) -> float | None:
@@ -123,6 +131,19 @@ def pair(run: Run, reference: Run) -> Pair:
     )
 
 
+def with_systems(pair: Pair, served: Mapping[str, Served]) -> Pair:
+    """Return the pair with the systems that answered, as the outcomes name them, among what differs.
+
+    The environment has the systems of a run's last process only.
+    """
+    names = [", ".join(served[run.label].system_fingerprints) for run in (pair.reference, pair.run)]
+    if not all(names):
+        return pair
+    others = tuple(difference for difference in pair.setting_differences if difference.key != SYSTEMS)
+    systems = [Difference(key=SYSTEMS, reference=names[0], run=names[1])] if names[0] != names[1] else []
+    return replace(pair, setting_differences=(*others, *systems))
+
+
 def missing_baseline(run: Run, runs: Sequence[Run]) -> Run | None:
     """Return the run with batch.size=1 that would be the reference instead of `run` if it had finished."""
     keys = (*_MODEL, *_REQUEST)
@@ -135,7 +156,8 @@ def configuration(run: Run) -> Hashable:
     """Return what the repeats of a run have in common."""
     excluded = (*_REPEATED, "name", "tracking.")
     settings = {key: value for key, value in run.settings.items() if not key.startswith(excluded)}
-    return _frozen(settings), _shared_facts(run) if settings else run.folder.path, run.prompts_sha256
+    facts = (_shared_facts(run), run.facts.get(SYSTEMS)) if settings else run.folder.path
+    return _frozen(settings), facts, run.prompts_sha256
 
 
 def request_of(run: Run) -> Hashable:
@@ -215,7 +237,7 @@ def _other_settings(run: Run, reference: Run) -> tuple[Difference, ...]:
     if run.settings.get("provider._target_") != reference.settings.get("provider._target_"):
         keys = ["provider._target_"]
     values = {key: (reference.settings.get(key), run.settings.get(key)) for key in keys}
-    facts = [key for key in _FACTS if key in reference.facts and key in run.facts]
+    facts = [key for key in (*_FACTS, SYSTEMS) if key in reference.facts and key in run.facts]
     values |= {key: (reference.facts[key], run.facts[key]) for key in facts}
     return tuple(
         Difference(key=key, reference=expected, run=actual)

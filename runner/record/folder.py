@@ -114,6 +114,13 @@ class RunFolder:
         """Return what `write_environment` wrote; empty if the run did not get that far."""
         return self._read_derived(ENVIRONMENT, dict[str, Any]) or {}
 
+    def read_environments(self) -> list[dict[str, Any]]:
+        """Return the environments of the run's processes, in order; only one where none changed."""
+        numbers = [path.stem.rpartition(".")[2] for path in self.path.glob("environment.*.json")]
+        kept = [f"environment.{number}.json" for number in sorted(filter(str.isdigit, numbers), key=int)]
+        read = [self._read_derived(name, dict[str, Any]) for name in (*kept, ENVIRONMENT)]
+        return [environment for environment in read if environment]
+
     def keep_environment(self, segment: int) -> None:
         """Copy the environment of an earlier segment to a file of its own, before the present one replaces it."""
         path = self.path / ENVIRONMENT

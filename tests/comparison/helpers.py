@@ -51,6 +51,17 @@ def first_difference(first: Sequence[Any], second: Sequence[Any]) -> int:
     return next((index for index, (left, right) in pairs if left != right), min(len(first), len(second)))
 
 
+def median_first_difference(parted: list[int], lengths: list[int]) -> float | None:
+    """The textbook's product, position by position: a pair of equal texts is under observation to its end."""
+    left = 1.0
+    for position in range(max([*parted, *lengths], default=0) + 1):
+        observed = sum(at >= position for at in parted) + sum(length > position for length in lengths)
+        left *= 1 - parted.count(position) / observed if observed else 1
+        if left <= 0.5 + 1e-9:
+            return position
+    return None
+
+
 def middle(values: list[float]) -> float:
     ordered = sorted(values)
     half = len(ordered) // 2

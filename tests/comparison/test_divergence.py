@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 
 from runner import app
 from runner.comparison.compare import compare_folders
-from runner.comparison.divergence import diverge, split_words
+from runner.comparison.divergence import Divergence, diverge
 from runner.comparison.load import ComparedText
+from runner.comparison.matching import match_answers
 from runner.record.folder import RunFolder
 from tests.comparison.helpers import (
     Texts,
     first_difference,
     levenshtein,
+    median_first_difference,
     middle,
     only_divergence,
 )
@@ -25,7 +27,11 @@ texts_of_runs = st.dictionaries(st.text(max_size=3), st.text(max_size=20), max_s
 
 
 def answers(texts: Texts) -> dict[tuple[str, int], ComparedText | None]:
-    return {(prompt_id, 0): ComparedText(text, "stop", len(text)) for prompt_id, text in texts.items()}
+    return {(prompt_id, 0): ComparedText(text, "stop", len(text), len(text)) for prompt_id, text in texts.items()}
+
+
+def diverged(reference: Texts, run: Texts) -> Divergence:
+    return diverge(match_answers(answers(reference), answers(run)), has_one_vocabulary=False)
 
 
 def test_the_figures_agree_with_an_independent_computation(config: Compose, tmp_path: Path):
@@ -54,10 +60,17 @@ def test_the_figures_agree_with_an_independent_computation(config: Compose, tmp_
     assert sixteen.exact_match_ratio == 1
     assert four.characters is not None
     assert four.units is not None
-    assert four.characters.median == middle([first_difference(a, b) for a, b in differ])
-    assert four.units.median == middle([first_difference(a.split(), b.split()) for a, b in differ])
+    equal = [a["text"] for a, b in pairs if a["text"] == b["text"]]
+    assert four.characters.median == median_first_difference(
+        [first_difference(a, b) for a, b in differ], [len(text) for text in equal]
+    )
+    assert four.units.median == median_first_difference(
+        [first_difference(a.split(), b.split()) for a, b in differ], [len(text.split()) for text in equal]
+    )
     assert four.unit == "token", "an echo's tokens are its words"
-    assert four.similarity == pytest.approx(middle([1 - levenshtein(a, b) / max(len(a), len(b)) for a, b in differ]))
+    similar = [1 - levenshtein(a, b) / max(len(a), len(b)) for a, b in differ]
+    assert four.similarity_of_differing == pytest.approx(middle(similar))
+    assert four.similarity == pytest.approx((sum(similar) + len(equal)) / 64)
     assert sum(four.finish_reasons.values()) == sum(a["finish_reason"] != b["finish_reason"] for a, b in pairs)
     assert four.mean_token_change == pytest.approx(sum(b["output_tokens"] - a["output_tokens"] for a, b in pairs) / 64)
     assert sum(count for *_, count in four.characters.histogram) == len(differ)
@@ -70,16 +83,21 @@ def test_the_figures_agree_with_an_independent_computation(config: Compose, tmp_
 
 @given(texts_of_runs)
 def test_a_run_does_not_differ_from_itself(texts: Texts):
-    runs = diverge(answers(texts), answers(texts), tokenize=split_words, unit="word")
-    assert (runs.compared, runs.differing, runs.misattributed, runs.emptied) == (len(texts), 0, 0, 0)
+    runs = diverged(texts, texts)
+    assert (runs.compared, runs.differing, runs.moved.count, runs.copied.count, runs.emptied) == (
+        len(texts),
+        0,
+        0,
+        0,
+        0,
+    )
     assert runs.exact_match_ratio == (1 if texts else None)
-    assert (runs.characters, runs.units, runs.similarity, runs.examples) == (None, None, None, ())
+    assert (runs.characters, runs.units, runs.similarity_of_differing, runs.examples) == (None, None, None, ())
 
 
 @given(st.text(alphabet="ab \U0001f600\ud800", max_size=12), st.text(alphabet="ab \U0001f600\ud800", max_size=12))
 def test_a_pair_of_texts_parts_where_it_parts_and_is_as_alike_from_either_side(first: str, second: str):
-    there = diverge(answers({"p": first}), answers({"p": second}), tokenize=split_words, unit="word")
-    back = diverge(answers({"p": second}), answers({"p": first}), tokenize=split_words, unit="word")
+    there, back = diverged({"p": first}, {"p": second}), diverged({"p": second}, {"p": first})
     if first == second:
         assert there.differing == back.differing == 0
         return
@@ -115,4 +133,5 @@ def test_the_embedded_models_divergence_agrees_with_its_own_tokenizer(config: Co
         parted = [first_difference(tokenizer.tokenize(one[name]), tokenizer.tokenize(eight[name])) for name in differ]
         assert texts.units is not None
         assert texts.unit == "token"
-        assert texts.units.median == middle([float(index) for index in parted])
+        lengths = [len(tokenizer.tokenize(one[name])) for name in one if name not in differ]
+        assert texts.units.median == median_first_difference(parted, lengths)

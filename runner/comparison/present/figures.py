@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import floor, log10
 from typing import Literal
 
+from runner import text
 from runner.comparison import speed
 from runner.comparison.present.settings import MISSING
 from runner.comparison.speed import Row, Spread
@@ -95,7 +96,4 @@ def speedup(row: Row) -> str:
 
 def percentage(ratio: float | None) -> str:
     """Return a percentage; 100 % and 0 % are exact, never rounded."""
-    if ratio is None:
-        return MISSING
-    text = f"{ratio:.1%}"
-    return {"100.0%": "100%" if ratio == 1 else ">99.9%", "0.0%": "0%" if ratio == 0 else "<0.1%"}.get(text, text)
+    return MISSING if ratio is None else text.percentage(ratio)

@@ -21,6 +21,7 @@ from runner.comparison.present import tables
 from runner.comparison.present.headline import headline
 from runner.comparison.present.plots import Picture
 from runner.comparison.present.settings import series
+from runner.text import percentage
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 _MAX_CHARS = 20_000
@@ -97,7 +98,7 @@ def side_by_side(example: Example, prompt: str) -> SideBySide:
         reference=_pieces(example.reference, start, len(example.reference) - end),
         run=_pieces(example.text, start, len(example.text) - end),
         character=example.character,
-        similarity=f"{example.similarity:.0%}",
+        similarity=percentage(example.similarity),
     )
 
 

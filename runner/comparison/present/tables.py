@@ -6,6 +6,8 @@ from typing import Self
 
 from runner.comparison.compare import Comparison
 from runner.comparison.divergence import Divergence
+from runner.comparison.first_difference import FirstDifferenceStats
+from runner.comparison.noise_floor import NoiseFloor
 from runner.comparison.pairing import ComparedPair
 from runner.comparison.present.figures import METRIC_COLUMNS, percentage, speedup
 from runner.comparison.present.settings import MISSING, Column, setting_columns
@@ -83,12 +85,17 @@ def _text_figures(compared: Sequence[ComparedPair]) -> list[Column]:
         "1st char": [divergence.characters for divergence in divergences],
     }
     changes = [divergence.mean_token_change for divergence in divergences]
+    rates = [_rate(divergence) for divergence in divergences]
+    floors = [_floor(entry.noise_floor) for entry in compared]
     return [
         ("compared", [f"{divergence.compared:,}" for divergence in divergences]),
         ("exact", [_exact(divergence) for divergence in divergences]),
+        *([("floor", floors)] if any(entry.noise_floor for entry in compared) else []),
         ("differ", [f"{divergence.differing:,}" for divergence in divergences]),
-        *((head, [f"{first.median:,.0f}" if first else MISSING for first in stats]) for head, stats in firsts.items()),
+        *((head, [_median(first) for first in stats]) for head, stats in firsts.items()),
+        *([("/1k tokens", rates)] if any(divergence.rate for divergence in divergences) else []),
         ("similar", [percentage(divergence.similarity) for divergence in divergences]),
+        ("if differ", [percentage(divergence.similarity_of_differing) for divergence in divergences]),
         (
             "tokens",
             [MISSING if change is None else f"{change:+.1f}" if round(change, 1) else "0" for change in changes],
@@ -100,11 +107,38 @@ def _text_figures(compared: Sequence[ComparedPair]) -> list[Column]:
 
 def _exact(divergence: Divergence) -> str:
     """Return the share of equal texts with its 95 % interval."""
-    metrics = divergence.exact_match_metrics
+    metrics = divergence.metrics
     if not metrics:
         return MISSING
-    low, high = metrics["exact_match_ratio_low"], metrics["exact_match_ratio_high"]
-    return f"{percentage(metrics['exact_match_ratio'])} ({100 * low:.0f}-{100 * high:.0f})"
+    return _share(*(metrics[f"exact_match_ratio{end}"] for end in ("", "_low", "_high")))
+
+
+def _floor(floor: NoiseFloor | None) -> str:
+    """Return the share of prompts in which the reference's repeat matches it, with its 95 % interval."""
+    if floor is None:
+        return MISSING
+    return _share(floor.repeat_matches / floor.prompts, floor.interval.low or 0.0, floor.interval.high or 1.0)
+
+
+def _share(share: float, low: float, high: float) -> str:
+    """Return a share with its interval in whole percents: nothing but 100 % is rounded to it."""
+    ends = [">99" if 0.995 <= end < 1 else f"{100 * end:.0f}" for end in (low, high)]
+    return f"{percentage(share)} ({'-'.join(ends)})"
+
+
+def _median(stats: FirstDifferenceStats | None) -> str:
+    """Return the median first difference; `never` where more than half of the answers never part."""
+    if stats is None:
+        return MISSING
+    return "never" if stats.median is None else f"{stats.median:,.0f}"
+
+
+def _rate(divergence: Divergence) -> str:
+    """Return divergences per 1,000 tokens with the 95 % interval."""
+    if not divergence.rate:
+        return MISSING
+    rate, low, high = (divergence.rate[f"divergences_per_1000_tokens{end}"] for end in ("", "_low", "_high"))
+    return f"{rate:.1f} ({low:.1f}-{high:.1f})"
 
 
 def _fit(
