@@ -146,7 +146,8 @@ def _variation(reference: Run, group: Sequence[ComparedPair]) -> list[str]:
     if differing and (cause := cause_of_variation(reference)):
         return [
             f"The reference, run {reference.label}, was not repeated, and its texts can vary by themselves, for "
-            f"{cause}: how many of the differences are the batch's is not known; repeat=3 shows it"
+            f"{cause}: how many of the differences are the batch's is not known"
+            + ("" if reference.is_sampled else "; repeat=3 shows it")
         ]
     return []
 

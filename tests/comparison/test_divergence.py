@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -116,13 +117,10 @@ def test_the_embedded_models_divergence_agrees_with_its_own_tokenizer(config: Co
         app.run(config(f"batch.size={size}", f"provider.dtype={dtype}", *few), tmp_path / str(size))
     texts = only_divergence(compare_folders([tmp_path / "1", tmp_path / "8"]))
     one, eight = (
-        {
-            r["prompt_id"]: r["text"]
-            for r in map(json.loads, (tmp_path / size / "outcomes.jsonl").read_text().splitlines())
-        }
+        {r["prompt_id"]: r for r in map(json.loads, (tmp_path / size / "outcomes.jsonl").read_text().splitlines())}
         for size in ("1", "8")
     )
-    differ = [name for name in one if one[name] != eight[name]]
+    differ = [name for name in one if one[name]["text"] != eight[name]["text"]]
     assert (texts.compared, texts.differing) == (8, len(differ))
     if differ:
         from transformers import AutoTokenizer
@@ -130,8 +128,12 @@ def test_the_embedded_models_divergence_agrees_with_its_own_tokenizer(config: Co
         from runner.providers.transformers import embedded
 
         tokenizer = AutoTokenizer.from_pretrained(embedded.resolve("embedded/SmolLM2-135M-Instruct"))
-        parted = [first_difference(tokenizer.tokenize(one[name]), tokenizer.tokenize(eight[name])) for name in differ]
+
+        def tokens(record: dict[str, Any]) -> list[Any]:
+            return list(record.get("token_ids") or tokenizer.tokenize(record["text"]))
+
+        parted = [first_difference(tokens(one[name]), tokens(eight[name])) for name in differ]
         assert texts.units is not None
         assert texts.unit == "token"
-        lengths = [len(tokenizer.tokenize(one[name])) for name in one if name not in differ]
+        lengths = [one[name]["output_tokens"] for name in one if name not in differ]
         assert texts.units.median == median_first_difference(parted, lengths)

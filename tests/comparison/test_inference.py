@@ -11,6 +11,7 @@ from runner.comparison.inference import (
     percentile_interval,
     rate_interval,
     share_interval,
+    survival_quantiles,
     unpaired_ratio,
 )
 
@@ -98,3 +99,12 @@ def test_holm_is_the_step_down_procedure():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02]), "worked out by hand"
     assert holm([0.5, 0.6]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_survival_quantiles_agree_with_the_published_medians_of_remission():
+    """Freireich et al. 1963 (weeks of remission): median 23 under 6-MP, 8 under placebo; Klein and Moeschberger 4.1."""
+    treated = [6, 6, 6, 7, 10, 13, 16, 22, 23], [6, 9, 10, 11, 17, 19, 20, 25, 32, 32, 34, 35]
+    placebo = [1, 1, 2, 2, 3, 4, 4, 5, 5, 8, 8, 8, 8, 11, 11, 12, 12, 15, 17, 22, 23]
+    assert survival_quantiles(*treated, (0.5, 0.75)) == [23, None], "fewer than three quarters are known to relapse"
+    assert survival_quantiles(placebo, [], (0.5,)) == [8]
+    assert survival_quantiles([], [1, 2], (0.5,)) == [None]
