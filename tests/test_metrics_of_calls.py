@@ -172,7 +172,7 @@ def test_every_name_follows_from_outcomes_or_is_measured_or_needs_a_price():
         for i in range(100)
     ]  # fmt: skip
     computed = metrics_of([*answers], duration_s=100).keys() | metrics_of([*answers], padded=True).keys()
-    assert computed | MEASURED | {"cost_usd", "cost_at_most_usd"} == set(NAMES)
+    assert computed | MEASURED | {"cost_usd", "cost_at_most_usd", "first_call_ratio"} == set(NAMES)
     assert not computed & MEASURED
 
 
