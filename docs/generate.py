@@ -115,6 +115,9 @@ COMPARED_METRICS = {
     "exact_match_ratio": "share of the answers that both runs completed whose text is the reference's; "
     "not logged between different models",
     "exact_match_ratio_low": "lower end of its 95 % interval (Wilson); `exact_match_ratio_high` is the upper end",
+    "near_tie_ratio": "share of the differences from the reference whose margin was measured that are near-ties, "
+    "which rounding explains; absent where there is none",
+    "unexplained_differences": "differences whose margin is above the noise bound; absent where none was measured",
     "speedup": "`prompts_per_s` / the reference's, of complete runs with one request; over repeats the geometric mean",
     "speedup_low": "lower end of its 95 % interval, from 3 repeats on; `speedup_high` is the upper end",
     "output_tokens_speedup": "`output_tokens_per_s` / the reference's",

@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from runner.comparison import load, notes, pairing, speed
 from runner.comparison.divergence import Divergence, Tokenize, Unit, diverge, split_words
+from runner.comparison.explain_pairs import ExplainRequest, explain_pairs
 from runner.comparison.load import ComparedTexts, Run
 from runner.comparison.notes import Note
 from runner.comparison.pairing import ComparedPair, Pair
@@ -52,6 +53,8 @@ class Comparison:
         speedups = speed.speedups(self.rows)
         metrics: dict[Path, dict[str, float]] = {run.folder.path: {} for run in self.runs}
         for compared in self.compared:
+            if compared.explanation:
+                metrics[compared.pair.run.folder.path] |= compared.explanation.metrics
             if compared.exact_match_ratio is not None and compared.divergence:
                 metrics[compared.pair.run.folder.path] |= compared.divergence.exact_match_metrics
         for run in self.runs:
@@ -59,12 +62,15 @@ class Comparison:
         return {folder: added for folder, added in metrics.items() if added}
 
 
-def compare_folders(folders: Sequence[Path], *, reference: Path | None = None) -> Comparison:
+def compare_folders(
+    folders: Sequence[Path], *, reference: Path | None = None, explain: ExplainRequest | None = None
+) -> Comparison:
     """Compare runs.
 
     Args:
         folders: run folders; a folder that is named twice counts once.
         reference: the run to compare with, among the folders or not; None chooses (see `pairing.references`).
+        explain: how the differences of local models are explained; None explains none, and loads no model.
 
     Raises:
         UsageError: there is no run, or a run's configuration cannot be read.
@@ -76,6 +82,9 @@ def compare_folders(folders: Sequence[Path], *, reference: Path | None = None) -
     named = next(run for run in runs if run.folder.path == reference.resolve()) if reference else None
     chosen = pairing.references(runs, named)
     compared = _compare_texts([pairing.pair(run, chosen[run.label]) for run in runs if run.label in chosen])
+    if explain:
+        explanations = explain_pairs([entry.pair for entry in compared], explain)
+        compared = tuple(replace(entry, explanation=explanations.get(entry.pair.run.label)) for entry in compared)
     rows = speed.rows(runs, chosen)
     return Comparison(
         runs=tuple(runs), rows=rows, compared=compared, notes=notes.notes(runs, rows, compared, named=named)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from runner.comparison.divergence import Divergence
+from runner.comparison.explained_notes import explanation_notes, unexplained_alarms
 from runner.comparison.load import Run
 from runner.comparison.pairing import ComparedPair, Difference, Pair, missing_baseline
 from runner.comparison.speed import Row
@@ -47,13 +48,25 @@ def notes(
     """Return alarms first, then the references, what was not compared, and the other differences."""
     divergent = [(entry.pair, entry.divergence) for entry in compared if entry.divergence]
     pairs = [entry.pair for entry in compared]
-    alarms = [text for pair, divergence in divergent for text in _alarms(pair, divergence)]
+    near_ties = {
+        entry.pair.run.label for entry in compared if entry.explanation and entry.explanation.are_all_near_ties
+    }
+    alarms = [
+        *unexplained_alarms(compared),
+        *(
+            text
+            for pair, divergence in divergent
+            if pair.run.label not in near_ties  # margins say more than shares of texts
+            for text in _alarms(pair, divergence)
+        ),
+    ]
     texts = [
         *_references(runs, pairs, named),
         *_not_compared(pairs),
         *_sampled(pairs),
         *_common_prompts(pairs),
         *_one_sided(divergent),
+        *explanation_notes(compared),
         *_low_matches(divergent),
         *_settings(pairs),
         *_models(pairs),

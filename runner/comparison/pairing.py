@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from runner.comparison.divergence import Divergence
+from runner.comparison.explain import Explanation
 from runner.comparison.load import Run, common_prompt_ids
 from runner.text import shorten
 
@@ -65,10 +66,17 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedPair:
-    """A pair of runs and how their texts differ; `divergence` is None where the texts are not compared."""
+    """A pair of runs and how their texts differ.
+
+    Attributes:
+        pair: the two runs.
+        divergence: None where the texts are not compared.
+        explanation: of the differences, by their margins; None where none was requested.
+    """
 
     pair: Pair
     divergence: Divergence | None
+    explanation: Explanation | None = None
 
     @property
     def exact_match_ratio(self) -> float | None:

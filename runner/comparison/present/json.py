@@ -8,6 +8,7 @@ from runner.comparison.compare import Comparison
 from runner.comparison.divergence import Divergence, FirstDifferenceStats
 from runner.comparison.load import Run
 from runner.comparison.pairing import ComparedPair
+from runner.comparison.present.explained import explanation_data
 from runner.comparison.speed import Row, Speedup
 
 
@@ -67,6 +68,7 @@ def _compared(compared: ComparedPair) -> dict[str, Any]:
         "settings_differ": [asdict(difference) for difference in pair.setting_differences],
         **({"prompts_in_common": len(pair.common_prompt_ids)} if pair.common_prompt_ids is not None else {}),
         **({"texts": _divergence(compared.divergence)} if compared.divergence else {}),
+        **({"explanation": explanation_data(compared.explanation)} if compared.explanation else {}),
     }
 
 

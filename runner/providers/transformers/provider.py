@@ -149,6 +149,11 @@ class TransformersProvider:
         rows: list[list[int]] = self._encoder.tokenizer(encodable, add_special_tokens=False)["input_ids"]
         return rows
 
+    def token_text(self, token_id: int) -> str:
+        """Return one token as text, special tokens by their names."""
+        text: str = self._encoder.tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
+        return text
+
     def gap(self, prefix: Continuation, first: int, second: int) -> float:
         """Return the logit of token `first` minus that of token `second` after the prefix, computed alone."""
         token_ids = [*self._encoder.encode(prefix.prompt), *prefix.token_ids]
