@@ -67,6 +67,7 @@ def test_padded_rows_are_what_each_prompt_gives_alone(size: int, tiny: Any, tiny
         expected = by_hand(tiny_model, text, 12)
         assert isinstance(outcome, Completion)
         assert outcome.text == tokenizer.decode(expected, skip_special_tokens=True)
+        assert outcome.token_ids == tuple(expected)
         assert outcome.usage.output_tokens == len(expected)
         assert outcome.usage.input_tokens == len(text), "letters are tokens here; padding is not counted"
         assert outcome.finish_reason == ("stop" if expected[-1] == tokenizer.eos_token_id else "length")
@@ -100,6 +101,7 @@ def test_each_row_ends_at_its_own_first_end_of_sequence(early_end: Path, tiny_mo
         expected = tokens.index(end) + 1 if end in tokens else len(tokens)
         assert isinstance(outcome, Completion)
         assert outcome.usage.output_tokens == expected
+        assert outcome.token_ids == tuple(tokens[:expected])
         assert outcome.finish_reason == ("stop" if end in tokens else "length")
         tokens_out.append(expected)
     assert len(set(tokens_out)) > 1, "the batch is ragged"

@@ -1,25 +1,24 @@
-"""Encodes prompts, generates rows of tokens with a loaded causal language model, and decodes each row up to its end.
+"""Encodes prompts, generates rows of tokens with a loaded causal language model, and decodes each row.
 
-Source: transformers 5.23 `generation/utils.py` (padding, end-of-sequence fill, inherited generation configs).
+Source: transformers 5.23 `generation/utils.py` (padding, inherited generation configs).
 """
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from runner.config.schema import GenerationParams
+from runner.providers.transformers.row_ends import RowEnds
 from runner.types import FinishReason, Prompt, Stopwatch
 
 if TYPE_CHECKING:
-    import torch
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodedRow:
-    """One row, decoded up to its end. `output_tokens` counts the end-of-sequence token."""
+    """One row, decoded up to its end or its stop sequence."""
 
     text: str
-    output_tokens: int
     finish_reason: FinishReason
 
 
@@ -66,7 +65,7 @@ class CausalLM:
         model.generation_config = type(model.generation_config)()
 
     def generate(self, encoded: list[list[int]], params: GenerationParams, watch: Stopwatch) -> list[list[int]]:
-        """Return the new tokens: `n` adjacent rows per prompt, each padded to the longest row.
+        """Return the new tokens of `n` adjacent rows per prompt, each up to and including the row's end.
 
         Args:
             encoded: token ids of each prompt, without padding.
@@ -74,45 +73,37 @@ class CausalLM:
             watch: notes the first new token.
         """
         import torch
+        from transformers import StoppingCriteriaList
 
         if not encoded:
             return []
         inputs = self._tokenizer.pad({"input_ids": encoded}, padding_side="left", return_tensors="pt")
         inputs = inputs.to(self.model.device)
-        stop_arguments = {"tokenizer": self._tokenizer} if params.stop_sequences else {}
+        ends = RowEnds(
+            rows=len(encoded) * params.n,
+            prompt_width=inputs["input_ids"].shape[1],
+            end_ids=self._eos,
+            special_ids=frozenset(self._tokenizer.all_special_ids),
+            stop_sequences=params.stop_sequences,
+            decode=self._text,
+            watch=watch,
+        )
         with torch.inference_mode():
-            output = self.model.generate(
+            self.model.generate(
                 input_ids=inputs["input_ids"],
                 attention_mask=inputs["attention_mask"],
                 generation_config=self._generation_config(params),
-                streamer=_FirstTokenStreamer(watch),
-                **stop_arguments,
+                stopping_criteria=StoppingCriteriaList([ends]),
             )
-        rows: list[list[int]] = output[:, inputs["input_ids"].shape[1] :].tolist()  # waits for the device
-        return rows
+        return ends.rows
 
     def decode(self, row: list[int], params: GenerationParams) -> DecodedRow:
-        """Decode one row up to its first end-of-sequence token or stop sequence, whichever comes first."""
-        end = next((index for index, token in enumerate(row) if token in self._eos), None)
-        tokens = row if end is None else row[: end + 1]
-        text = self._text(tokens)
+        """Decode one row, which ends where `generate` ended it, up to its first stop sequence."""
+        text = self._text(row)
         stop = min((start for stop in params.stop_sequences if (start := text.find(stop)) >= 0), default=None)
         if stop is not None:
-            output_tokens = self._tokens_until_stop(tokens, params)
-            return DecodedRow(text=text[:stop], output_tokens=output_tokens, finish_reason="stop")
-        return DecodedRow(text=text, output_tokens=len(tokens), finish_reason="length" if end is None else "stop")
-
-    def _tokens_until_stop(self, tokens: list[int], params: GenerationParams) -> int:
-        """Return how many tokens complete the first stop sequence, by bisection over the prefixes."""
-        low, high = 1, len(tokens)
-        while low < high:
-            middle = (low + high) // 2
-            text = self._text(tokens[:middle])
-            if any(stop in text for stop in params.stop_sequences):
-                high = middle
-            else:
-                low = middle + 1
-        return low
+            return DecodedRow(text=text[:stop], finish_reason="stop")
+        return DecodedRow(text=text, finish_reason="stop" if row[-1] in self._eos else "length")
 
     def _text(self, tokens: list[int]) -> str:
         text: str = self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -135,25 +126,8 @@ class CausalLM:
             eos_token_id=sorted(self._eos) or None,
             pad_token_id=self._tokenizer.pad_token_id,
             bos_token_id=self._tokenizer.bos_token_id,
-            stop_strings=list(params.stop_sequences) or None,
             **sampling,
         )
-
-
-class _FirstTokenStreamer:
-    """A streamer that notes when the first new token arrives. `generate()` puts the prompt before new tokens."""
-
-    def __init__(self, watch: Stopwatch) -> None:
-        self._watch = watch
-        self._received_prompt = False
-
-    def put(self, _tokens: "torch.Tensor") -> None:
-        if self._received_prompt:
-            self._watch.first_token()
-        self._received_prompt = True
-
-    def end(self) -> None:
-        """Do nothing: no token is held back."""
 
 
 def _end_of_sequence_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:

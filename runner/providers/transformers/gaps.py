@@ -29,10 +29,10 @@ def measure_gap_changes(
 ) -> list[float]:
     """Return, for each new token, the largest change of the gap between the two best tokens at its place.
 
-    The gap of one pass over the sequence alone, as `measure_gap` has it, is compared with the gap as generation computes
-    it: prompt first, then token by token with a cache, by the sequence alone and among `copies` of it. Let e be the
-    larger of these two changes. Where rounding alone makes one run choose `first` and another `second`, the gap of the
-    former is at least 0 and that of the latter at most 0, so that the gap of the one pass lies in [-e, e].
+    The gap of one pass over the sequence alone, as `measure_gap` has it, is compared with the gap as generation
+    computes it: prompt first, then token by token with a cache, by the sequence alone and among `copies` of it. Let e
+    be the larger of these two changes. Where rounding alone makes one run choose `first` and another `second`, the gap
+    of the former is at least 0 and that of the latter at most 0, so that the gap of the one pass lies in [-e, e].
 
     Args:
         model: the loaded model.

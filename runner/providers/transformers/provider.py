@@ -179,17 +179,18 @@ class TransformersProvider:
         set_seed(params.seed)
         with _memory_errors(len(prompts), max(map(len, encoded)), params, self._model.model.device.type):
             rows = self._model.generate(accepted, params, watch)
-        decoded = iter([self._model.decode(row, params) for row in rows])
+        decoded = iter([(row, self._model.decode(row, params)) for row in rows])
         timing = watch.stop()
         results = []
         for ids, error in zip(encoded, errors, strict=True):
             answers = tuple(
                 Answer(
-                    text=row.text,
-                    finish_reason=row.finish_reason,
-                    usage=Usage(input_tokens=len(ids), output_tokens=row.output_tokens),
+                    text=answer.text,
+                    finish_reason=answer.finish_reason,
+                    usage=Usage(input_tokens=len(ids), output_tokens=len(row)),
+                    token_ids=tuple(row),
                 )
-                for row in itertools.islice(decoded, 0 if error else params.n)
+                for row, answer in itertools.islice(decoded, 0 if error else params.n)
             )
             results.append(Generated(model=self._config.id, timing=timing, answers=answers, error=error))
         return results

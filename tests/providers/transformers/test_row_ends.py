@@ -1,0 +1,118 @@
+"""Where a row ends: its own tokens decide, whatever the prompt's text, its neighbours and the padding token."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.config.schema import RunConfig
+from runner.providers.transformers import embedded
+from runner.providers.transformers.row_ends import RowEnds
+from runner.types import Stopwatch
+from tests.conftest import Compose
+from tests.providers.transformers.models import answers, ends, with_tokenizer
+
+TEXTS = ["a", "some words", "a much longer prompt than the others are", "mid length here"]
+QUESTIONS = [
+    "What is the capital of France?",
+    "Count from one to five, in words.",
+    "Hi",
+    "Name three colours of the rainbow.",
+]
+SIZES = [1, 4]
+PADDING = ["<end>", "q"]
+"""The tiny model's end-of-sequence token, and one of its letters."""
+
+
+@pytest.fixture(params=PADDING)
+def tiny(config: Compose, tiny_model: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Any:
+    folder = with_tokenizer(tiny_model, tmp_path / "padded", pad_token=request.param)
+
+    def composed(size: int, *stops: str) -> RunConfig:
+        base = (f"model.id={folder}", "provider.dtype=float32", "provider.device=cpu", "generation.max_tokens=12")
+        return config(*base, f"batch.size={size}", f"generation.stop_sequences={list(stops)}")
+
+    return composed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES)
+def test_a_stop_sequence_that_begins_in_the_prompt_ends_no_row(size: int, tiny: Any):
+    whole = answers(tiny(size), TEXTS)
+    across = [text[-1] + answer.text[0] for text, answer in zip(TEXTS, whole, strict=True)]
+    assert not any(stop in answer.text for stop in across for answer in whole), "no answer has one by itself"
+    assert ends(answers(tiny(size, *across), TEXTS)) == ends(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES)
+def test_a_row_that_a_stop_sequence_ends_has_the_tokens_up_to_it_while_others_go_on(size: int, tiny: Any):
+    whole = answers(tiny(size), TEXTS)
+    stop = whole[1].text[3:5]  # letters are tokens: the fifth token completes it
+    assert sum(stop in answer.text for answer in whole) < len(TEXTS), "other rows go on"
+    for answer, stopped in zip(whole, answers(tiny(size, stop), TEXTS), strict=True):
+        place = answer.text.find(stop)
+        if place < 0:
+            assert ends([stopped]) == ends([answer])
+            continue
+        assert answer.token_ids is not None
+        assert stopped.token_ids == answer.token_ids[: place + 2]
+        assert stopped.usage.output_tokens == place + 2
+        assert (stopped.text, stopped.finish_reason) == (answer.text[:place], "stop")
+
+
+@pytest.mark.real_model
+@pytest.mark.parametrize("padding", ["<|im_end|>", "<|endoftext|>", "the"])
+def test_a_real_row_is_the_same_alone_and_in_a_batch_with_any_padding_token(
+    padding: str, config: Compose, tmp_path: Path
+):
+    """The chat template ends the prompt with a line feed, so that line feed + first word spans the border."""
+    source = Path(embedded.resolve("embedded/SmolLM2-135M-Instruct"))
+    folder = with_tokenizer(source, tmp_path / "padded", pad_token=padding)
+    base = (f"model.id={folder}", "provider.dtype=float32", "provider.device=cpu", "generation.max_tokens=16")
+    whole = answers(config(*base, "batch.size=1"), QUESTIONS)
+    across = [f"\n{answer.text[:3]}" for answer in whole]
+    assert not any(stop in answer.text for stop in across for answer in whole)
+    inside = whole[0].text[8:12]
+    stops = f"generation.stop_sequences={[*across, inside]}"
+    alone, together = (answers(config(*base, f"batch.size={size}", stops), QUESTIONS) for size in SIZES)
+    assert ends(together) == ends(alone)
+    assert whole[0].token_ids and alone[0].token_ids
+    assert alone[0].text == whole[0].text.partition(inside)[0]
+    assert alone[0].token_ids == whole[0].token_ids[: len(alone[0].token_ids)]
+    assert alone[0].usage.output_tokens == len(alone[0].token_ids) < len(whole[0].token_ids)
+    assert [ends([answer]) for answer in alone if inside not in answer.text][1:], "rows that the border left alone"
+
+
+TEXT_BYTES, SPECIAL, END = range(1, 256), 256, 257
+
+
+def decode(tokens: list[int]) -> str:
+    """Tokens are bytes of UTF-8, and two special ones that have no text."""
+    return bytes(token for token in tokens if token in TEXT_BYTES).decode("utf-8", "replace")
+
+
+def row_of(tokens: list[int]) -> list[int]:
+    """Return the row that `tokens` leave, one step after the other, behind the prompt STO."""
+    import torch
+
+    stops = ["STOP", "é"]
+    criterion = RowEnds(rows=1, prompt_width=3, end_ids={END}, special_ids={SPECIAL, END}, stop_sequences=stops,
+                        decode=decode, watch=Stopwatch())  # fmt: skip
+    for count in range(1, len(tokens) + 1):
+        criterion(torch.tensor([[*b"STO", *tokens[:count]]]), None)
+    return criterion.rows[0]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        ([*b"abcSTOPx"], [*b"abcSTOP"]),
+        ([*b"P and on"], [*b"P and on"]),  # begins in the prompt
+        ([*b"ST", *[SPECIAL] * 40, *b"OPx"], [*b"ST", *[SPECIAL] * 40, *b"OP"]),  # special tokens have no text
+        ([*"naïve é!".encode()], [*"naïve é".encode()]),  # two tokens make one character
+        ([*b"ab", END, *b"STOP"], [*b"ab", END]),
+    ],
+)
+def test_a_row_ends_at_the_token_that_completes_a_stop_sequence(tokens: list[int], expected: list[int]):
+    assert row_of(tokens) == expected
