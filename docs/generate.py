@@ -326,8 +326,8 @@ def _metrics() -> str:
             f"{HEAD}# Metrics\n",
             "The same names stand in `summary.json` and in MLflow. A metric that does not exist for a run is "
             "absent, never 0 and "
-            "never NaN. All are sums over [outcomes.jsonl](outputs.md), except `duration_s`, `load_s` and "
-            "`peak_memory_mb`, which "
+            "never NaN. All are sums over [outcomes.jsonl](outputs.md), except `duration_s`, `load_s`, "
+            "`peak_memory_mb` and `peak_gpu_memory_mb`, which "
             "only the process can know, and `cost_usd`, which needs a price. What they mean and leave out: "
             "[decision 3](../decisions/0003-measurement.md).\n",
             _table(

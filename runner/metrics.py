@@ -41,6 +41,7 @@ METRICS: Mapping[str, str] = {
     "child_cpu_share": "share that processes took which this one started: the one that publishes to MLflow",
     "steal_share": "share of the usable CPUs' time that the hypervisor gave to other machines meanwhile",
     "peak_memory_mb": "largest resident memory of the process while it generated, in MiB",
+    "peak_gpu_memory_mb": "largest memory of tensors on the GPU while the run generated, by its allocator, in MiB",
 }
 """The definition of every metric, in the order in which metrics are shown; fields and metrics stand in backticks."""
 NAMES = tuple(METRICS)

@@ -4,7 +4,7 @@ A provider has no retries, and writes no files and nothing to MLflow. The constr
 nothing heavy. `with provider:` loads a model or opens a client, and releases it at the end.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
@@ -119,6 +119,14 @@ class GapProvider(Protocol):
         The gap of one pass over the sequence alone is compared with the gap computed token by token, by the sequence
         alone and among `copies` of it; the larger change counts. The cost is that of generating `copies` + 1 answers.
         """
+
+
+@runtime_checkable
+class DeviceMemory(Protocol):
+    """A loaded local model whose device may have an allocator that keeps its peak."""
+
+    def track_gpu_memory(self) -> Callable[[], float] | None:
+        """Reset the allocator's peak; return what reads the peak since then, in MiB. None where there is no GPU."""
 
 
 @runtime_checkable

@@ -12,6 +12,7 @@ from runner import environment
 from runner.batching.base import PendingPrompts
 from runner.dispatch.stop import Stopped
 from runner.errors import JournalError, RunnerError
+from runner.providers.protocols import DeviceMemory
 from runner.record.manifest import environment_changes
 from runner.record.writer import OutcomeWriter
 from runner.run.failure_limit import FailureLimit
@@ -73,6 +74,8 @@ def _measure(run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, o
         _record_environment(run, machine, writer.segment)
         warmup_s = _warm_up(run, pending)
         run.folder.remove_summary()  # not earlier: a run that cannot begin leaves the record unchanged
+        provider = run.calls.provider
+        gpu_peak_mb = provider.track_gpu_memory() if isinstance(provider, DeviceMemory) else None
         memory, before = environment.PeakMemory(), MachineCounters.read()
         duration_s = _generate(run, pending, writer, observer)
         measured = Measured(
@@ -80,6 +83,7 @@ def _measure(run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, o
             warmup_s=warmup_s,
             duration_s=duration_s,
             peak_memory_mb=memory.read_mb(),
+            peak_gpu_memory_mb=gpu_peak_mb() if gpu_peak_mb else None,
             machine=before.until(MachineCounters.read()),
         )
         _update_environment(run, {**machine, "machine_load": asdict(measured.machine)})

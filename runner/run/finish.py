@@ -27,12 +27,18 @@ class Measured:
     warmup_s: float | None
     duration_s: float
     peak_memory_mb: float | None
+    peak_gpu_memory_mb: float | None
     machine: MachineLoad
 
     @property
     def metrics(self) -> dict[str, float]:
         """The metrics of the contract, without `duration_s`, which sums over the processes of a run."""
-        named = {"load_s": self.load_s, "warmup_s": self.warmup_s, "peak_memory_mb": self.peak_memory_mb}
+        named = {
+            "load_s": self.load_s,
+            "warmup_s": self.warmup_s,
+            "peak_memory_mb": self.peak_memory_mb,
+            "peak_gpu_memory_mb": self.peak_gpu_memory_mb,
+        }
         return {name: value for name, value in named.items() if value is not None} | self.machine.metrics
 
 

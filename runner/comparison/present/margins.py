@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _NEAR_TIE, _UNEXPLAINED, _BOUND = "#0b3c8c", "#c2410c", "#111827"
 _MIN_MARGIN = 1e-3
 """Logits: a smaller margin, 0 included, is drawn here, where a logarithmic axis ends."""
+_MIN_TOP = 10.0
+"""Logits: where the axis ends at least, so that pictures of different runs can be compared."""
 _MAX_PANELS = 12
 """Runs that are drawn; the table has all."""
 
@@ -44,11 +46,14 @@ def _png(entries: Sequence[tuple[str, Explanation]], title: str) -> bytes:
     for row, (_, explanation) in enumerate(entries):
         _strip(axes, row, explanation)
     axes.set_xscale("log")
+    axes.set_xlim(_MIN_MARGIN / 1.5, max(_MIN_TOP, 1.5 * axes.get_xlim()[1]))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
     axes.set_yticks(
         range(len(entries)), [f"{label}\n{verdict(explanation).split(':')[0]}" for label, explanation in entries]
     )
     axes.set_ylim(len(entries) - 0.5, -0.5)
-    axes.set_xlabel(f"|margin| between the two tokens (logits); at most {_MIN_MARGIN:g} drawn at {_MIN_MARGIN:g}")
+    axes.set_xlabel(f"|margin| in logits (up to {_MIN_MARGIN:g}: drawn at {_MIN_MARGIN:g})")
     axes.set_title(title, fontweight="bold")
     axes.grid(visible=True, axis="x", color="#d1d5db", linewidth=0.6)
     axes.set_axisbelow(True)

@@ -3,7 +3,7 @@
 import gc
 import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -153,6 +153,16 @@ class TransformersProvider:
         """Return one token as text, special tokens by their names."""
         text: str = self._encoder.tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
         return text
+
+    def track_gpu_memory(self) -> Callable[[], float] | None:
+        """Reset CUDA's peak of allocated memory; return what reads the peak since then, in MiB. None without CUDA."""
+        import torch
+
+        device = self._model.model.device
+        if device.type != "cuda":
+            return None
+        torch.cuda.reset_peak_memory_stats(device)
+        return lambda: float(torch.cuda.max_memory_allocated(device)) / 2**20
 
     def gap(self, prefix: Continuation, first: int, second: int) -> float:
         """Return the logit of token `first` minus that of token `second` after the prefix, computed alone."""
