@@ -29,9 +29,8 @@ def explanation_notes(compared: Sequence[ComparedPair]) -> Iterator[str]:
             yield f"Run {run}: {verdict(explanation)} {_measured(explanation, explanation.bound)}"
         if explanation.reason:
             differences = explanation.differences or explanation.without_ids
-            yield f"Run {run}: {_counted(differences)} from run {entry.pair.reference.label} not explained: " + (
-                explanation.reason
-            )
+            reference = entry.pair.reference.label
+            yield f"Run {run}, against run {reference}: {_counted(differences)} not explained: {explanation.reason}"
         elif explanation.without_ids:
             yield f"Run {run}: {_counted(explanation.without_ids)} not explained: no token ids are on record"
     if equal:
