@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--model",
         metavar="PATH",
         type=Path,
-        help="with --explain: weights to use, a folder with safetensors or a GGUF file",
+        help="with --explain: weights to use, a folder with safetensors",
     )
     parser.add_argument("--tracking-uri", metavar="URI", help="the MLflow store of the ids (default: tracking.uri)")
     options = parser.parse_args(arguments)
