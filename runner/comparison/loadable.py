@@ -15,7 +15,6 @@ _EMBEDDED = "embedded/"
 """Models that come with the product: their weights are checked against a published sha256."""
 _NO_ARITHMETIC = ("git.", "limits.", "executor")
 """Settings and facts whose change moves no logit."""
-_WEIGHTS = (".safetensors", ".gguf")
 
 
 def explainable_config(pair: Pair, *, own_folder: Path, model: Path | None) -> RunConfig | str:
@@ -66,14 +65,13 @@ def no_gaps(provider: str) -> str:
 
 
 def check_weights(path: Path) -> Path:
-    """Return the absolute path of weights that hold no code: a GGUF file, or a folder with safetensors.
+    """Return the absolute path of a folder with safetensors, which hold no code.
 
     Raises:
-        UsageError: the path is neither.
+        UsageError: the path is no such folder.
     """
-    files = list(path.iterdir()) if path.is_dir() else [path]
-    if not any(file.is_file() and file.suffix in (_WEIGHTS[:1] if path.is_dir() else _WEIGHTS[1:]) for file in files):
-        raise UsageError(f"--model {str(path)!r} has no weights: give a folder with *.safetensors, or a file *.gguf")
+    if not any(path.glob("*.safetensors")):
+        raise UsageError(f"--model {str(path)!r} has no weights: give a model folder with *.safetensors")
     return path.absolute()
 
 
