@@ -3,9 +3,13 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runner.cli import common, terminal
 from runner.errors import UsageError
+
+if TYPE_CHECKING:
+    from runner.comparison.compare import Comparison
 
 _HELP = """\
 RUN is the folder of a run, SWEEP that of a sweep. The MLflow id of a run or of a sweep's parent run works too.
@@ -91,25 +95,16 @@ def compare(
     """
     from runner.cli import sweep
     from runner.cli.report import print_comparison
-    from runner.comparison.compare import compare_folders  # here, so that --help answers at once
-    from runner.comparison.explain_pairs import ExplainRequest
-    from runner.comparison.load import folders, is_sweep
-    from runner.comparison.loadable import check_weights
+    from runner.comparison.load import folders, is_sweep  # here, so that --help answers at once
     from runner.comparison.present.json import as_data
     from runner.comparison.present.output import default_folder, write
 
-    reference_runs = folders(reference) if reference else [None]
-    if len(reference_runs) > 1:
-        raise UsageError(
-            f"--reference {str(reference)!r} is a sweep of {len(reference_runs)} runs: give the folder of one of them, "
-            f"such as {reference_runs[0]}"
-        )
-    compared = [folder for path in paths for folder in folders(path)]
-    with terminal.progress_of("explaining differences") as on_progress:
-        request = ExplainRequest(
-            own_folder=Path("outputs"), model=check_weights(model) if model else None, on_progress=on_progress
-        )
-        comparison = compare_folders(compared, reference=reference_runs[0], explain=request if explain else None)
+    comparison = _compare(
+        [folder for path in paths for folder in folders(path)],
+        _one_run(reference) if reference else None,
+        explain,
+        model,
+    )
     is_one_sweep = len(paths) == 1 and is_sweep(paths[0])
     title = f"Sweep {paths[0].name}" if is_one_sweep else f"{len(comparison.runs)} runs"
     directory = output or (paths[0] if is_one_sweep else default_folder())
@@ -120,3 +115,26 @@ def compare(
     print_comparison(comparison, files, title=title)
     if is_one_sweep and files:
         sweep.publish(paths[0], comparison, files)
+
+
+def _compare(folders: Sequence[Path], reference: Path | None, explain: bool, model: Path | None) -> "Comparison":
+    from runner.comparison.compare import compare_folders
+    from runner.comparison.explain_pairs import ExplainRequest
+    from runner.comparison.loadable import check_weights
+
+    weights = check_weights(model) if model else None
+    with terminal.progress_of("explaining differences") as on_progress:
+        request = ExplainRequest(own_folder=Path("outputs"), model=weights, on_progress=on_progress)
+        return compare_folders(folders, reference=reference, explain=request if explain else None)
+
+
+def _one_run(reference: Path) -> Path:
+    from runner.comparison.load import folders
+
+    runs = folders(reference)
+    if len(runs) > 1:
+        raise UsageError(
+            f"--reference {str(reference)!r} is a sweep of {len(runs)} runs: give the folder of one of them, such as "
+            f"{runs[0]}"
+        )
+    return runs[0]

@@ -117,8 +117,8 @@ def runs(config: Compose, tiny_model: Path, tmp_path_factory: pytest.TempPathFac
     return folder
 
 
-def explained(folder: Path, *names: str, own: Path | None = None, **options: bool) -> Comparison:
-    request = ExplainRequest(own_folder=own or folder, **options)
+def explained(folder: Path, *names: str, own: Path | None = None, is_bounded: bool = False) -> Comparison:
+    request = ExplainRequest(own_folder=own or folder, is_bounded=is_bounded)
     return compare_folders([folder / name for name in names], explain=request)
 
 
