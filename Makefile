@@ -49,6 +49,7 @@ bench: .venv/.dev ## measure the runner itself: around generate(), at scale, wit
 	$(BIN)/python -m benchmarks.compare_scale
 	$(BIN)/python -m benchmarks.winners
 	$(BIN)/python -m benchmarks.record_overhead
+	$(BIN)/python -m benchmarks.explained
 
 lock: .venv/.dev ## resolve constraints.txt anew
 	$(BIN)/python -m pip install --quiet uv

@@ -123,6 +123,9 @@ COMPARED_METRICS = {
     "be cut",
     "divergences_per_1000_tokens_low": "lower end of its 95 % interval (Garwood); "
     "`divergences_per_1000_tokens_high` is the upper end",
+    "near_tie_ratio": "share of the differences from the reference whose margin was measured that are near-ties, "
+    "which rounding explains; absent where there is none",
+    "unexplained_differences": "differences whose margin is above the noise bound; absent where none was measured",
     "speedup": "`prompts_per_s` / the reference's, of complete runs with one request; over repeats the geometric mean",
     "latency_p50_s_low": "lower end of its 95 % interval (order statistics: Hahn and Meeker, Statistical Intervals, "
     "section 5.2); `latency_p50_s_high` is the upper end, and every percentile of `latency_*` and "

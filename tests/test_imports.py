@@ -49,8 +49,11 @@ OWNERS = {
     "aiolimiter": {"dispatch.gate"},
     "numpy": {"metrics"},
     "scipy": {"comparison.inference"},
-    "rapidfuzz": {"comparison.divergence", "comparison.first_difference", "comparison.present.page"},
-    "matplotlib": {"comparison.present.plots"},
+    "rapidfuzz": {
+        *("comparison.divergence", "comparison.explain", "comparison.first_difference"),
+        "comparison.present.page",
+    },
+    "matplotlib": {"comparison.present.margins", "comparison.present.plots"},
     "jinja2": {"comparison.present.page"},
 }
 """Which modules, or packages, may import a dangerous package."""

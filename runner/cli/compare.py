@@ -3,9 +3,13 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runner.cli import common, terminal
 from runner.errors import UsageError
+
+if TYPE_CHECKING:
+    from runner.comparison.compare import Comparison
 
 _HELP = """\
 RUN is the folder of a run, SWEEP that of a sweep. The MLflow id of a run or of a sweep's parent run works too.
@@ -14,9 +18,14 @@ Texts are compared prompt by prompt.
   python -m runner.compare outputs/sweeps/DATE/TIME_ID            a sweep again
   python -m runner.compare RUN RUN RUN --reference RUN            any runs, with a named reference
   python -m runner.compare SWEEP --json                           for scripts
+  python -m runner.compare SWEEP --explain                        why answers differ: the margin behind each difference
 
 Without --reference, the reference of a run is the run with the smallest batch among those with the same
 model, generation parameters and prompts. Texts of other runs are not compared: the output lists what differs.
+
+--explain loads the model of greedy local runs, and computes at the first token where two answers part how far
+apart the two tokens were. A difference within what rounding moves is a near-tie; any other is unexplained: a bug.
+The model is that of the record for runs below outputs/ and for embedded models, else that of --model.
 Exit codes: 0 done, 1 a record is damaged, 2 the request was wrong.
 """
 
@@ -40,15 +49,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--json", action="store_true", help="print the comparison as JSON, for scripts; --output also writes the files"
     )
+    parser.add_argument(
+        "--explain", action="store_true", help="measure the margin behind every difference (local models)"
+    )
+    parser.add_argument(
+        "--model",
+        metavar="PATH",
+        type=Path,
+        help="with --explain: weights to use, a folder with safetensors",
+    )
     parser.add_argument("--tracking-uri", metavar="URI", help="the MLflow store of the ids (default: tracking.uri)")
     options = parser.parse_args(arguments)
     with common.report_errors():
         paths = [common.find_folder(name, options.tracking_uri) for name in options.runs]
         reference = common.find_folder(options.reference, options.tracking_uri) if options.reference else None
-        compare(paths, reference=reference, output=options.output, as_json=options.json)
+        if options.model and not options.explain:
+            raise UsageError(f"--model {str(options.model)!r} is for --explain: give both")
+        compare(
+            paths, reference=reference, output=options.output, as_json=options.json, explain=options.explain,
+            model=options.model,
+        )  # fmt: skip
 
 
-def compare(paths: Sequence[Path], *, reference: Path | None, output: Path | None, as_json: bool) -> None:
+def compare(
+    paths: Sequence[Path],
+    *,
+    reference: Path | None,
+    output: Path | None,
+    as_json: bool,
+    explain: bool = False,
+    model: Path | None = None,
+) -> None:
     """Compare runs and sweeps, write the files and print the comparison.
 
     Args:
@@ -56,24 +87,24 @@ def compare(paths: Sequence[Path], *, reference: Path | None, output: Path | Non
         reference: the folder of the run to compare with; None chooses.
         output: folder for the files; None is the sweep's, or a new one.
         as_json: print JSON instead of tables; files are then written only where `output` is given.
+        explain: measure the margin behind every difference.
+        model: weights to explain with, instead of the recorded ones.
 
     Raises:
         UsageError: a folder is no run's and no sweep's, the reference is a sweep, or the files cannot be written.
     """
     from runner.cli import sweep
     from runner.cli.report import print_comparison
-    from runner.comparison.compare import compare_folders  # here, so that --help answers at once
-    from runner.comparison.load import folders, is_sweep
+    from runner.comparison.load import folders, is_sweep  # here, so that --help answers at once
     from runner.comparison.present.json import as_data
     from runner.comparison.present.output import default_folder, write
 
-    reference_runs = folders(reference) if reference else [None]
-    if len(reference_runs) > 1:
-        raise UsageError(
-            f"--reference {str(reference)!r} is a sweep of {len(reference_runs)} runs: give the folder of one of them, "
-            f"such as {reference_runs[0]}"
-        )
-    comparison = compare_folders([folder for path in paths for folder in folders(path)], reference=reference_runs[0])
+    comparison = _compare(
+        [folder for path in paths for folder in folders(path)],
+        _one_run(reference) if reference else None,
+        explain,
+        model,
+    )
     is_one_sweep = len(paths) == 1 and is_sweep(paths[0])
     title = f"Sweep {paths[0].name}" if is_one_sweep else f"{len(comparison.runs)} runs"
     directory = output or (paths[0] if is_one_sweep else default_folder())
@@ -84,3 +115,26 @@ def compare(paths: Sequence[Path], *, reference: Path | None, output: Path | Non
     print_comparison(comparison, files, title=title)
     if is_one_sweep and files:
         sweep.publish(paths[0], comparison, files)
+
+
+def _compare(folders: Sequence[Path], reference: Path | None, explain: bool, model: Path | None) -> "Comparison":
+    from runner.comparison.compare import compare_folders
+    from runner.comparison.explain_pairs import ExplainRequest
+    from runner.comparison.loadable import check_weights
+
+    weights = check_weights(model) if model else None
+    with terminal.progress_of("explaining differences") as on_progress:
+        request = ExplainRequest(own_folder=Path("outputs"), model=weights, on_progress=on_progress)
+        return compare_folders(folders, reference=reference, explain=request if explain else None)
+
+
+def _one_run(reference: Path) -> Path:
+    from runner.comparison.load import folders
+
+    runs = folders(reference)
+    if len(runs) > 1:
+        raise UsageError(
+            f"--reference {str(reference)!r} is a sweep of {len(runs)} runs: give the folder of one of them, such as "
+            f"{runs[0]}"
+        )
+    return runs[0]

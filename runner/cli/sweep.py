@@ -9,6 +9,7 @@ from statistics import median
 from runner.cli import terminal
 from runner.cli.report import print_comparison
 from runner.comparison.compare import Comparison, compare_folders
+from runner.comparison.explain_pairs import ExplainRequest
 from runner.comparison.load import sweep_folders
 from runner.comparison.present.markdown import markdown_note
 from runner.comparison.present.output import PLOTS, Files, write
@@ -42,7 +43,10 @@ def finish(directory: Path, codes: Sequence[int], *, interrupted: bool) -> int:
     """
     summaries = [RunFolder(folder).read_summary() for folder in sweep_folders(directory)]
     if any(summaries):
-        comparison, title = compare_folders(sweep_folders(directory)), f"Sweep {directory.name}"
+        title = f"Sweep {directory.name}"
+        with terminal.progress_of("explaining differences") as on_progress:
+            request = ExplainRequest(own_folder=directory, is_bounded=True, on_progress=on_progress)
+            comparison = compare_folders(sweep_folders(directory), explain=None if interrupted else request)
         output = write(comparison, directory, title=title)
         print_comparison(comparison, output, title=title)
         publish(directory, comparison, output, interrupted=interrupted)

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, Literal
 
@@ -106,6 +106,15 @@ def progress(total: int, *, completed: int) -> Iterator["Ticker"]:
         *columns, console=_stderr, disable=not _stderr.is_terminal, transient=True, refresh_per_second=4
     ) as bar:
         yield Ticker(bar, total, completed)
+
+
+@contextmanager
+def progress_of(description: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how many of how many are done, as the yielded function is told; without a terminal, show nothing."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=_stderr, disable=not _stderr.is_terminal, transient=True) as bar:
+        task = bar.add_task(description, total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
 class Ticker:

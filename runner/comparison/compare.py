@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from runner.comparison import load, notes, pairing, speed
 from runner.comparison.divergence import diverge
+from runner.comparison.explain_pairs import ExplainRequest, explain_pairs
 from runner.comparison.first_difference import Cut, Unit, words
 from runner.comparison.latency import LatencyIntervals
 from runner.comparison.load import ComparedTexts, Run
@@ -65,6 +66,8 @@ class Comparison:
         speedups = speed.speedups(self.rows)
         metrics: dict[Path, dict[str, float]] = {run.folder.path: {} for run in self.runs}
         for compared in self.compared:
+            if compared.explanation:
+                metrics[compared.pair.run.folder.path] |= compared.explanation.metrics
             if compared.exact_match_ratio is not None and compared.divergence:
                 metrics[compared.pair.run.folder.path] |= compared.divergence.metrics
         for run in self.runs:
@@ -72,12 +75,15 @@ class Comparison:
         return {folder: added for folder, added in metrics.items() if added}
 
 
-def compare_folders(folders: Sequence[Path], *, reference: Path | None = None) -> Comparison:
+def compare_folders(
+    folders: Sequence[Path], *, reference: Path | None = None, explain: ExplainRequest | None = None
+) -> Comparison:
     """Compare runs.
 
     Args:
         folders: run folders; a folder that is named twice counts once.
         reference: the run to compare with, among the folders or not; None chooses (see `pairing.references`).
+        explain: how the differences of local models are explained; None explains none, and loads no model.
 
     Raises:
         UsageError: there is no run, or a run's configuration cannot be read.
@@ -92,6 +98,9 @@ def compare_folders(folders: Sequence[Path], *, reference: Path | None = None) -
     pairs = [pairing.pair(run, chosen[run.label]) for run in runs if run.label in chosen]
     compared = _compare_texts(pairs, reader)
     reader.latencies.read_others(runs)
+    if explain:
+        explanations = explain_pairs(pairs, explain)
+        compared = tuple(replace(entry, explanation=explanations.get(entry.pair.run.label)) for entry in compared)
     rows = speed.rows(runs, chosen)
     return Comparison(
         runs=tuple(runs),

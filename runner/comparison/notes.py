@@ -1,10 +1,11 @@
 """Alarms and notes on a comparison, in sentences: what was not compared and why, and what else differs."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from runner.comparison import text_notes
+from runner.comparison.explained_notes import explanation_notes, unexplained_alarms
 from runner.comparison.load import Run
 from runner.comparison.machine_notes import machine_notes
 from runner.comparison.pairing import ComparedPair, Pair, missing_baseline
@@ -36,7 +37,6 @@ def notes(
     *,
     named: Run | None,
     served: Mapping[str, Served] | None = None,
-    near_ties: Set[str] = frozenset(),
 ) -> tuple[Note, ...]:
     """Return alarms first, then the references, what was not compared, and the other differences.
 
@@ -46,13 +46,13 @@ def notes(
         compared: pairs of runs.
         named: the reference that was asked for.
         served: how each run's answers were served, by its label.
-        near_ties: labels of the runs whose differences all have a margin that rounding explains.
     """
     pairs = [entry.pair for entry in compared]
     texts = [
         *_references(runs, pairs, named),
         *_not_compared(pairs),
         *_common_prompts(pairs),
+        *explanation_notes(compared),
         *text_notes.notes(compared),
         *_settings(pairs),
         *_models(pairs),
@@ -65,8 +65,12 @@ def notes(
         *_noise(rows),
         *_members(rows),
     ]
+    near_ties = {
+        entry.pair.run.label for entry in compared if entry.explanation and entry.explanation.are_all_near_ties
+    }
+    alarms = [*unexplained_alarms(compared), *text_notes.alarms(compared, near_ties)]
     return (
-        *(Note(level="alarm", text=text) for text in text_notes.alarms(compared, near_ties)),
+        *(Note(level="alarm", text=text) for text in alarms),
         *(Note(level="note", text=text) for text in dict.fromkeys(texts)),
     )
 

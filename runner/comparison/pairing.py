@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from runner.comparison.divergence import Divergence
+from runner.comparison.explain import Explanation
 from runner.comparison.load import Run, common_prompt_ids
 from runner.comparison.noise_floor import NoiseFloor
 from runner.comparison.served import Served
@@ -70,14 +71,19 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedPair:
-    """A pair of runs and how their texts differ; `divergence` is None where the texts are not compared.
+    """A pair of runs and how their texts differ.
 
-    `noise_floor` is how far the reference varies by itself; None where it was not repeated.
+    Attributes:
+        pair: the two runs.
+        divergence: None where the texts are not compared.
+        noise_floor: how far the reference varies by itself; None where it was not repeated.
+        explanation: of the differences, by their margins; None where none was requested.
     """
 
     pair: Pair
     divergence: Divergence | None
     noise_floor: NoiseFloor | None = None
+    explanation: Explanation | None = None
 
     @property
     def exact_match_ratio(self) -> float | None:

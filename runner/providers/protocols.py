@@ -107,6 +107,9 @@ class GapProvider(Protocol):
     `with provider:`.
     """
 
+    def token_text(self, token_id: int) -> str:
+        """Return one token as text; a token that ends an answer has its name, such as `<|im_end|>`."""
+
     def gap(self, prefix: Continuation, first: int, second: int) -> float:
         """Return the logit of token `first` minus that of token `second` after the prefix, computed alone."""
 

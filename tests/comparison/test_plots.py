@@ -27,7 +27,7 @@ def test_pictures_are_drawn_of_what_there_is_and_the_page_says_what_there_is_not
         "pareto.png",
     }
     source = (tmp_path / "out" / "comparison.html").read_text(encoding="utf-8")
-    assert source.count("not drawn") == 2
+    assert source.count("not drawn") == 3
     assert "nothing to compare" in capsys.readouterr().out
 
 

@@ -10,6 +10,7 @@ from runner.comparison.first_difference import FirstDifferenceStats, Source
 from runner.comparison.load import Run
 from runner.comparison.noise_floor import NoiseFloor
 from runner.comparison.pairing import ComparedPair
+from runner.comparison.present.explained import explanation_data
 from runner.comparison.served import Served
 from runner.comparison.speed import Row, Speedup
 
@@ -85,6 +86,7 @@ def _compared(compared: ComparedPair) -> dict[str, Any]:
         **({"prompts_in_common": len(pair.common_prompt_ids)} if pair.common_prompt_ids is not None else {}),
         **({"texts": _divergence(compared.divergence)} if compared.divergence else {}),
         **({"noise_floor": _noise_floor(compared.noise_floor)} if compared.noise_floor else {}),
+        **({"explanation": explanation_data(compared.explanation)} if compared.explanation else {}),
     }
 
 

@@ -9,6 +9,7 @@ from runner.comparison.divergence import Divergence
 from runner.comparison.first_difference import FirstDifferenceStats
 from runner.comparison.noise_floor import NoiseFloor
 from runner.comparison.pairing import ComparedPair
+from runner.comparison.present import explained
 from runner.comparison.present.figures import METRIC_COLUMNS, percentage, speedup
 from runner.comparison.present.settings import MISSING, Column, setting_columns
 
@@ -74,7 +75,18 @@ def text_tables(comparison: Comparison, *, width: int = WIDTH) -> list[Table]:
             texts = [("run", [entry.pair.run.label for entry in compared]), *settings]
             texts.append(("vs", [entry.pair.reference.label for entry in compared]))
             tables.append(Table.of(title, *_fit(texts, _text_figures(compared), [], width)))
-    return tables
+    return [*tables, *_explained_tables(comparison, width)]
+
+
+def _explained_tables(comparison: Comparison, width: int) -> list[Table]:
+    """Return the explanations of differences, and the differences: all of them where the width is 0, else a few."""
+    columns = explained.summary_columns(comparison.compared)
+    rows = explained.difference_columns(comparison.compared, max_rows=0 if width == 0 else explained.MAX_ROWS)
+    return [
+        Table.of(title, *_fit(texts, figures, [], width))
+        for title, (texts, figures) in (("Differences explained by margins", columns), ("Margins", rows))
+        if texts
+    ]
 
 
 def _text_figures(compared: Sequence[ComparedPair]) -> list[Column]:

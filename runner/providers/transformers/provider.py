@@ -149,6 +149,11 @@ class TransformersProvider:
         rows: list[list[int]] = self._encoder.tokenizer(encodable, add_special_tokens=False)["input_ids"]
         return rows
 
+    def token_text(self, token_id: int) -> str:
+        """Return one token as text, special tokens by their names."""
+        text: str = self._encoder.tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
+        return text
+
     def track_gpu_memory(self) -> Callable[[], float] | None:
         """Reset CUDA's peak of allocated memory; return what reads the peak since then, in MiB. None without CUDA."""
         import torch

@@ -1,0 +1,88 @@
+"""Explanations in sentences: alarms for what rounding does not explain, notes for the rest."""
+
+from collections.abc import Iterator, Sequence
+
+from runner.comparison.explain import ExplainedDifference, Explanation, NoiseBound
+from runner.comparison.pairing import ComparedPair
+
+_MAX_NAMED = 3
+"""Differences that an alarm names."""
+
+
+def unexplained_alarms(compared: Sequence[ComparedPair]) -> list[str]:
+    """Return a sentence for each run with differences that rounding does not explain."""
+    return [
+        _alarm(entry, entry.explanation) for entry in compared if entry.explanation and entry.explanation.unexplained
+    ]
+
+
+def explanation_notes(compared: Sequence[ComparedPair]) -> Iterator[str]:
+    """Yield how many differences are near-ties, what was not explained and why, and which runs have no difference."""
+    equal = []
+    for entry in compared:
+        explanation, run = entry.explanation, entry.pair.run.label
+        if explanation is None:
+            continue
+        if explanation.is_whole and not explanation.differences:
+            equal.append(run)
+        if explanation.explained and explanation.bound:
+            yield f"Run {run}: {verdict(explanation)} {_measured(explanation, explanation.bound)}"
+        if explanation.reason:
+            differences = explanation.differences or explanation.without_ids
+            reference = entry.pair.reference.label
+            yield f"Run {run}, against run {reference}: {_counted(differences)} not explained: {explanation.reason}"
+        elif explanation.without_ids:
+            yield f"Run {run}: {_counted(explanation.without_ids)} not explained: no token ids are on record"
+    if equal:
+        yield f"No answer of run {', '.join(equal)} differs from its reference's by a token: nothing to explain"
+
+
+def verdict(explanation: Explanation) -> str:
+    """Return how many of the measured differences are near-ties, in words, with the sample where it is one."""
+    measured = len(explanation.explained)
+    words = f"{explanation.near_ties} of {measured} {'difference' if measured == 1 else 'differences'}"
+    if measured < explanation.differences:
+        words += f" in a random sample (of {explanation.differences})"
+    if measured == 1:
+        return f"{words} is a near-tie" + (": rounding explains it" if explanation.near_ties else "")
+    return f"{words} are near-ties" + (": rounding explains them" if explanation.near_ties == measured else "")
+
+
+def _measured(explanation: Explanation, bound: NoiseBound) -> str:
+    largest = "" if explanation.max_margin is None else f"largest margin {explanation.max_margin:.3g}, "
+    return (
+        f"({largest}noise bound {bound.max_change:.3g} logits, measured at {bound.positions} positions among "
+        f"{bound.copies} copies)"
+    )
+
+
+def _alarm(entry: ComparedPair, explanation: Explanation) -> str:
+    unexplained = explanation.unexplained
+    named = [_named(difference) for difference in unexplained[:_MAX_NAMED]]
+    more = [f"{len(unexplained) - _MAX_NAMED} more"] if len(unexplained) > _MAX_NAMED else []
+    bound = f" (noise bound {explanation.bound.max_change:.3g} logits)" if explanation.bound else ""
+    is_one = len(unexplained) == 1
+    return (
+        f"run {entry.pair.run.label}: {len(unexplained)} {'difference' if is_one else 'differences'} from run "
+        f"{entry.pair.reference.label} {'is' if is_one else 'are'} not explained by rounding{bound}: look for a bug in "
+        f"padding, attention mask, positions, or the order of answers: {'; '.join([*named, *more])}"
+    )
+
+
+def _named(entry: ExplainedDifference) -> str:
+    difference = entry.difference
+    if difference.reference_token is None and difference.run_token is None:
+        return f"prompt {difference.prompt_id!r} has the same tokens and another text"
+    tokens = " against ".join(
+        "the end" if token is None else repr(text)
+        for token, text in (
+            (difference.reference_token, entry.reference_text),
+            (difference.run_token, entry.run_text),
+        )
+    )
+    margin = "" if entry.margin is None else f", margin {entry.margin:.3g}"
+    return f"prompt {difference.prompt_id!r} at token {difference.position} ({tokens}{margin})"
+
+
+def _counted(count: int) -> str:
+    return f"{count} {'difference is' if count == 1 else 'differences are'}"
