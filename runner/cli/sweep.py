@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 _CURVES = ("output_tokens_per_s", "prompts_per_s", "latency_p50_s")
 _FAILED = "failed_prompts"
 _COLUMNS = (
-    *("prompts_per_s", "speedup", "output_tokens_per_s", "latency_p50_s", "time_to_first_token_p50_s"),
-    *("exact_match_ratio", "near_tie_ratio", "cost_usd", _FAILED),
+    *("prompts_per_s", "speedup", "exact_match_ratio", "near_tie_ratio", "output_tokens_per_s", "latency_p50_s"),
+    *("time_to_first_token_p50_s", "cost_usd", _FAILED),
 )
 """Metrics that the view of a sweep's jobs in MLflow shows, where a job has them; of failed prompts, more than 0."""
 

@@ -13,9 +13,9 @@ from typing import Any
 from runner.record.manifest import MlflowRunRef
 
 _RATE, _SIZE = "prompts_per_s", "batch.size"
-_SECTION = "sweep"
-_NAME_COLUMN, _NAME_WIDTH = "attributes.`Run Name`", 290
-_CHAR_WIDTH, _MARGIN = 8, 40
+_SECTION = "Sweep"
+_NAME_COLUMN, _NAME_WIDTH = "attributes.`Run Name`", 200
+_CHAR_WIDTH, _MARGIN = 7, 34
 """Pixels of a character of a column's head, and of what stands beside the head."""
 
 
