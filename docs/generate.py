@@ -48,8 +48,9 @@ FILES = {
     folder.SUMMARY: "how the run ended: status, MLflow run id, every metric. Absent while the run goes on",
     folder.CONFIG: "the whole configuration, resolved, batch mode included",
     folder.PROMPTS: "the prompts as they were generated from; a prompt set itself (`prompts.path=...`)",
-    folder.ENVIRONMENT: "commit, packages, machine, settings of the environment, and what the provider resolved on "
-    "loading. `environment.N.json` is that of an earlier process of a run that was resumed elsewhere",
+    folder.ENVIRONMENT: "commit, packages, machine, settings of the environment, what the provider resolved on "
+    "loading, and the price per token where it is known. `environment.N.json` is that of an earlier process of a run "
+    "that was resumed elsewhere",
     folder.MANIFEST: "what the run began with: enough to resume it, or to publish it later",
     folder.SEGMENTS: "what each process measured of its own part of the run",
     folder.MLFLOW_RUN: "which MLflow run the folder is; absent with `tracking=off`",

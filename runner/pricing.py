@@ -8,6 +8,7 @@ from genai-prices once: pricing one request there takes as long as a request to 
 
 import itertools
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +82,12 @@ def find_price(model: ModelConfig, price_catalog: str | None) -> Price | None:
     if model.price is not None:
         return _configured_price(model.price)
     return None if price_catalog is None else _catalog_price(model.id, price_catalog)
+
+
+def recorded_price(environment: Mapping[str, Any]) -> Price | None:
+    """Return the price that a run's environment.json has; None where it has none, as in records of older versions."""
+    record = environment.get("price")
+    return record and Price(**{**record, "rates": tuple(Rates(**rates) for rates in record["rates"])})
 
 
 def _configured_price(price: PriceConfig) -> Price:

@@ -10,7 +10,8 @@ from runner.cli import terminal
 from runner.cli.report import print_comparison
 from runner.comparison.compare import Comparison, compare_folders
 from runner.comparison.explain_pairs import ExplainRequest
-from runner.comparison.load import sweep_folders
+from runner.comparison.load import Run, sweep_folders
+from runner.comparison.pairing import swept_keys
 from runner.comparison.present.markdown import markdown_note
 from runner.comparison.present.output import PLOTS, Files, write
 from runner.comparison.present.settings import series
@@ -21,10 +22,17 @@ from runner.record.manifest import Status
 from runner.tracking import sweep_run
 from runner.tracking.sweep_run import SweepReport
 from runner.tracking.uri import page_address, ui_command
+from runner.tracking.view import jobs_page
 
 log = logging.getLogger(__name__)
 
 _CURVES = ("output_tokens_per_s", "prompts_per_s", "latency_p50_s")
+_FAILED = "failed_prompts"
+_COLUMNS = (
+    *("prompts_per_s", "speedup", "exact_match_ratio", "near_tie_ratio", "output_tokens_per_s", "latency_p50_s"),
+    *("time_to_first_token_p50_s", "cost_usd", _FAILED),
+)
+"""Metrics that the view of a sweep's jobs in MLflow shows, where a job has them; of failed prompts, more than 0."""
 
 
 def finish(directory: Path, codes: Sequence[int], *, interrupted: bool) -> int:
@@ -63,24 +71,39 @@ def publish(directory: Path, comparison: Comparison, output: Files, *, interrupt
     finished = all(summary and summary.status == "FINISHED" for summary in summaries)
     status: Status = "KILLED" if interrupted else "FINISHED" if finished else "FAILED"
     try:
-        reference = sweep_run.finish(directory, _sweep_report(comparison, output), status=status)
+        reference = sweep_run.finish(directory, _sweep_report(directory, comparison, output), status=status)
     except TrackingError as error:
         log.warning("the comparison is not in MLflow: %s; python -m runner.compare SWEEP publishes it later", error)
         return
     if reference is not None:
         terminal.print_line(f"Browse  {ui_command(reference.uri, Path.cwd())}")
-        terminal.print_line(f"        {page_address(reference.uri, reference.page)}")
+        terminal.print_line(f"        {page_address(reference.uri, jobs_page(reference))}")
 
 
-def _sweep_report(comparison: Comparison, output: Files) -> SweepReport:
-    table = speed_table(comparison, width=0)
+def _sweep_report(directory: Path, comparison: Comparison, output: Files) -> SweepReport:
+    table, runs = speed_table(comparison, width=0), comparison.runs
+    compared = {run.folder.path: comparison.metrics.get(run.folder.path, {}) for run in runs}
+    figures = [figure for run in runs for figure in {**run.metrics, **compared[run.folder.path]}.items()]
+    available = {name for name, value in figures if value or name != _FAILED}
     return SweepReport(
+        title=f"Sweep {directory.name}",
         note=markdown_note(comparison),
         table=[dict(zip(table.columns, row, strict=True)) for row in table.rows],
         files=[(output.page, ""), (output.data, ""), *((plot, PLOTS) for plot in output.plots)],
         curves=list(curves(comparison)),
-        metrics=comparison.metrics,
+        metrics=compared,
+        swept={key: _distinct_values(runs, key) for key in swept_keys(runs)},
+        columns=[name for name in _COLUMNS if name in available],
     )
+
+
+def _distinct_values(runs: Sequence[Run], key: str) -> list[object]:
+    """Return the values of a key in the order of the runs; a record without configuration has none."""
+    values: list[object] = []
+    for run in runs:
+        if run.settings and (value := run.settings.get(key)) not in values:
+            values.append(value)
+    return values
 
 
 def curves(comparison: Comparison) -> Iterator[tuple[str, int, float]]:

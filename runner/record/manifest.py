@@ -36,6 +36,10 @@ class RunManifest:
     working_dir: str
 
 
+_RUNS_NOT_TRACES = "?workflowType=machine_learning"
+"""Puts the switch of MLflow's UI on model training. On its default, GenAI, an experiment opens on traces."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MlflowRunRef:
     """Which MLflow run has the record of a folder."""
@@ -47,7 +51,12 @@ class MlflowRunRef:
     @property
     def page(self) -> str:
         """Where the MLflow UI shows the run, from the server's root on."""
-        return f"/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+        return f"/#/experiments/{self.experiment_id}/runs/{self.run_id}{_RUNS_NOT_TRACES}"
+
+    @property
+    def runs_page(self) -> str:
+        """Where the MLflow UI lists the runs of the run's experiment."""
+        return f"/#/experiments/{self.experiment_id}/runs{_RUNS_NOT_TRACES}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -110,8 +110,14 @@ def _update_environment(run: PreparedRun, machine: Mapping[str, Any]) -> None:
 
 
 def _environment(run: PreparedRun, machine: Mapping[str, Any]) -> Mapping[str, Any]:
-    price = {"price": run.calls.price.source} if run.calls.price else {}
-    return {**machine, "provider": {**run.calls.provider.describe(), **price}}
+    """Return the machine, what the provider resolved, and what its tokens cost."""
+    price = run.calls.price
+    source = {"price": price.source} if price else {}
+    return {
+        **machine,
+        "provider": {**run.calls.provider.describe(), **source},
+        **({"price": asdict(price)} if price else {}),
+    }
 
 
 def _generate(run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, observer: RunObserver) -> float:

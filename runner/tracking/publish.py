@@ -4,18 +4,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import yaml
-
 from runner.config.parse import parse
-from runner.config.schema import RunConfig
 from runner.errors import JournalError
 from runner.record.folder import CONFIG, ENVIRONMENT, HYDRA, LOG, OUTCOMES, PROMPTS, SEGMENTS, SUMMARY, RunFolder
 from runner.record.manifest import RunManifest, Summary
-from runner.text import shorten
 from runner.tracking import sweep_run
 from runner.tracking.digest import RunDigest, read_digest
 from runner.tracking.notes import run_note
-from runner.tracking.store import MAX_PARAM, Point, StoreRun, open_store
+from runner.tracking.store import Point, StoreRun, open_store
 from runner.tracking.traces import log_traces, read_traced, untraced
 
 _FILES = (CONFIG, PROMPTS, OUTCOMES, SUMMARY, ENVIRONMENT, SEGMENTS, LOG)
@@ -41,7 +37,7 @@ def open_run(folder: RunFolder, on_connected: Callable[[], object]) -> StoreRun:
         tags["mlflow.parentRunId"] = sweep_run.join(Path(manifest.sweep_dir), store, config)
     run = store.find_or_create_run(manifest.key, manifest.name, tags)
     store.client.update_run(run.run_id, status="RUNNING")
-    _log_params(run, config)
+    run.log_params(config.flat())
     _log_dataset(run, manifest)
     with suppress(JournalError):  # a full disk: the run is found by its key, and its end can still be published
         folder.write_mlflow_run(run.reference)
@@ -80,22 +76,6 @@ def publish(run: StoreRun, folder: RunFolder, on_progress: Callable[[], object])
     if traces != "off":
         log_traces(run, config, folder, untraced(config, folder, prompts, digest.untraced, traced), on_progress)
     run.store.client.set_terminated(run.run_id, summary.status)
-
-
-def _override_value(value: object) -> str:
-    """Return a value as a command line has it behind `KEY=`."""
-    if isinstance(value, str):
-        return value
-    return yaml.safe_dump(
-        list(value) if isinstance(value, tuple) else value, default_flow_style=True, width=10**9
-    ).split("\n")[0]
-
-
-def _log_params(run: StoreRun, config: RunConfig) -> None:
-    from mlflow.entities import Param
-
-    params = [Param(name, shorten(_override_value(value), MAX_PARAM)) for name, value in config.flat().items()]
-    run.store.client.log_batch(run.run_id, params=params)
 
 
 def _log_dataset(run: StoreRun, manifest: RunManifest) -> None:

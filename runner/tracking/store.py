@@ -12,6 +12,7 @@ from itertools import islice
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from filelock import FileLock
 
 from runner.errors import TrackingError
@@ -32,8 +33,10 @@ _MLFLOW_SETTINGS = {
 """A benchmark reaches nothing but its provider and its store. Values in the environment win."""
 _KEY_TAG = "runner.key"
 """The tag by which a run's folder is found again among MLflow's runs."""
-MAX_PARAM = 6000
+_MAX_PARAM = 6000
 """Characters of a parameter that MLflow keeps; config.yaml has long values whole."""
+_KIND_TAG, _KIND = "mlflow.experimentKind", "custom_model_development"
+"""The kind whose page is the list of runs in versions of MLflow's UI that read the tag; without it, traces."""
 _MAX_TAG, _MAX_NAME, _MAX_MESSAGE = 8000, 250, 200
 _MAX_METRICS_PER_CALL = 1000
 """MLflow's limit."""
@@ -97,6 +100,15 @@ class StoreRun:
         run_tags = [RunTag(name, shorten(value, _MAX_TAG)) for name, value in tags.items()]
         self.store.client.log_batch(self.run_id, tags=run_tags)
 
+    def log_params(self, values: Mapping[str, object]) -> None:
+        """Log parameters, with values as a command line has them behind `KEY=`. MLflow changes none that is there."""
+        from mlflow.entities import Param
+
+        logged = self.store.client.get_run(self.run_id).data.params
+        texts = {name: shorten(_override_value(value), _MAX_PARAM) for name, value in values.items()}
+        params = [Param(name, text) for name, text in texts.items() if name not in logged]
+        self.store.client.log_batch(self.run_id, params=params)
+
     def log_table(self, file: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Log rows as a table that the UI shows and compares between runs; an earlier one of that name is replaced."""
         if not rows:
@@ -138,10 +150,13 @@ def open_store(uri: str, experiment: str) -> Store:
                 f"(mlflow experiments restore --experiment-id {known.experiment_id})"
             )
         if known is not None:
+            if _KIND_TAG not in known.tags:
+                client.set_experiment_tag(known.experiment_id, _KIND_TAG, _KIND)
             return Store(client, uri, known.experiment_id)
         # MLflow's default for an embedded store is ./mlruns in the working directory
         artifacts = (path.parent / "artifacts").as_uri() if path else None
-        return Store(client, uri, client.create_experiment(experiment, artifact_location=artifacts))
+        created = client.create_experiment(experiment, artifact_location=artifacts, tags={_KIND_TAG: _KIND})
+        return Store(client, uri, created)
 
 
 def connect(uri: str) -> "MlflowClient":
@@ -179,6 +194,15 @@ def _import_mlflow() -> ModuleType:
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return mlflow
+
+
+def _override_value(value: object) -> str:
+    """Return a value as a command line has it behind `KEY=`."""
+    if isinstance(value, str):
+        return value
+    return yaml.safe_dump(
+        list(value) if isinstance(value, tuple) else value, default_flow_style=True, width=10**9
+    ).split("\n")[0]
 
 
 def _user() -> str:

@@ -1,8 +1,10 @@
 """The parent run of a sweep: the first job creates the run, the comparison ends it."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock
@@ -12,6 +14,10 @@ from runner.record.atomic import atomic_write
 from runner.record.folder import SWEEP, RunFolder
 from runner.record.manifest import MlflowRunRef, Status
 from runner.tracking.store import Point, Store, StoreRun, open_store, store_errors
+from runner.tracking.view import is_changed_by_hand, shared_view, view_tag
+
+_COMPARED = "comparison.metrics"
+"""The tag of a job with the names of the metrics that comparisons have logged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,13 +30,19 @@ class SweepReport:
         files: artifacts of the parent, with the folder each belongs in ("" is the top).
         curves: metrics of the parent over the batch size: (name, batch size, value).
         metrics: what the comparison adds to each job's metrics, by the job's folder.
+        title: of the view of the jobs in the UI.
+        swept: the distinct values of each key that was swept.
+        columns: the metrics that the view shows.
     """
 
+    title: str
     note: str
     table: Sequence[Mapping[str, str]]
     files: Sequence[tuple[Path, str]]
     curves: Sequence[tuple[str, int, float]]
     metrics: Mapping[Path, Mapping[str, float]]
+    swept: Mapping[str, Sequence[object]]
+    columns: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +91,38 @@ def finish(directory: Path, report: SweepReport, *, status: Status) -> MlflowRun
         for file, folder in report.files:
             store.client.log_artifact(run.run_id, str(file), folder or None)
         run.log_points(Point(*point) for point in report.curves)
+        run.log_params(report.swept)
         for job, metrics in report.metrics.items():
             if reference := RunFolder(job).read_mlflow_run():
-                points = [Point(name, 0, value) for name, value in metrics.items()]
-                StoreRun(store, reference.run_id).log_points(points)
+                _replace_metrics(StoreRun(store, reference.run_id), metrics)
+        _share_view(run, report)
         store.client.set_terminated(run.run_id, status)
     return run.reference
+
+
+def _replace_metrics(run: StoreRun, metrics: Mapping[str, float]) -> None:
+    """Log a comparison's metrics of a job in place of those of an earlier comparison.
+
+    MLflow shows the latest value and deletes none: a metric that this comparison lacks becomes NaN.
+    """
+    data, now = run.store.client.get_run(run.run_id).data, datetime.now(UTC)
+    stale = {name: math.nan for name in data.tags.get(_COMPARED, "").split() if name not in metrics}
+    values = {**metrics, **stale}
+    logged = {name: data.metrics.get(name) for name in values}
+    run.log_points(
+        Point(name, 0, value, now)
+        for name, value in values.items()
+        if value != logged[name] and not (math.isnan(value) and math.isnan(logged[name] or 0.0))
+    )
+    run.set_tags({_COMPARED: " ".join(values)})
+
+
+def _share_view(run: StoreRun, report: SweepReport) -> None:
+    """Save the view of the jobs, unless a person has changed the view meanwhile."""
+    client, experiment_id, tag = run.store.client, run.store.experiment_id, view_tag(run.run_id)
+    saved = client.get_experiment(experiment_id).tags.get(tag)
+    if saved is None or not is_changed_by_hand(saved):
+        time_ms = int(client.get_run(run.run_id).info.start_time)
+        params = list(report.swept)
+        view = shared_view(run.run_id, title=report.title, time_ms=time_ms, params=params, metrics=report.columns)
+        client.set_experiment_tag(experiment_id, tag, view)

@@ -1,12 +1,13 @@
-"""Outcomes as MLflow traces. Attribute names: OpenTelemetry semantic conventions for generative AI."""
+"""Outcomes as MLflow traces: which have one, and one more for each that has none."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
-from runner.batching.modes import MODES
 from runner.config.schema import RunConfig
+from runner.pricing import Price, recorded_price
 from runner.record.folder import RunFolder
 from runner.record.prompts import PackedPrompts
+from runner.tracking.attributes import MODEL, OPERATION, outcome_attributes, request_attributes
 from runner.tracking.store import StoreRun, storable
 from runner.types import Completion, Outcome, Prompt
 
@@ -14,7 +15,6 @@ MAX_SAMPLED_TRACES = 16
 """Traces of a run with `tracking.traces=sample`."""
 _OUTCOME = "runner.outcome"
 """The trace's metadata that name its outcome, so that an outcome is traced once."""
-_OPERATION, _PROVIDER, _MODEL = "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"
 _MAX_ID = 200
 _TRACES_PER_PAGE = 100
 """MLflow's own default."""
@@ -66,9 +66,10 @@ def log_traces(
     """
     import mlflow
 
-    request = _request_attributes(config, folder.read_environment().get("provider", {}))
+    environment = folder.read_environment()
+    request, price = request_attributes(config, environment.get("provider", {})), recorded_price(environment)
     for prompt, outcome in traces:
-        _log_trace(run, request, prompt, outcome)
+        _log_trace(run, request, prompt, outcome, price)
         on_logged()
     mlflow.flush_trace_async_logging()
 
@@ -87,16 +88,18 @@ def untraced(
         yield prompts[positions[outcome.prompt_id]], outcome
 
 
-def _log_trace(run: StoreRun, request: Mapping[str, Any], prompt: Prompt, outcome: Outcome) -> None:
+def _log_trace(
+    run: StoreRun, request: Mapping[str, Any], prompt: Prompt, outcome: Outcome, price: Price | None
+) -> None:
     """Log one outcome after the fact, with its own times."""
     import mlflow
 
     start_ns = int(outcome.timing.started_at.timestamp() * 1e9)
     span = mlflow.start_span_no_context(
-        name=f"{request[_OPERATION]} {request[_MODEL]}",
+        name=f"{request[OPERATION]} {request[MODEL]}",
         span_type="CHAT_MODEL",
         inputs={"messages": [{"role": turn.role, "content": storable(turn.content)} for turn in prompt.messages]},
-        attributes={**request, **_response_attributes(outcome)},
+        attributes={**request, **outcome_attributes(prompt, outcome, price)},
         metadata={"mlflow.sourceRun": run.run_id, _OUTCOME: trace_name(outcome)},
         experiment_id=run.store.experiment_id,
         start_time_ns=start_ns,
@@ -109,46 +112,3 @@ def _log_trace(run: StoreRun, request: Mapping[str, Any], prompt: Prompt, outcom
     else:
         error = storable(f"{outcome.error.type}: {outcome.error.message}")
         span.end(outputs={"error": error}, status="ERROR", end_time_ns=end_ns)
-
-
-def _request_attributes(config: RunConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return attributes of every request; the provider reported the `facts`. A static batch's seed is not the run's."""
-    params = {name: getattr(config.generation, name) for name in ("max_tokens", "temperature", "top_p", "top_k")}
-    attributes = {
-        _OPERATION: facts.get(_OPERATION, "chat"),
-        _PROVIDER: facts.get(_PROVIDER, config.provider.name),
-        _MODEL: config.model.id,
-        "gen_ai.request.choice.count": config.generation.n,
-        "gen_ai.request.stop_sequences": list(config.generation.stop_sequences),
-        "batch.mode": config.batch.mode,
-        "batch.size": config.batch.size,
-    }
-    if facts.get("sends_seed") and config.batch.mode and not MODES[config.batch.mode].batch_is_call:
-        attributes["gen_ai.request.seed"] = config.seed
-    return attributes | {f"gen_ai.request.{name}": value for name, value in params.items() if value is not None}
-
-
-def _response_attributes(outcome: Outcome) -> dict[str, Any]:
-    attributes: dict[str, Any] = {
-        "prompt_id": storable(outcome.prompt_id),
-        "batch": outcome.batch,
-        "attempts": outcome.attempts,
-    }
-    if outcome.timing.time_to_first_token_s is not None:
-        attributes["gen_ai.response.time_to_first_chunk"] = outcome.timing.time_to_first_token_s
-    if isinstance(outcome, Completion):
-        usage = outcome.usage
-        attributes |= {
-            "gen_ai.response.model": outcome.model,
-            "gen_ai.response.finish_reasons": [outcome.finish_reason],
-            "gen_ai.usage.input_tokens": usage.input_tokens,
-            "gen_ai.usage.output_tokens": usage.output_tokens,
-            "mlflow.chat.tokenUsage": {
-                "input_tokens": usage.input_tokens,
-                "output_tokens": usage.output_tokens,
-                "total_tokens": usage.input_tokens + usage.output_tokens,
-            },
-        }
-    else:
-        attributes["error.type"] = outcome.error.type
-    return attributes

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from playwright.sync_api import Browser, FloatRect, Locator, Page, expect, sync_
 
 from runner.config.schema import CONF_DIR
 from runner.record.folder import RunFolder
+from runner.record.manifest import MlflowRunRef
 from runner.tracking.uri import sqlite_path
+from runner.tracking.view import jobs_page
 from runner.types import Completion
 from tests.servers.mlflow_server import serve
 
@@ -34,11 +36,12 @@ expect.set_options(timeout=_PATIENCE_MS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """A sweep and the address of its experiment in a served UI."""
+    """A sweep, and the addresses of its experiment and of its jobs in a served UI."""
 
     folder: Path
     parent: str
     address: str
+    jobs: str
 
     def child(self) -> Path:
         return self.folder / "0"
@@ -103,8 +106,21 @@ def shown(sweep: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sho
     tracked = RunFolder(sweep / "0").read_mlflow_run()
     assert tracked
     with serve(tmp_path_factory.mktemp("server"), f"sqlite:///{sqlite_path(parent['uri'])}") as port:
-        address = f"http://127.0.0.1:{port}/#/experiments/{tracked.experiment_id}"
-        yield Shown(folder=sweep, parent=parent["run_id"], address=address)
+        server = f"http://127.0.0.1:{port}"
+        address, jobs = f"{server}/#/experiments/{tracked.experiment_id}", jobs_page(tracked_parent(sweep))
+        yield Shown(folder=sweep, parent=parent["run_id"], address=address, jobs=server + jobs)
+
+
+def tracked_parent(sweep: Path) -> MlflowRunRef:
+    """The parent run of a sweep, in the experiment of its jobs."""
+    job = RunFolder(sweep / "0").read_mlflow_run()
+    assert job
+    return replace(job, run_id=json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))["run_id"])
+
+
+def job_ids(sweep: Path) -> list[str]:
+    references = [RunFolder(job).read_mlflow_run() for job in sorted(sweep.glob("[0-9]*"))]
+    return [reference.run_id for reference in references if reference]
 
 
 def compared(sweep: Path) -> Any:
@@ -150,13 +166,39 @@ def test_the_list_of_runs_folds_a_sweeps_jobs_under_their_parent(page: Page, sho
     page.goto(f"{shown.address}/runs")
     parent = run_row(page, shown.parent)
     expect(parent).to_contain_text("sweep of")
-    references = [RunFolder(job).read_mlflow_run() for job in sorted(shown.folder.glob("[0-9]*"))]
-    jobs = [reference.run_id for reference in references if reference]
+    jobs = job_ids(shown.folder)
     for job in jobs:
         expect(run_row(page, job)).to_have_count(0)
     parent.get_by_role("button").first.click()
     for job in jobs:
         expect(run_row(page, job)).to_contain_text(" static ")
+
+
+def test_the_printed_link_shows_the_jobs_side_by_side_with_what_was_swept_and_what_came_out(page: Page, shown: Shown):
+    page.goto(shown.jobs)
+    jobs = job_ids(shown.folder)
+    for job in jobs:
+        expect(run_row(page, job)).to_be_visible()
+    expect(run_row(page, shown.parent)).to_have_count(0)
+    for column in ("params.`batch.size`", "metrics.`prompts_per_s`", "metrics.`exact_match_ratio`"):
+        expect(page.locator(f'[role=columnheader][col-id="{column}"]')).to_be_visible()
+    expect(page.get_by_text(f"{len(jobs)} matching runs")).to_be_visible()
+    last = max((box(run_row(page, job)) for job in jobs), key=lambda row: row["y"])
+    save(page, "mlflow.png", end=last["y"] + 2 * last["height"])
+
+
+def test_the_charts_of_the_printed_link_are_of_the_main_metrics_and_of_every_job(page: Page, shown: Shown):
+    page.goto(f"{shown.jobs}&compareRunsMode=CHART")
+    for name in ("prompts_per_s", "speedup", "exact_match_ratio"):
+        expect(page.get_by_text(name, exact=True).first).to_be_visible()
+    bars = page.locator(".js-plotly-plot").first.locator(".barlayer .point")
+    expect(bars).to_have_count(len(job_ids(shown.folder)))
+
+
+def test_an_experiment_opens_on_its_runs_with_the_switch_that_links_carry(page: Page, shown: Shown):
+    switch = tracked_parent(shown.folder).runs_page.partition("?")[2]
+    page.goto(f"{shown.address}?{switch}")
+    expect(run_row(page, shown.parent)).to_be_visible()
 
 
 def test_throughput_by_batch_size_is_drawn_with_a_point_for_each_size(page: Page, shown: Shown):
@@ -199,7 +241,6 @@ def test_the_parents_description_is_the_comparison(page: Page, shown: Shown):
     expect(description.get_by_text("Reference: run 0")).to_be_visible()
     for run in compared(shown.folder)["runs"]:
         expect(page.locator(f"a[href$='{run['mlflow_run_id']}']")).to_be_visible()
-    save(page, "mlflow.png", end=box(page.get_by_text("Metrics ("))["y"])
 
 
 def test_a_trace_has_prompt_and_answer(page: Page, shown: Shown):

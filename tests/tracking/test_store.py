@@ -36,3 +36,25 @@ def test_an_error_of_the_store_is_one_short_line():
 
 def test_a_text_with_a_lone_surrogate_or_nul_can_be_stored():
     assert storable("a\ud800b\0c") == "a?b\ufffdc"
+
+
+def test_an_experiment_has_the_kind_that_opens_on_runs_unless_someone_chose_another(store: str):
+    client = MlflowClient(store)
+    untouched = client.create_experiment("kind-untouched")
+    chosen = client.create_experiment("kind-chosen", tags={"mlflow.experimentKind": "genai_development"})
+    created = open_store(store, "kind-created").experiment_id
+    for name in ("kind-untouched", "kind-chosen"):
+        open_store(store, name)
+    kinds = {
+        number: client.get_experiment(number).tags["mlflow.experimentKind"] for number in (created, untouched, chosen)
+    }
+    runs = "custom_model_development"
+    assert kinds == {created: runs, untouched: runs, chosen: "genai_development"}
+
+
+def test_a_parameter_keeps_its_first_value_and_others_are_added(store: str):
+    run = open_store(store, "parameters").find_or_create_run("key", "name", {})
+    run.log_params({"batch.size": 4})
+    run.log_params({"batch.size": 8, "batch.mode": None, "stop": ("a", "b")})
+    logged = StoredExperiment(client=MlflowClient(store), name="parameters").run.data.params
+    assert logged == {"batch.size": "4", "batch.mode": "null", "stop": "[a, b]"}

@@ -1,21 +1,29 @@
-"""The parent run of a sweep: one, whoever comes first, and found again where its file is damaged."""
+"""The parent run of a sweep: one, whoever comes first; what a comparison adds replaces what an earlier one added."""
 
+import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 from mlflow import MlflowClient
 
+from runner.record.folder import RunFolder
 from runner.tracking import sweep_run
-from runner.tracking.store import open_store
+from runner.tracking.store import Store, open_store
 from runner.tracking.sweep_run import SweepReport
+from runner.tracking.view import shared_view, view_tag
 from tests.conftest import Compose
 from tests.servers.mlflow_server import StoredExperiment
 
 REPORT = SweepReport(
+    title="Sweep of two sizes",
     note="# Sweep",
     table=[{"run": "0"}],
     files=[],
     curves=[("by batch size/x", size, 1.0) for size in (1, 4)],
     metrics={},
+    swept={"batch.size": [1, 4]},
+    columns=["prompts_per_s"],
 )
 
 
@@ -38,7 +46,61 @@ def test_all_jobs_join_one_parent_and_a_damaged_file_is_written_again(tracked: C
     assert experiment.run.info.status == "FINISHED"
     assert experiment.run.data.tags["mlflow.note.content"] == "# Sweep"
     assert experiment.artifacts() == {"table.json"}
+    assert experiment.run.data.params == {"batch.size": "[1, 4]"}
 
 
 def test_a_sweep_that_no_job_joined_has_no_parent_to_end(tmp_path: Path):
     assert sweep_run.finish(tmp_path, REPORT, status="FAILED") is None
+
+
+def test_a_comparison_published_again_replaces_lower_values_and_leaves_none_that_is_stale(
+    tracked: Compose, store: str, tmp_path: Path
+):
+    opened = open_store(store, "published-again")
+    sweep_run.join(tmp_path, opened, tracked("name=published-again"))
+    job = opened.find_or_create_run("job", "job", {})
+    (tmp_path / "0").mkdir()
+    RunFolder(tmp_path / "0").write_mlflow_run(job.reference)
+
+    def published(**metrics: float) -> dict[str, float]:
+        sweep_run.finish(tmp_path, replace(REPORT, metrics={tmp_path / "0": metrics}), status="FINISHED")
+        logged: dict[str, float] = opened.client.get_run(job.run_id).data.metrics
+        return logged
+
+    assert published(speedup=2.0, speedup_low=1.5) == {"speedup": 2.0, "speedup_low": 1.5}
+    assert published(speedup=2.0, speedup_low=1.5) == {"speedup": 2.0, "speedup_low": 1.5}
+    assert len(opened.client.get_metric_history(job.run_id, "speedup")) == 1, "the same value is one point"
+    lower = published(speedup=1.25)
+    assert lower["speedup"] == 1.25
+    assert math.isnan(lower["speedup_low"])
+    for _ in range(2):
+        assert all(map(math.isnan, published().values()))
+    assert len(opened.client.get_metric_history(job.run_id, "speedup_low")) == 2
+    assert published(speedup_low=0.5)["speedup_low"] == 0.5
+
+
+def test_the_view_of_the_jobs_is_saved_again_unless_a_person_has_changed_it(
+    tracked: Compose, store: str, tmp_path: Path
+):
+    opened = open_store(store, "saved-view")
+    parent = sweep_run.join(tmp_path, opened, tracked("name=saved-view"))
+    sweep_run.finish(tmp_path, REPORT, status="FINISHED")
+    first = saved_view(opened, parent)
+    assert json.loads(first)["name"] == "Sweep of two sizes"
+    sweep_run.finish(tmp_path, replace(REPORT, columns=["prompts_per_s", "speedup"]), status="FINISHED")
+    second = saved_view(opened, parent)
+    assert second != first
+    by_hand = json.dumps({**json.loads(second), "updatedAt": json.loads(second)["createdAt"] + 1})
+    opened.client.set_experiment_tag(opened.experiment_id, view_tag(parent), by_hand)
+    sweep_run.finish(tmp_path, REPORT, status="FINISHED")
+    assert saved_view(opened, parent) == by_hand
+
+
+def saved_view(store: Store, parent: str) -> str:
+    return str(store.client.get_experiment(store.experiment_id).tags[view_tag(parent)])
+
+
+def test_a_view_of_many_settings_and_metrics_fits_into_a_tag_of_older_servers_too():
+    names = [f"provider.some_setting_{number}" for number in range(40)]
+    view = shared_view("0" * 32, title="Sweep", time_ms=0, params=names, metrics=names)
+    assert len(view) < 5000
