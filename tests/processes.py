@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 COMMANDS = (
     "runner.app", "runner.cli.main", "runner.cli.resume", "runner.cli.plan", "runner.cli.models", "runner.cli.compare",
     "runner.cli.report", "runner.cli.sweep", "hydra._internal.hydra", "hydra.core.utils", "hydra.core.override_parser",
-    "runner.comparison.present.output", "runner.comparison.present.page", "runner.comparison.present.plots",
+    "runner.comparison.present.output", "runner.comparison.present.page", "runner.comparison.present.plots.catalog",
     "matplotlib.figure", "matplotlib.backends.backend_agg", "jinja2", "runner.providers.echo", "runner.providers.openai",
     "openai", "aiohttp", "httpx2", "genai_prices", "runner.providers.bedrock", "boto3", "botocore.session",
 )  # fmt: skip

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_FILLS = (("#2f7fc1", ""), ("#7fb2e5", "//"), ("#e0a800", "xx"), ("none", ".."))
-"""Colour and hatch of the parts of a bar, in their order."""
-_SLOTS = ("prompt tokens", "output tokens", "padding", "tail wait")
-_JOB = ("prefill", "decoding", "tail wait", "between calls")
-_REQUEST = ("queued", "to the first token", "decoding")
+_PREFILL, _DECODE, _IDLE, _OTHER = ("#2f7fc1", ""), ("#7fb2e5", "//"), ("#e0a800", "xx"), ("none", "..")
+"""Colour and hatch."""
+_Fills = Mapping[str, tuple[str, str]]
+_SLOTS: _Fills = {"prompt tokens": _PREFILL, "output tokens": _DECODE, "padding": _OTHER, "tail wait": _IDLE}
+_JOB: _Fills = {"prefill": _PREFILL, "decoding": _DECODE, "tail wait": _IDLE, "between calls": _OTHER}
+_REQUEST: _Fills = {"queued (median)": _OTHER, "to the first token": _PREFILL, "decoding": _DECODE}
 
 _UNDRAWN = (("loading", "load_s"), ("warm-up", "warmup_s"))
 """Seconds that are not part of a job's duration, and would hide it: in the caption."""
@@ -97,11 +98,13 @@ def _panels(figure: "Figure", counts: Sequence[int]) -> "list[Axes]":
     return list(figure.subplots(len(counts), 1, squeeze=False, height_ratios=[2 + count for count in counts]).flat)
 
 
-def _stack(axes: "Axes", comparison: Comparison, bars: Sequence[_Bar], labels: Sequence[str]) -> None:
+def _stack(axes: "Axes", comparison: Comparison, bars: Sequence[_Bar], fills: _Fills) -> None:
     """Draw horizontal bars of parts; an error bar is the range of the totals of repeats."""
     ends = [0.0] * len(bars)
-    for part, (label, (colour, hatch)) in enumerate(zip(labels, _FILLS, strict=False)):
+    for part, (label, (colour, hatch)) in enumerate(fills.items()):
         widths = [bar.parts[part] for bar in bars]
+        if not any(widths):
+            continue
         axes.barh(range(len(bars)), widths, left=ends, label=label, color=colour, hatch=hatch, edgecolor=INK,
                   linewidth=0.6)  # fmt: skip
         ends = [end + width for end, width in zip(ends, widths, strict=True)]
@@ -111,7 +114,7 @@ def _stack(axes: "Axes", comparison: Comparison, bars: Sequence[_Bar], labels: S
         axes.errorbar(ends, range(len(bars)), xerr=ranges, fmt="none", ecolor=INK)
     axes.set_yticks(range(len(bars)), _names(comparison, bars))
     axes.invert_yaxis()
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(labels), handlelength=1.2, columnspacing=1.0,
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(fills), handlelength=1.2, columnspacing=1.0,
                 fontsize="small")  # fmt: skip
 
 
@@ -146,12 +149,12 @@ def _job_seconds(run: Run) -> Sequence[float] | None:
 
 
 def _request_seconds(run: Run) -> Sequence[float] | None:
-    """Return the mean seconds that a completed request was queued, waited for its first token, and decoded."""
+    """Return the seconds that a completed request was queued (median), waited for its first token, and decoded."""
     names = ("latency_samples", "prefill_s", "decode_s")
     if _follows_calls(run) or any(not run.metrics.get(name) for name in names):
         return None
     calls, prefill, decode = (run.metrics[name] for name in names)
-    return [run.metrics.get("queued_s", 0.0) / calls, prefill / calls, decode / calls]
+    return [run.metrics.get("queued_p50_s", 0.0), prefill / calls, decode / calls]
 
 
 def _follows_calls(run: Run) -> bool:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 EXACT_MATCH = "exact_match_ratio"
 _MAX_COLUMNS = 2
 """Panels side by side."""
+_SHIFT = 0.06
+"""Between two series at one batch size, in powers of two."""
 
 
 def draw_throughput(figure: "Figure", comparison: Comparison) -> str:
@@ -100,8 +102,10 @@ def _lines(axes: "Axes", comparison: Comparison, name: str, reason: str, others:
     rows = [row for row in comparison.rows if id(row) in figures]
     shared.require(rows, reason)
     positions = shared.size_axis(axes, [*others, *rows])
-    for style, label, members in shared.series_of(comparison, rows):
-        shared.line(axes, [(positions[shared.size(row)], figures[id(row)]) for row in members], style, label)
+    entries = shared.series_of(comparison, rows)
+    for number, (style, label, members) in enumerate(entries):
+        shift = _SHIFT * (number - (len(entries) - 1) / 2)  # error bars of two series do not cover each other
+        shared.line(axes, [(positions[shared.size(row)] + shift, figures[id(row)]) for row in members], style, label)
     axes.legend()
     return list(figures.values())
 
