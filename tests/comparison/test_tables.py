@@ -29,7 +29,9 @@ def test_columns_that_are_left_out_are_named(write_run: Write, tmp_path: Path, c
     compare.main([*map(str, runs), "--output", str(tmp_path / "out")])
     shown = " ".join(capsys.readouterr().out.split())
     assert re.search(r"No room here for [^:]*\bsimilar\b", shown)
-    assert '<th class="figure">similar</th>' in (tmp_path / "out" / "comparison.html").read_text(encoding="utf-8")
+    assert '<th role="columnheader" class="figure">similar</th>' in (tmp_path / "out" / "comparison.html").read_text(
+        encoding="utf-8"
+    )
     assert re.search(r"No room here for [^:]*\bsimilar\b[^:]*: see comparison.html", markdown_note(comparison))
 
 
