@@ -156,7 +156,7 @@ def test_the_seconds_of_a_job_are_prefill_decoding_tail_wait_and_the_rest(write_
     caption = draw_time(figure, compare_folders(runs))
     assert widths(figure) == [[2.0], [3.0], [3.0], [2.0]]
     assert figure.axes[0].get_xlabel() == "seconds of the job"
-    assert "loading 3 s" in caption
+    assert "loading 3.0 s" in caption
     assert "not drawn: run old" in caption
 
 

@@ -13,7 +13,7 @@ from runner.comparison.speed import Row
 Added = Mapping[Path, Mapping[str, float]]
 """`Comparison.metrics`: what the comparison adds to the metrics of each run."""
 
-Group = Literal["speed", "latency", "work"]
+Group = Literal["speed", "latency", "first_token", "work"]
 
 _BEST = "*"
 
@@ -119,12 +119,12 @@ METRIC_COLUMNS = (
     MetricColumn(head="p50 s", name=speed.LATENCY, kind="seconds", best=min, group="latency"),
     MetricColumn(head="padding", name="prompt_padding_ratio", kind="ratio", best=min, group="work"),
     MetricColumn(head="tail", name="tail_wait_ratio", kind="ratio", best=min, group="work"),
-    MetricColumn(head="TTFT s", name="time_to_first_token_p50_s", kind="seconds", best=min, group="latency"),
+    MetricColumn(head="TTFT s", name="time_to_first_token_p50_s", kind="seconds", best=min, group="first_token"),
     MetricColumn(head="$/1k", name=speed.COST_PROMPTS, kind="usd", best=min, group="work"),
     MetricColumn(head="p95 s", name="latency_p95_s", kind="seconds", best=min, group="latency"),
     MetricColumn(head="$/M out", name=speed.COST_TOKENS, kind="usd", best=min, group="work"),
     MetricColumn(head="p99 s", name="latency_p99_s", kind="seconds", best=min, group="latency"),
-    MetricColumn(head="TTFT p95", name="time_to_first_token_p95_s", kind="seconds", best=min, group="latency"),
+    MetricColumn(head="TTFT p95", name="time_to_first_token_p95_s", kind="seconds", best=min, group="first_token"),
     MetricColumn(head="p90 s", name="latency_p90_s", kind="seconds", best=min, group="latency"),
     MetricColumn(head="total s", name="duration_s", kind="seconds", best=min, group="speed"),
 )
@@ -132,6 +132,7 @@ METRIC_COLUMNS = (
 GROUPS: Mapping[Group, str] = {
     "speed": "Speed",
     "latency": "Latency of completed calls",
+    "first_token": "Time to first token of completed calls",
     "work": "Padding, tail wait and cost",
 }
 """The tables of the page, with their titles."""

@@ -40,6 +40,7 @@ _SPEED_TERMS = {
     "padding, tail": "the shares of prompt and decode slots that were computed for nothing.",
     "-": "a figure that the run does not have.",
 }
+_SIGNS = ("*", "( )", "-")
 _TEXT_TERMS = {
     "compared": "the answers that both runs completed; the figures are of these.",
     "exact": "the share with the reference's exact text, with its 95 % interval.",
@@ -54,12 +55,8 @@ _TEXT_TERMS = {
 
 def speed_section(comparison: Comparison) -> Section:
     """Return speed, latency and cost, with every interval."""
-    return Section(
-        anchor="speed",
-        title="Speed and cost",
-        tables=tuple(grouped_speed_tables(comparison)),
-        terms=_SPEED_TERMS,
-    )
+    tables = tuple(grouped_speed_tables(comparison))
+    return Section(anchor="speed", title="Speed and cost", tables=tables, terms=_terms_of(tables, _SPEED_TERMS))
 
 
 def texts_section(comparison: Comparison) -> Section | None:
@@ -67,7 +64,19 @@ def texts_section(comparison: Comparison) -> Section | None:
     tables = text_tables(comparison, width=0)
     if not tables:
         return None
-    return Section(anchor="divergence", title="Texts against the reference's", tables=tables, terms=_TEXT_TERMS)
+    return Section(
+        anchor="divergence", title="Texts against the reference's", tables=tables, terms=_terms_of(tables, _TEXT_TERMS)
+    )
+
+
+def _terms_of(tables: Sequence[Table], terms: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the terms that a head of the tables begins with, and the signs of cells."""
+    heads = [head for table in tables for head in table.columns]
+    return {
+        term: meaning
+        for term, meaning in terms.items()
+        if term in _SIGNS or any(head.startswith(tuple(term.split(", "))) for head in heads)
+    }
 
 
 SECTIONS: tuple[Callable[[Comparison], Section | None], ...] = (speed_section, texts_section)

@@ -12,6 +12,8 @@ from runner.comparison.present.settings import MISSING, Column, setting_columns
 from runner.comparison.speed import Row
 
 WIDTH = 100
+_PERCENTILES = ("latency", "first_token")
+"""Groups of columns that are percentiles over calls."""
 _MIN_FIGURES = 3
 """Figures that a table keeps as long as it has settings to leave out."""
 
@@ -54,11 +56,13 @@ def grouped_speed_tables(comparison: Comparison) -> Iterator[Table]:
     texts = _row_texts(comparison)
     for group, title in GROUPS.items():
         columns = [column for column in METRIC_COLUMNS if column.group == group]
+        if group in _PERCENTILES:
+            columns.sort(key=lambda column: column.name)
         figures = _metric_columns(comparison, columns, with_interval=True)
         if group == "speed":
             yield Table.of(title, texts, [*figures[:1], *_speed_ups(comparison.rows), *figures[1:]], ())
         elif figures:
-            calls = _calls(comparison.rows) if group == "latency" else []
+            calls = _calls(comparison.rows) if group in _PERCENTILES else []
             yield Table.of(title, texts[:-1], [*calls, *figures], ())
 
 

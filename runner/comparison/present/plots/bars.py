@@ -78,8 +78,11 @@ def _time_caption(comparison: Comparison, bars: Sequence[_Bar]) -> str:
 
 
 def _range(runs: Sequence[Run], name: str) -> str:
+    """Return the lowest and the highest of a metric's seconds; nothing where all are under 0.05 s."""
     values = [run.metrics[name] for run in runs if name in run.metrics]
-    return "-".join(dict.fromkeys(f"{end:,.2g}" for end in (min(values), max(values)))) if values else ""
+    if max(values, default=0.0) < 0.05:
+        return ""
+    return "-".join(dict.fromkeys(f"{end:,.1f}" for end in (min(values), max(values))))
 
 
 def _bars(comparison: Comparison, parts_of: Callable[[Run], Sequence[float] | None]) -> list[_Bar]:
