@@ -64,7 +64,7 @@ SWEEP_FILES = {
     folder.SWEEP: "the parent run in MLflow: `uri`, `experiment`, `run_id`",
     "comparison.html": "the comparison as one page: tables, pictures, texts side by side",
     "comparison.json": "the same figures for scripts",
-    "plots/": "the pictures as PNG",
+    "plots/": "the pictures as PNG, with their captions",
     "multirun.yaml": "what Hydra composed for the sweep",
 }
 OUTCOME_FIELDS = {

@@ -27,9 +27,9 @@ ROOT = Path(__file__).parents[1]
 COMMANDS = (
     "runner.app", "runner.cli.main", "runner.cli.resume", "runner.cli.plan", "runner.cli.models", "runner.cli.compare",
     "runner.cli.report", "runner.cli.sweep", "hydra._internal.hydra", "hydra.core.utils", "hydra.core.override_parser",
-    "runner.comparison.present.output", "runner.comparison.present.page", "runner.comparison.present.plots",
-    "matplotlib.figure", "matplotlib.backends.backend_agg", "jinja2", "runner.providers.echo", "runner.providers.openai",
-    "openai", "aiohttp", "httpx2", "genai_prices", "runner.providers.bedrock", "boto3", "botocore.session",
+    "runner.comparison.present.output", "runner.comparison.present.page", "runner.comparison.present.plots.catalog",
+    "matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "jinja2",
+    "runner.providers.echo", "runner.providers.openai", "openai", "aiohttp", "httpx2", "genai_prices", "runner.providers.bedrock", "boto3", "botocore.session",
 )  # fmt: skip
 LOCAL_MODELS = (*COMMANDS, "torch", "transformers", "transformers.models.llama", "accelerate", "gguf")
 

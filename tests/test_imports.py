@@ -53,7 +53,7 @@ OWNERS = {
         *("comparison.divergence", "comparison.explain", "comparison.first_difference"),
         "comparison.present.page",
     },
-    "matplotlib": {"comparison.present.margins", "comparison.present.plots"},
+    "matplotlib": {"comparison.present.plots"},
     "jinja2": {"comparison.present.page"},
 }
 """Which modules, or packages, may import a dangerous package."""

@@ -16,7 +16,12 @@ def print_comparison(comparison: Comparison, output: Files | None, *, title: str
     """Print alarms, tables, notes and the paths of the files, at most 100 columns wide."""
     speed, texts = speed_table(comparison), text_tables(comparison)
     _print_notes(comparison, "alarm", prefix="ALARM   ")
-    terminal.print_table(f"{title} (* best of its column)", speed.columns, speed.rows, text_columns=speed.text_columns)
+    terminal.print_table(
+        f"{title} (* best of its column; percentiles are of completed calls)",
+        speed.columns,
+        speed.rows,
+        text_columns=speed.text_columns,
+    )
     if sentence := headline(comparison):
         terminal.print_line("")
         terminal.print_line(textwrap.fill(sentence, WIDTH, break_on_hyphens=False))

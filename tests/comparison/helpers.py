@@ -1,5 +1,6 @@
 """Texts of runs, and what tests read of a comparison."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,3 +67,16 @@ def middle(values: list[float]) -> float:
     ordered = sorted(values)
     half = len(ordered) // 2
     return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
+
+
+def contrast(first: str, second: str) -> float:
+    """The contrast of two colours, `#rrggbb` or `rgb(r, g, b)`: WCAG 2.2."""
+    dark, light = sorted((_luminance(first), _luminance(second)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    channels = re.findall("[0-9a-f]{2}", colour) if colour.startswith("#") else re.findall(r"\d+", colour)[:3]
+    values = [int(channel, 16 if colour.startswith("#") else 10) / 255 for channel in channels]
+    red, green, blue = (value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in values)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

@@ -7,8 +7,9 @@ import pytest
 
 from runner.cli import compare
 from runner.comparison.compare import compare_folders
+from runner.comparison.present.figures import METRIC_COLUMNS
 from runner.comparison.present.markdown import markdown_note
-from runner.comparison.present.tables import speed_table, text_tables
+from runner.comparison.present.tables import grouped_speed_tables, speed_table, text_tables
 from tests.comparison.helpers import Write, note_texts, sentences
 
 
@@ -29,7 +30,9 @@ def test_columns_that_are_left_out_are_named(write_run: Write, tmp_path: Path, c
     compare.main([*map(str, runs), "--output", str(tmp_path / "out")])
     shown = " ".join(capsys.readouterr().out.split())
     assert re.search(r"No room here for [^:]*\bsimilar\b", shown)
-    assert '<th class="figure">similar</th>' in (tmp_path / "out" / "comparison.html").read_text(encoding="utf-8")
+    assert '<th role="columnheader" class="figure">similar</th>' in (tmp_path / "out" / "comparison.html").read_text(
+        encoding="utf-8"
+    )
     assert re.search(r"No room here for [^:]*\bsimilar\b[^:]*: see comparison.html", markdown_note(comparison))
 
 
@@ -75,3 +78,28 @@ def test_a_job_that_left_nothing_is_a_row_with_dashes(write_run: Write, tmp_path
     row = dict(zip(speed_table(comparison).columns, speed_table(comparison).rows[1], strict=True))
     assert (row["size"], row["status"], row["tokens/s"], row["speed-up"]) == ("999", "no result", "-", "-")
     assert "| 999 |" in markdown_note(comparison)
+
+
+def test_the_pages_percentiles_are_of_completed_calls_with_the_failed_share_beside(write_run: Write):
+    """1 of 4 prompts of the first run failed, and of the second none; together their tables have every column."""
+    metrics = {"prompts_per_s": 1.0, "completed_prompts": 3.0, "latency_p50_s": 1.0, "latency_samples": 3.0}
+    runs = [
+        write_run("a", sentences(4), "batch.size=1", metrics=metrics | {"failed_prompts": 1.0}),
+        write_run("b", sentences(4), "batch.size=4", metrics=metrics | {"failed_prompts": 0.0, "tail_wait_ratio": 0.5}),
+    ]
+    comparison = compare_folders(runs)
+    tables = {table.title: table for table in grouped_speed_tables(comparison)}
+    latency = tables["Latency of completed calls"]
+    assert latency.columns == ("run", "size", "mode", "calls", "failed", "p50 s")
+    assert [row[3:5] for row in latency.rows] == [("3", "25.0% of 4"), ("3", "0%")]
+    columns = {head for table in tables.values() for head in table.columns}
+    assert set(speed_table(comparison, width=0).columns) <= columns
+
+
+def test_an_interval_stands_whole_beside_its_figure_and_an_end_that_cannot_be_had_is_left_out(write_run: Write):
+    (row,) = compare_folders([write_run("a", sentences(2), metrics={"latency_p99_s": 2.0})]).rows
+    (column,) = (column for column in METRIC_COLUMNS if column.name == "latency_p99_s")
+    folder, low, high = row.runs[0].folder.path, {"latency_p99_s_low": 1.5}, {"latency_p99_s_high": 2.5}
+    for added, text in ((low | high, "2.00 (1.50-2.50)"), (low, "2.00 (from 1.50)"), (high, "2.00 (to 2.50)")):
+        assert column.cells([row], {folder: added}, with_interval=True) == [text]
+    assert column.cells([row], {folder: low | high}) == ["2.00"]

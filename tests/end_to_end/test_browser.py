@@ -7,7 +7,6 @@ made from this directory, instead of making one.
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, FloatRect, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Locator, Page, expect
 
 from runner.config.schema import CONF_DIR
 from runner.record.folder import RunFolder
@@ -24,10 +23,10 @@ from runner.record.manifest import MlflowRunRef
 from runner.tracking.uri import sqlite_path
 from runner.tracking.view import jobs_page
 from runner.types import Completion
+from tests.browser import chromium
 from tests.servers.mlflow_server import serve
 
 SCREENSHOTS = os.environ.get("RUNNER_SCREENSHOTS")
-NO_CHROMIUM = "no Chromium here, so nothing looks at the pages: apt-get install chromium"
 THROUGHPUT = "by batch size/output_tokens_per_s"
 _PATIENCE_MS = 30_000
 
@@ -57,13 +56,8 @@ class Shown:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(NO_CHROMIUM)
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"] if os.geteuid() == 0 else [])
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture
@@ -267,8 +261,8 @@ def test_the_page_of_a_comparison_marks_what_differs_and_asks_for_nothing(page: 
     marked = page.locator("article .text mark")
     expect(marked.first).to_be_visible()
     assert re.search(r"\S", marked.first.inner_text())
-    for picture in page.locator("#pictures img").all():
-        expect(picture).not_to_have_js_property("naturalWidth", 0)
+    for picture in page.locator("#pictures svg").all():
+        expect(picture).to_be_visible()
     start, last = box(page.locator("#texts")), box(page.locator("#texts article").nth(1))
     save(page, "comparison.png", start=start["y"], end=last["y"] + last["height"])
     assert {url for url in asked if not url.startswith("data:")} == {(sweep / "comparison.html").as_uri()}

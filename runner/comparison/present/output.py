@@ -7,8 +7,9 @@ from datetime import datetime
 from pathlib import Path
 
 from runner.comparison.compare import Comparison
-from runner.comparison.present import margins, page, plots
+from runner.comparison.present import page
 from runner.comparison.present.json import as_data
+from runner.comparison.present.plots.catalog import draw
 from runner.errors import UsageError
 
 PAGE, DATA, PLOTS = "comparison.html", "comparison.json", "plots"
@@ -35,7 +36,7 @@ def write(comparison: Comparison, folder: Path, *, title: str) -> Files:
     Raises:
         UsageError: the folder cannot be written.
     """
-    pictures = (*plots.draw(comparison), margins.draw(comparison))
+    pictures = draw(comparison)
     html = page.render(comparison, pictures, title=title)
     drawn = [(folder / PLOTS / f"{picture.name}.png", picture.png) for picture in pictures if picture.png]
     try:

@@ -4,7 +4,6 @@ Prompts and texts are shown as text: the template escapes all markup, characters
 direction of writing are replaced by their code, and the content security policy forbids scripts and requests.
 """
 
-import base64
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,15 +16,20 @@ from rapidfuzz.distance import Prefix
 from runner.comparison.compare import Comparison
 from runner.comparison.divergence import Example
 from runner.comparison.load import prompt_texts
-from runner.comparison.present import tables
 from runner.comparison.present.headline import headline
-from runner.comparison.present.plots import Picture
+from runner.comparison.present.plots.plot import Picture
+from runner.comparison.present.sections import SECTIONS
 from runner.comparison.present.settings import series
+from runner.comparison.present.tables import Table
 from runner.text import percentage
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 _MAX_CHARS = 20_000
 """Characters of a part of a text that the page shows."""
+_TIERS_REM = tuple(range(12, 77, 4))
+"""Widths of tables, in units of the page's font size. A page that is narrower than a table shows it row by row."""
+_CHAR_REM, _GAP_REM = 0.54, 1.2
+"""Width of a character, and of the space between two columns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +54,7 @@ class SideBySide:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Section:
+class DifferentTexts:
     """Examples among the `count` texts of a run that differ from its reference's."""
 
     run: str
@@ -71,21 +75,30 @@ def render(comparison: Comparison, pictures: Sequence[Picture], *, title: str) -
         title=visible(title),
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         headline=headline(comparison),
-        speed=tables.speed_table(comparison, width=0),
-        texts=tables.text_tables(comparison, width=0),
+        sections=[section for make in SECTIONS if (section := make(comparison))],
+        tiers=_TIERS_REM,
+        tier=_tier_rem,
         alarms=[note.text for note in comparison.notes if note.level == "alarm"],
         notes=[note.text for note in comparison.notes if note.level == "note"],
-        pictures=[
-            (picture, f"data:image/png;base64,{base64.b64encode(picture.png).decode('ascii')}")
-            for picture in pictures
-            if picture.png
-        ],
-        undrawn=[picture for picture in pictures if not picture.png],
-        sections=_sections(comparison),
+        pictures=[picture for picture in pictures if picture.svg],
+        undrawn=[picture for picture in pictures if not picture.svg],
+        different_texts=_different_texts(comparison),
         finish=_finish_changes(comparison),
         folders=[(run.label, visible(str(run.folder.path))) for run in comparison.runs],
     )
     return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def _tier_rem(table: Table) -> int:
+    """Return the width that a table needs as a tier; the widest tier is wider than every page."""
+    columns = zip(table.columns, *table.rows, strict=True)
+    width = sum(max(map(_char_width, cells)) * _CHAR_REM + _GAP_REM for cells in columns)
+    return next((tier for tier in _TIERS_REM if tier >= width), _TIERS_REM[-1])
+
+
+def _char_width(text: str) -> int:
+    """Return a text's width in characters: those of East Asia are two wide."""
+    return sum(1 + (unicodedata.east_asian_width(char) in "WF") for char in text)
 
 
 def side_by_side(example: Example, prompt: str) -> SideBySide:
@@ -107,7 +120,7 @@ def visible(text: str) -> str:
     return "".join(piece.text for piece in _pieces(text, len(text), len(text)))
 
 
-def _sections(comparison: Comparison) -> list[Section]:
+def _different_texts(comparison: Comparison) -> list[DifferentTexts]:
     names = series(comparison.runs)
     sections = []
     for compared in comparison.compared:
@@ -115,7 +128,7 @@ def _sections(comparison: Comparison) -> list[Section]:
         if divergence is None or not divergence.differing:
             continue
         prompts = prompt_texts(reference, {example.key[0] for example in divergence.examples})
-        section = Section(
+        section = DifferentTexts(
             run=run.label,
             reference=reference.label,
             settings=f"{names[run.label]}, batch.size={run.settings.get('batch.size')}",

@@ -1,6 +1,6 @@
 """A comparison as tables of texts: for the terminal (100 columns), a Markdown note and the page."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -10,10 +10,13 @@ from runner.comparison.first_difference import FirstDifferenceStats
 from runner.comparison.noise_floor import NoiseFloor
 from runner.comparison.pairing import ComparedPair
 from runner.comparison.present import explained
-from runner.comparison.present.figures import METRIC_COLUMNS, percentage, speedup
+from runner.comparison.present.figures import GROUPS, METRIC_COLUMNS, MetricColumn, failed_share, percentage, speedup
 from runner.comparison.present.settings import MISSING, Column, setting_columns
+from runner.comparison.speed import Row
 
 WIDTH = 100
+_PERCENTILES = ("latency", "first_token")
+"""Groups of columns that are percentiles over calls."""
 _MIN_FIGURES = 3
 """Figures that a table keeps as long as it has settings to leave out."""
 
@@ -46,19 +49,58 @@ def speed_table(comparison: Comparison, *, width: int = WIDTH) -> Table:
 
     Columns that do not fit `width` are left out, the least important first. A width of 0 has room for all.
     """
+    fixed, figures = _speed_ups(comparison.rows), _metric_columns(comparison, METRIC_COLUMNS, with_interval=False)
+    texts, figures, left_out = _fit(_row_texts(comparison), figures, fixed, width)
+    return Table.of("Speed", texts, [*figures[:1], *fixed, *figures[1:]], left_out)
+
+
+def grouped_speed_tables(comparison: Comparison) -> Iterator[Table]:
+    """Yield the speed table in parts, with every column and interval; a part without figures is left out."""
+    texts = _row_texts(comparison)
+    for group, title in GROUPS.items():
+        columns = [column for column in METRIC_COLUMNS if column.group == group]
+        if group in _PERCENTILES:
+            columns.sort(key=lambda column: column.name)
+        figures = _metric_columns(comparison, columns, with_interval=True)
+        if group == "speed":
+            yield Table.of(title, texts, [*figures[:1], *_speed_ups(comparison.rows), *figures[1:]], ())
+        elif figures:
+            calls = _calls(comparison.rows) if group in _PERCENTILES else []
+            yield Table.of(title, texts[:-1], [*calls, *figures], ())
+
+
+def _row_texts(comparison: Comparison) -> list[Column]:
+    """Return the columns that identify a row, and its status."""
     rows = comparison.rows
     settings = setting_columns(comparison.runs, [row.runs[0] for row in rows])
-    texts = [("run", [row.label for row in rows]), *settings, ("status", [row.status for row in rows])]
-    fixed = [("speed-up", [speedup(row) for row in rows]), ("front", ["yes" if row.on_front else "" for row in rows])]
-    if len({row.reference for row in rows if row.reference}) > 1:
-        fixed.insert(1, ("vs", [row.reference or "" for row in rows]))
-    figures = [
-        (column.head, column.cells(rows))
-        for column in METRIC_COLUMNS
+    return [("run", [row.label for row in rows]), *settings, ("status", [row.status for row in rows])]
+
+
+def _metric_columns(comparison: Comparison, columns: Sequence[MetricColumn], *, with_interval: bool) -> list[Column]:
+    """Return the columns of which a row has a figure."""
+    rows, added = comparison.rows, comparison.metrics
+    return [
+        (column.head, column.cells(rows, added, with_interval=with_interval))
+        for column in columns
         if any(column.name in row.figures for row in rows)
     ]
-    texts, figures, left_out = _fit(texts, figures, fixed, width)
-    return Table.of("Speed", texts, [*figures[:1], *fixed, *figures[1:]], left_out)
+
+
+def _speed_ups(rows: Sequence[Row]) -> list[Column]:
+    columns = [("speed-up", [speedup(row) for row in rows]), ("front", ["yes" if row.on_front else "" for row in rows])]
+    if len({row.reference for row in rows if row.reference}) > 1:
+        columns.insert(1, ("vs", [row.reference or "" for row in rows]))
+    return columns
+
+
+def _calls(rows: Sequence[Row]) -> list[Column]:
+    """Return how many calls the percentiles are of, and the share of prompts that failed where any did."""
+    columns = []
+    if any("latency_samples" in row.figures for row in rows):
+        counts = [row.figures.get("latency_samples") for row in rows]
+        columns.append(("calls", [f"{count.median:,.0f}" if count else MISSING for count in counts]))
+    failed = [failed_share(row) for row in rows]
+    return [*columns, *([("failed", failed)] if any(share not in ("0%", MISSING) for share in failed) else [])]
 
 
 def text_tables(comparison: Comparison, *, width: int = WIDTH) -> list[Table]:

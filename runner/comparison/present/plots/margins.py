@@ -1,18 +1,17 @@
 """The picture of the margins: how far apart the two best tokens were where answers part, beside the noise bound."""
 
-from collections.abc import Sequence
-from io import BytesIO
 from typing import TYPE_CHECKING
 
 from runner.comparison.compare import Comparison
 from runner.comparison.explain import Explanation
 from runner.comparison.explained_notes import verdict
-from runner.comparison.present.plots import Picture
+from runner.comparison.present.plots.plot import INK, WIDTH, NoDataError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-_NEAR_TIE, _UNEXPLAINED, _BOUND = "#0b3c8c", "#c2410c", "#111827"
+_NEAR_TIE, _UNEXPLAINED = "#2f7fc1", "#d9541e"
 _MIN_MARGIN = 1e-3
 """Logits: a smaller margin, 0 included, is drawn here, where a logarithmic axis ends."""
 _MIN_TOP = 10.0
@@ -21,50 +20,36 @@ _MAX_PANELS = 12
 """Runs that are drawn; the table has all."""
 
 
-def draw(comparison: Comparison) -> Picture:
-    """Return a strip per run with a point per measured difference, or the reason why there is no picture."""
-    name, title = "margins", "Margins of the differences"
-    alt = (
-        "The gap between the two tokens where answers part, a point per answer and a strip per run, and the noise bound"
-    )
+def draw_margins(figure: "Figure", comparison: Comparison) -> str:
+    """Draw a strip per run with a point per measured difference."""
     entries = [
         (f"run {entry.pair.run.label}", entry.explanation)
         for entry in comparison.compared
         if entry.explanation and entry.explanation.max_margin is not None
     ]
     if not entries:
-        reason = "no margin was measured (python -m runner.compare SWEEP --explain)"
-        return Picture(name=name, title=title, alt=alt, png=None, reason=reason)
-    return Picture(name=name, title=title, alt=alt, png=_png(entries[:_MAX_PANELS], title))
-
-
-def _png(entries: Sequence[tuple[str, Explanation]], title: str) -> bytes:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.2, max(2.6, 1.7 + 0.55 * len(entries))), dpi=150, layout="constrained")
+        raise NoDataError("no margin was measured (python -m runner.compare SWEEP --explain)")
+    drawn = entries[:_MAX_PANELS]
+    figure.set_size_inches(WIDTH, max(2.6, 1.7 + 0.55 * len(drawn)))
     axes = figure.subplots()
-    for row, (_, explanation) in enumerate(entries):
+    for row, (_, explanation) in enumerate(drawn):
         _strip(axes, row, explanation)
     axes.set_xscale("log")
     axes.set_xlim(_MIN_MARGIN / 1.5, max(_MIN_TOP, 1.5 * axes.get_xlim()[1]))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("")
     axes.set_yticks(
-        range(len(entries)), [f"{label}\n{verdict(explanation).split(':')[0]}" for label, explanation in entries]
+        range(len(drawn)), [f"{label}\n{verdict(explanation).split(':')[0]}" for label, explanation in drawn]
     )
-    axes.set_ylim(len(entries) - 0.5, -0.5)
-    axes.set_xlabel(f"|margin| in logits (up to {_MIN_MARGIN:g}: drawn at {_MIN_MARGIN:g})")
-    axes.set_title(title, fontweight="bold")
-    axes.grid(visible=True, axis="x", color="#d1d5db", linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.set_ylim(len(drawn) - 0.5, -0.5)
+    axes.set_xlabel("|margin| in logits")
+    axes.set_title("Margins of the differences")
+    axes.grid(visible=True, axis="x")
     handles, labels = axes.get_legend_handles_labels()
     distinct = dict(zip(labels, handles, strict=True))
-    figure.legend(distinct.values(), distinct.keys(), loc="outside lower center", ncols=3, frameon=False)
-    png = BytesIO()
-    figure.savefig(png, format="png")
-    return png.getvalue()
+    figure.legend(distinct.values(), distinct.keys(), loc="outside lower center", ncols=3)
+    more = f" {len(entries) - len(drawn)} more runs are in the table." if len(entries) > len(drawn) else ""
+    return f"A point is an answer. Margins up to {_MIN_MARGIN:g} are drawn at {_MIN_MARGIN:g}.{more}"
 
 
 def _strip(axes: "Axes", row: int, explanation: Explanation) -> None:
@@ -82,4 +67,4 @@ def _strip(axes: "Axes", row: int, explanation: Explanation) -> None:
             axes.scatter(margins, heights, label=label, marker=marker, s=22, color=colour, alpha=0.75, zorder=3)
     if explanation.bound:
         bound = max(explanation.bound.max_change, _MIN_MARGIN)
-        axes.plot([bound] * 2, [row - 0.4, row + 0.4], color=_BOUND, linewidth=2, label="noise bound", zorder=4)
+        axes.plot([bound] * 2, [row - 0.4, row + 0.4], color=INK, linewidth=2, label="noise bound", zorder=4)
