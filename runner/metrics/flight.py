@@ -77,12 +77,12 @@ class SegmentCalls:
     def full(self) -> Full:
         """The peak of calls in flight: the sweep line over all starts and ends, of equal times the ends first."""
         times = np.concatenate((self.starts, self.ends))
-        changes = np.repeat((1, -1), len(self.starts))
+        changes = np.repeat(np.array((1, -1), np.int8), len(self.starts))
         order = np.lexsort((changes, times))
-        in_flight = np.cumsum(changes[order])
-        peak = int(in_flight.max())
-        at_peak = np.flatnonzero(in_flight == peak)
-        return Full(peak, float(times[order[at_peak[0]]]), float(times[order[at_peak[-1] + 1]]))
+        in_flight = np.cumsum(changes[order], dtype=np.int32)
+        is_peak = in_flight == in_flight.max()
+        first, after_last = int(is_peak.argmax()), len(is_peak) - int(is_peak[::-1].argmax())
+        return Full(int(in_flight.max()), float(times[order[first]]), float(times[order[after_last]]))
 
     def ended_between(self, first_s: float, last_s: float) -> int:
         """Return how many calls ended within a time."""

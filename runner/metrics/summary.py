@@ -20,7 +20,7 @@ def summarize(
             whether a later segment superseded it. Of superseded outcomes, only time and retries are counted.
         padded: whether batches were padded and ran to their longest row, as static batches in this process are.
         measured_s: seconds of the measured loop, from the first prompt sent to the last outcome, by segment. A segment
-            that is not here (its process was killed) lasted from its first call's start to its last call's end.
+            that is not here (its process was killed) lasted from when its first call wanted to leave to its last end.
     """
     totals, segments = _Totals(), defaultdict[int, SegmentCalls](SegmentCalls)
     for (number, _), group in groupby(outcomes, key=lambda marked: call_key(marked[0])):

@@ -58,3 +58,20 @@ def test_percentiles_of_an_older_rule_do_not_survive_a_resume(config: Compose, t
     RunFolder(tmp_path).write_summary(replace(summary_of(tmp_path), metrics=older))
     after = app.resume(tmp_path).metrics
     assert after == {**before, "load_s": 123.0}, "only what a process measured is kept"
+
+
+def test_an_answer_that_a_resume_superseded_was_paid_for(config: Compose, tmp_path: Path):
+    texts = prompts_file(tmp_path, 2)
+    settings = ("provider=echo", "batch.mode=concurrent", "batch.size=1", "generation.n=2", "tracking=off", DEAR)
+    run = tmp_path / "run"
+    whole_usd = app.run(config(*settings, *texts), run).metrics["cost_usd"]
+    outcomes = RunFolder(run).outcomes.path
+    *lines, _ = outcomes.read_bytes().splitlines(keepends=True)
+    outcomes.write_bytes(b"".join(lines))  # killed before the last prompt's second answer was written
+    (run / "summary.json").unlink()
+    resumed_usd = app.resume(run).metrics["cost_usd"]
+    *_, (last, is_superseded) = (marked for marked in RunFolder(run).outcomes.read_marked() if marked[1])
+    assert isinstance(last, Completion)
+    assert is_superseded
+    # two whole prompts as before, and the last prompt's first answer with its input once more
+    assert resumed_usd == pytest.approx(whole_usd + (last.usage.input_tokens + last.usage.output_tokens) / 1000)
