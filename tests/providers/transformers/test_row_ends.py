@@ -1,15 +1,18 @@
 """Where a row ends: its own tokens decide, whatever the prompt's text, its neighbours and the padding token."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runner.config.schema import RunConfig
-from runner.providers.transformers import embedded
+from runner.providers.transformers import TransformersProvider
 from runner.providers.transformers.row_ends import RowEnds
-from runner.types import Stopwatch
+from runner.types import Answer, Generated, Stopwatch
 from tests.conftest import Compose
+from tests.factories import prompts
+from tests.providers.transformers import planted
 from tests.providers.transformers.models import answers, ends, with_tokenizer
 
 TEXTS = ["a", "some words", "a much longer prompt than the others are", "mid length here"]
@@ -61,27 +64,39 @@ def test_a_row_that_a_stop_sequence_ends_has_the_tokens_up_to_it_while_others_go
         assert (stopped.text, stopped.finish_reason) == (answer.text[:place], "stop")
 
 
+@pytest.fixture(scope="module")
+def real(config: Compose) -> Iterator[TransformersProvider]:
+    base = ("provider.dtype=float32", "provider.device=cpu", "generation.max_tokens=12")
+    with planted.provider_of(TransformersProvider, config(*base)) as provider:
+        yield provider
+
+
 @pytest.mark.real_model
-@pytest.mark.parametrize("padding", ["<|im_end|>", "<|endoftext|>", "the"])
 def test_a_real_row_is_the_same_alone_and_in_a_batch_with_any_padding_token(
-    padding: str, config: Compose, tmp_path: Path
+    real: TransformersProvider, config: Compose
 ):
-    """The chat template ends the prompt with a line feed, so that line feed + first word spans the border."""
-    source = Path(embedded.resolve("embedded/SmolLM2-135M-Instruct"))
-    folder = with_tokenizer(source, tmp_path / "padded", pad_token=padding)
-    base = (f"model.id={folder}", "provider.dtype=float32", "provider.device=cpu", "generation.max_tokens=16")
-    whole = answers(config(*base, "batch.size=1"), QUESTIONS)
+    """The chat template ends a prompt with a line feed: line feed + beginning of the answer spans the border."""
+    questions = prompts(*QUESTIONS)
+    greedy = config("generation.max_tokens=8").params()
+    whole = [only(real.generate_batch([question], greedy)) for question in questions]
     across = [f"\n{answer.text[:3]}" for answer in whole]
-    assert not any(stop in answer.text for stop in across for answer in whole)
-    inside = whole[0].text[8:12]
-    stops = f"generation.stop_sequences={[*across, inside]}"
-    alone, together = (answers(config(*base, f"batch.size={size}", stops), QUESTIONS) for size in SIZES)
-    assert ends(together) == ends(alone)
-    assert whole[0].token_ids and alone[0].token_ids
-    assert alone[0].text == whole[0].text.partition(inside)[0]
-    assert alone[0].token_ids == whole[0].token_ids[: len(alone[0].token_ids)]
-    assert alone[0].usage.output_tokens == len(alone[0].token_ids) < len(whole[0].token_ids)
-    assert [ends([answer]) for answer in alone if inside not in answer.text][1:], "rows that the border left alone"
+    inside = whole[0].text[4:8]
+    params = greedy.model_copy(update={"stop_sequences": (*across, inside)})
+    alone = [only(real.generate_batch([question], params)) for question in questions]
+    assert not any(stop in answer.text for stop in across for answer in whole), "no answer has one by itself"
+    for before, after in zip(whole, alone, strict=True):
+        assert after.text == before.text.partition(inside)[0]
+        assert before.token_ids and after.token_ids == before.token_ids[: after.usage.output_tokens]
+    assert alone[0].usage.output_tokens < alone[-1].usage.output_tokens, "one row ends while another goes on"
+    for padding in ("<|im_end|>", "<|endoftext|>", "the"):
+        real._encoder.tokenizer.pad_token = padding
+        assert [only([result]) for result in real.generate_batch(questions, params)] == alone
+
+
+def only(results: Sequence[Generated]) -> Answer:
+    """Return the one answer of one result."""
+    ((answer,),) = [result.answers for result in results]
+    return answer
 
 
 TEXT_BYTES, SPECIAL, END = range(1, 256), 256, 257
