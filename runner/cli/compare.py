@@ -99,12 +99,7 @@ def compare(
     from runner.comparison.present.json import as_data
     from runner.comparison.present.output import default_folder, write
 
-    comparison = _compare(
-        [folder for path in paths for folder in folders(path)],
-        _one_run(reference) if reference else None,
-        explain,
-        model,
-    )
+    comparison = _compare([folder for path in paths for folder in folders(path)], reference, explain, model)
     is_one_sweep = len(paths) == 1 and is_sweep(paths[0])
     title = f"Sweep {paths[0].name}" if is_one_sweep else f"{len(comparison.runs)} runs"
     directory = output or (paths[0] if is_one_sweep else default_folder())
@@ -123,9 +118,10 @@ def _compare(folders: Sequence[Path], reference: Path | None, explain: bool, mod
     from runner.comparison.loadable import check_weights
 
     weights = check_weights(model) if model else None
+    one_run = _one_run(reference) if reference else None
     with terminal.progress_of("explaining differences") as on_progress:
         request = ExplainRequest(own_folder=Path("outputs"), model=weights, on_progress=on_progress)
-        return compare_folders(folders, reference=reference, explain=request if explain else None)
+        return compare_folders(folders, reference=one_run, explain=request if explain else None)
 
 
 def _one_run(reference: Path) -> Path:
