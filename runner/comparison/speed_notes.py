@@ -16,7 +16,7 @@ def limited_by_itself(runs: Sequence[Run]) -> list[str]:
     bound = [
         run
         for run in runs
-        if run.metrics.get("queued_p50_s", 0.0) > run.metrics.get("latency_p50_s", 0.0)
+        if run.metrics.get("queued_p50_s", 0.0) > run.metrics.get("latency_p50_s", float("inf"))
         and run.settings.get("batch.size") != "auto"
     ]
     if not bound:
