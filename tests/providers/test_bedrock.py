@@ -103,7 +103,7 @@ def test_converse_sends_top_k_as_the_family_calls_it(
         (["model.id=mistral.ministral-3-8b-instruct", "provider.api=invoke"], "set provider.api=converse"),
         ([f"model.id={FAMILIES['llama3']}", "provider.api=invoke", "generation.stop_sequences=[x]"], "stop_sequences"),
         (["provider.endpoint_url=localhost"], "provider.endpoint_url: give an address"),
-        (["provider.endpoint_url='http://user:hush@host'"], "without a user name or password"),
+        (["provider.endpoint_url='http://user:hush@host'"], "without a user name, a password or a query"),
     ],
 )
 def test_unsupported_settings_are_refused_before_a_run(overrides: list[str], words: str, bedrock: ComposeBedrock):
