@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from math import ceil
@@ -58,6 +58,11 @@ class Task:
         return f"{self.config.model.model_dump_json()} {self.config.provider.model_dump_json()}"
 
     @property
+    def question(self) -> Hashable:
+        """What tasks have in common whose explanation is the same, as repeats with equal answers do."""
+        return self.source, self.copies, self.without_ids, tuple(self.differences), tuple(self.token_ids.items())
+
+    @property
     def sample(self) -> list[TokenDifference]:
         """The differences in random order, by the run's seed: a beginning of this list is a random sample."""
         return random.Random(self.config.seed).sample(self.differences, len(self.differences))  # noqa: S311 - no secret
@@ -109,6 +114,15 @@ def measure_all(tasks: Sequence[Task], end: float, on_progress: OnProgress) -> d
     Returns:
         An explanation by the label of the compared run; with a reason where the model cannot be loaded.
     """
+    labels: dict[Hashable, list[str]] = {}
+    for task in tasks:
+        labels.setdefault(task.question, []).append(task.label)
+    distinct = list({task.question: task for task in tasks}.values())
+    measured = _measure_distinct(distinct, end, on_progress)
+    return {label: measured[task.label] for task in distinct for label in labels[task.question]}
+
+
+def _measure_distinct(tasks: Sequence[Task], end: float, on_progress: OnProgress) -> dict[str, Explanation]:
     explanations: dict[str, Explanation] = {}
     total, done = sum(len(task.differences) for task in tasks), count(1)
     for source in dict.fromkeys(task.source for task in tasks):

@@ -112,7 +112,7 @@ def _estimate_s(tasks: Sequence[Task], pairs: Sequence[Pair]) -> float:
     runs = {pair.run.label: pair.run for pair in pairs}
     loads_s = {task.source: runs[task.label].metrics.get("load_s", 0.0) for task in tasks}
     seconds = sum(loads_s.values())
-    for task in tasks:
+    for task in {task.question: task for task in tasks}.values():
         positions = sum(len(sequence.token_ids) for sequence in task.sequences)
         seconds += positions * (_step_s(references[task.label]) + _step_s(runs[task.label]))
         first_token_s = references[task.label].metrics.get("time_to_first_token_p50_s", 0.0)

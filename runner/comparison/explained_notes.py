@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from runner.comparison.explain import ExplainedDifference, Explanation, NoiseBound
 from runner.comparison.pairing import ComparedPair
+from runner.text import plural
 
 _MAX_NAMED = 3
 """Differences that an alarm names."""
@@ -18,23 +19,26 @@ def unexplained_alarms(compared: Sequence[ComparedPair]) -> list[str]:
 
 def explanation_notes(compared: Sequence[ComparedPair]) -> Iterator[str]:
     """Yield how many differences are near-ties, what was not explained and why, and which runs have no difference."""
-    equal = []
+    runs: dict[str, list[str]] = {}
     for entry in compared:
-        explanation, run = entry.explanation, entry.pair.run.label
-        if explanation is None:
-            continue
-        if explanation.is_whole and not explanation.differences:
-            equal.append(run)
-        if explanation.explained and explanation.bound:
-            yield f"Run {run}: {verdict(explanation)} {_measured(explanation, explanation.bound)}"
-        if explanation.reason:
-            differences = explanation.differences or explanation.without_ids
-            reference = entry.pair.reference.label
-            yield f"Run {run}, against run {reference}: {_counted(differences)} not explained: {explanation.reason}"
-        elif explanation.without_ids:
-            yield f"Run {run}: {_counted(explanation.without_ids)} not explained: no token ids are on record"
-    if equal:
-        yield f"No answer of run {', '.join(equal)} differs from its reference's by a token: nothing to explain"
+        for text in _sentences(entry.pair.reference.label, entry.explanation):
+            runs.setdefault(text, []).append(entry.pair.run.label)
+    for text, labels in runs.items():
+        yield f"{plural(len(labels), 'Run', 'Runs')} {', '.join(labels)}, against run {text}"
+
+
+def _sentences(reference: str, explanation: Explanation | None) -> Iterator[str]:
+    if explanation is None:
+        return
+    if explanation.is_whole and not explanation.differences:
+        yield f"{reference}: no answer differs by a token: nothing to explain"
+    if explanation.explained and explanation.bound:
+        yield f"{reference}: {verdict(explanation)} {_measured(explanation, explanation.bound)}"
+    if explanation.reason:
+        differences = explanation.differences or explanation.without_ids
+        yield f"{reference}: {_counted(differences)} not explained: {explanation.reason}"
+    elif explanation.without_ids:
+        yield f"{reference}: {_counted(explanation.without_ids)} not explained: no token ids are on record"
 
 
 def verdict(explanation: Explanation) -> str:

@@ -17,7 +17,7 @@ _TOKENS = 4
 _MAX_CHANGE = 0.05
 """Relative difference of two calls in a row from which on the time has not settled."""
 _MAX_SHARE = 0.05
-"""Share of the planned time that a warm-up may take, its first call aside."""
+"""Share of the planned time that a warm-up may take."""
 _MAX_CALLS = 20
 """Calls after which differences are the machine's noise, and not the warm-up's."""
 
@@ -38,7 +38,8 @@ def warm_up(
     The time has settled where two calls in a row differ by less than 5 %. With auto, no call begins that would take the
     warm-up beyond 5 % of the planned time. The planned time is not known before: each call estimates it from its own
     prompt pass and decode steps, as if every answer had `generation.max_tokens`. The first call is made in any case,
-    because without it nothing is warm and nothing known. A service is not warmed up, because it bills.
+    because without it nothing is known; with fewer than 20 batches, that call and the others have a part of the first
+    batch only, 5 % of the rows of all batches. A service is not warmed up, because it bills.
 
     Args:
         run: the run; its provider is loaded.
@@ -52,13 +53,15 @@ def warm_up(
         return None
     start = clock()
     prompts = calls.mode.first_prompts(calls.provider, pending, batch)
-    batches = ceil((len(pending.prompts) - len(pending.skipped)) / max(1, len(prompts)))
+    left = len(pending.prompts) - len(pending.skipped)
+    if batch.warmup == "auto":
+        prompts = prompts[: max(1, ceil(_MAX_SHARE * left))]
     done = [_generate(run, prompts, clock)]
-    while _needs_more(done, run, batches):
+    while _needs_more(done, run, left / max(1, len(prompts))):
         done.append(_generate(run, prompts, clock))
     seconds = clock() - start
     change = f"; the last two differ by {_change(done):.1%}" if len(done) > 1 else ""
-    log.info("warmed up in %.2f s: %d x the first %d prompts%s", seconds, len(done), len(prompts), change)
+    log.info("warmed up in %.2f s: %d x %d of the first prompts%s", seconds, len(done), len(prompts), change)
     return seconds
 
 
@@ -78,14 +81,14 @@ def _step_s(completion: Completion) -> float:
     return (completion.timing.latency_s - first_token_s) / steps if first_token_s is not None and steps > 0 else 0.0
 
 
-def _needs_more(done: Sequence[_Call], run: PreparedRun, batches: int) -> bool:
-    """Return whether the warm-up goes on after these calls."""
+def _needs_more(done: Sequence[_Call], run: PreparedRun, calls: float) -> bool:
+    """Return whether the warm-up goes on after these; all prompts would be as many `calls` of its size."""
     warmup, last = run.config.batch.warmup, done[-1]
     if warmup != "auto":
         return len(done) < warmup
     if len(done) >= _MAX_CALLS or (len(done) > 1 and _change(done) < _MAX_CHANGE):
         return False
-    planned_s = batches * (last.seconds + last.step_s * max(0, run.config.generation.max_tokens - _TOKENS))
+    planned_s = calls * (last.seconds + last.step_s * max(0, run.config.generation.max_tokens - _TOKENS))
     return sum(call.seconds for call in done) + last.seconds <= _MAX_SHARE * planned_s
 
 

@@ -83,17 +83,27 @@ def numbers(count: int) -> list[str]:
 
 def test_the_first_batch_of_the_plan_is_warmed_up_and_not_the_first_prompts_of_the_file(config: Compose):
     provider = TimedProvider([1.0])
-    warmed(config, provider, texts=["a", "bb", "dddd", "ccc"])
+    warmed(config, provider, "batch.warmup=1", texts=["a", "bb", "dddd", "ccc"])
     assert provider.calls == [(["dddd", "ccc"], 4)], "the longest come first; four tokens each"
     given = TimedProvider([1.0])
-    warmed(config, given, "batch.order=given", texts=["a", "bb", "dddd", "ccc"])
+    warmed(config, given, "batch.order=given", "batch.warmup=1", texts=["a", "bb", "dddd", "ccc"])
     assert given.calls == [(["a", "bb"], 4)]
 
 
 def test_a_resumed_run_warms_up_the_first_batch_that_is_left(config: Compose):
     provider = TimedProvider([1.0])
-    warmed(config, provider, texts=["a", "bb", "dddd", "ccc"], skipped=["dddd", "ccc"])
+    warmed(config, provider, "batch.warmup=1", texts=["a", "bb", "dddd", "ccc"], skipped=["dddd", "ccc"])
     assert [texts for texts, _ in provider.calls] == [["bb", "a"]]
+
+
+@pytest.mark.parametrize(("size", "prompts", "rows"), [(2, 40, 2), (2, 20, 1), (64, 64, 4), (16, 64, 4), (64, 3, 1)])
+def test_a_run_of_few_batches_is_warmed_up_with_a_part_of_the_first(
+    size: int, prompts: int, rows: int, config: Compose
+):
+    """A twentieth of all prompts, rounded up: 2 of 40, 1 of 20, 4 of 64 (3.2), 1 of 3."""
+    provider = TimedProvider([1.0])
+    warmed(config, provider, f"batch.size={size}", texts=numbers(prompts))
+    assert len(provider.calls[0][0]) == rows
 
 
 @pytest.mark.parametrize(
@@ -124,11 +134,11 @@ def test_no_call_begins_that_would_take_more_than_a_twentieth_of_the_planned_tim
 
 
 def test_the_planned_time_counts_the_decode_steps_of_a_whole_answer(config: Compose):
-    """A call of 1 s has 0.3 s of three decode steps, so that a batch of 64 tokens takes 1 + 60 x 0.1 = 7 s. Six batches
-    leave 2.1 s, and a second call fits; without the steps, they would leave 0.3 s."""
+    """A call of 1 s has 0.3 s of three decode steps, so that 64 tokens take 1 + 60 x 0.1 = 7 s. Twelve such calls of a
+    prompt each leave 4.2 s, and a second call fits, then a third of equal time; without the steps they leave 0.6 s."""
     provider = TimedProvider([1.0, 2.0], decode_share=0.3)
     warmed(config, provider, texts=numbers(12))
-    assert len(provider.calls) == 2
+    assert len(provider.calls) == 3
     short = TimedProvider([1.0, 2.0], decode_share=0.3)
     warmed(config, short, "generation.max_tokens=4", texts=numbers(12))
     assert len(short.calls) == 1
@@ -165,4 +175,4 @@ def test_every_mode_is_warmed_up_and_the_run_has_only_its_own_outcomes(
         )
     assert summary_of(tmp_path / "r").metrics["warmup_s"] > 0
     assert len(list(RunFolder(tmp_path / "r").outcomes.read_all())) == 7
-    assert "the first 3 prompts" in caplog.text
+    assert "1 x 1 of the first prompts" in caplog.text
