@@ -48,14 +48,6 @@ class Price:
         """Return the cost of the hardware for this time in US dollars."""
         return self.usd_per_hour * seconds / 3600
 
-    def cost_usd(self, input_tokens: int, output_tokens: int) -> float:
-        """Return the cost of a sum of tokens in US dollars, at the rates of short requests and without a cache.
-
-        For estimates over many requests; `usage_usd` applies the rates of one request's length and of its cache.
-        """
-        rates = self.rates[-1]
-        return input_tokens * rates.input_usd + output_tokens * rates.output_usd
-
     def usage_usd(self, usage: Usage, *, with_input: bool = True) -> float:
         """Return the cost of one prompt and one answer; `with_input=False` for a prompt's second answer and later."""
         rates = next(rates for rates in self.rates if usage.input_tokens > rates.above_tokens)

@@ -1,6 +1,7 @@
 """`python -m runner.plan [overrides]`: prints what a run would do and cost. Sends nothing and needs no key."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -8,10 +9,11 @@ from runner.cli import common, terminal
 from runner.config.schema import RunConfig
 from runner.config.waits import Waits
 from runner.dispatch.call import estimate_tokens
+from runner.pricing import Price
 from runner.prompts import load_prompts
 from runner.providers.protocols import Provider, TokenCounter
 from runner.run.prepare import prepare_calls
-from runner.types import Prompt
+from runner.types import Prompt, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +57,9 @@ def plan(config: RunConfig) -> Plan:
     calls = prepare_calls(config, Waits())
     provider, mode, price = calls.provider, calls.mode, calls.price
     token_price = None if price is None or price.usd_per_hour else price
-    input_tokens, method = _input_tokens(provider, prompts)
-    most_output = len(prompts) * config.generation.n * config.generation.max_tokens
+    prompt_tokens, method = _prompt_tokens(provider, prompts)
+    input_tokens, answers_tokens = sum(prompt_tokens), config.generation.n * config.generation.max_tokens
+    most_output = len(prompts) * answers_tokens
     requests = math.ceil(len(prompts) / config.batch.count) if mode.batch_is_call else len(prompts)
     return Plan(
         provider=config.provider.name,
@@ -69,8 +72,8 @@ def plan(config: RunConfig) -> Plan:
         input_tokens_are=method,
         most_output_tokens=most_output,
         price=price.source if price else None,
-        least_cost_usd=token_price.cost_usd(input_tokens, 0) if token_price else None,
-        most_cost_usd=token_price.cost_usd(input_tokens, most_output) if token_price else None,
+        least_cost_usd=_cost_usd(token_price, prompt_tokens, 0) if token_price else None,
+        most_cost_usd=_cost_usd(token_price, prompt_tokens, answers_tokens) if token_price else None,
         usd_per_hour=price.usd_per_hour if price and price.usd_per_hour else None,
         max_cost_usd=config.limits.max_cost_usd,
         most_time_s=_time_under_limits(config, requests, input_tokens + most_output),
@@ -90,10 +93,19 @@ def _print(config: RunConfig, as_json: bool) -> None:
         terminal.print_table("Plan: nothing was sent", ("what", "value"), _rows(planned), text_columns=2)
 
 
-def _input_tokens(provider: Provider, prompts: Sequence[Prompt]) -> tuple[int, str]:
+def _prompt_tokens(provider: Provider, prompts: Sequence[Prompt]) -> tuple[Sequence[int], str]:
+    """Return the tokens of each prompt, and how they are known."""
     if isinstance(provider, TokenCounter):
-        return sum(map(provider.count_tokens, prompts)), "counted"
-    return sum(map(estimate_tokens, prompts)), "estimated from characters"
+        return [*map(provider.count_tokens, prompts)], "counted"
+    return [*map(estimate_tokens, prompts)], "estimated from characters"
+
+
+def _cost_usd(price: Price, prompt_tokens: Sequence[int], answers_tokens: int) -> float:
+    """Return the cost of these prompts, each at the rates of its length, with so many output tokens for each."""
+    return sum(
+        count * price.usage_usd(Usage(input_tokens=tokens, output_tokens=answers_tokens))
+        for tokens, count in Counter(prompt_tokens).items()
+    )
 
 
 def _time_under_limits(config: RunConfig, requests: int, tokens: int) -> float | None:

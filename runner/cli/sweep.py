@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -81,20 +82,33 @@ def publish(directory: Path, comparison: Comparison, output: Files, *, interrupt
 
 
 def _sweep_report(directory: Path, comparison: Comparison, output: Files) -> SweepReport:
-    table, runs = speed_table(comparison, width=0), comparison.runs
-    compared = {run.folder.path: comparison.metrics.get(run.folder.path, {}) for run in runs}
-    figures = [figure for run in runs for figure in {**run.metrics, **compared[run.folder.path]}.items()]
+    table, added = speed_table(comparison, width=0), comparison.metrics
+    jobs = [run for run in comparison.runs if _is_job(run, directory)]
+    rows = tuple(row for row in comparison.rows if _is_job(row.runs[0], directory))
+    compared = {run.folder.path: added.get(run.folder.path, {}) for run in jobs}
+    figures = [figure for run in jobs for figure in {**run.metrics, **compared[run.folder.path]}.items()]
     available = {name for name, value in figures if value or name != _FAILED}
     return SweepReport(
         title=f"Sweep {directory.name}",
         note=markdown_note(comparison),
         table=[dict(zip(table.columns, row, strict=True)) for row in table.rows],
         files=[(output.page, ""), (output.data, ""), *((plot, PLOTS) for plot in output.plots)],
-        curves=list(curves(comparison)),
+        curves=list(curves(replace(comparison, runs=tuple(jobs), rows=rows))),
         metrics=compared,
-        swept={key: _distinct_values(runs, key) for key in swept_keys(runs)},
+        swept=_swept(jobs),
         columns=[name for name in _COLUMNS if name in available],
     )
+
+
+def _is_job(run: Run, directory: Path) -> bool:
+    """Return whether a run is of the sweep; a named reference may be another one."""
+    return run.folder.path.parent == directory.resolve()
+
+
+def _swept(runs: Sequence[Run]) -> Mapping[str, Sequence[object]]:
+    """Return the values of every key that was swept: what the comparison tells apart, and what it takes for repeats."""
+    repeated = [key for key in ("repeat", "seed") if len(_distinct_values(runs, key)) > 1]
+    return {key: _distinct_values(runs, key) for key in (*swept_keys(runs), *repeated)}
 
 
 def _distinct_values(runs: Sequence[Run], key: str) -> list[object]:

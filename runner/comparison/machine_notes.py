@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from runner.comparison.load import Run
+from runner.text import listed
 
 _MIN_S = 1.0
 """The shortest run whose counters are exact enough."""
@@ -14,8 +15,6 @@ _MAX_FIRST_CALL, _MIN_FIRST_CALL_SHARE = 1.5, 0.01
 _MAX_SWITCHES_PER_S = 100
 """Involuntary switches a second and CPU: a full time slice is some milliseconds, and two tasks then share a CPU."""
 _MIN_SWAPPED_MB = 64
-_MAX_NAMED = 6
-"""Runs that a sentence names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,15 +36,23 @@ class _Condition:
 
 def machine_notes(runs: Sequence[Run]) -> list[str]:
     """Return a sentence for each condition that some run was measured under, and one where conditions were unlike."""
-    measured = [run for run in runs if run.metrics.get("duration_s", 0.0) >= _MIN_S]
+    measured = _measured(runs)
     return [*(text for condition in _CONDITIONS if (text := _sentence(condition, measured))), *_unlike(measured)]
 
 
 def max_other_share(runs: Sequence[Run]) -> float | None:
     """Return the largest share of the CPUs that other processes took; None where it was small, or is not on record."""
-    measured = [run for run in runs if run.metrics.get("duration_s", 0.0) >= _MIN_S]
-    largest = max((run.metrics.get("other_cpu_share", 0.0) for run in measured), default=0.0)
+    largest = max((run.metrics.get("other_cpu_share", 0.0) for run in _measured(runs)), default=0.0)
     return largest if largest > _MAX_OTHER_SHARE else None
+
+
+def _measured(runs: Sequence[Run]) -> list[Run]:
+    return [run for run in runs if _seconds(run) >= _MIN_S]
+
+
+def _seconds(run: Run) -> float:
+    """Return the seconds that the counters are of: of a resumed run, those of its last process."""
+    return _fact(run, "wall_s") or run.metrics.get("duration_s", 0.0)
 
 
 def _sentence(condition: _Condition, runs: Sequence[Run]) -> str | None:
@@ -53,9 +60,8 @@ def _sentence(condition: _Condition, runs: Sequence[Run]) -> str | None:
     worst = sorted((run for run in runs if excesses[run.label] > 1), key=lambda run: -excesses[run.label])
     if not worst:
         return None
-    named = [f"{run.label} ({condition.figure(run)})" for run in worst[:_MAX_NAMED]]
-    more = [f"{len(worst) - _MAX_NAMED} more"] if len(worst) > _MAX_NAMED else []
-    return f"{condition.text}: {', '.join([*named, *more])}{condition.remedy}"
+    named = listed([f"{run.label} ({condition.figure(run)})" for run in worst])
+    return f"{condition.text}: {named}{condition.remedy}"
 
 
 def _unlike(runs: Sequence[Run]) -> list[str]:
@@ -86,7 +92,7 @@ def _fact(run: Run, name: str) -> float:
 def _switches_per_s(run: Run) -> float:
     """Return the involuntary switches a second and usable CPU."""
     cpus = _fact(run, "usable_cpus")
-    return _fact(run, "involuntary_switches") / run.metrics["duration_s"] / cpus if cpus else 0.0
+    return _fact(run, "involuntary_switches") / _seconds(run) / cpus if cpus else 0.0
 
 
 def _gpu_slowdown(run: Run) -> tuple[float, str]:
@@ -123,7 +129,7 @@ _CONDITIONS = (
         text="The hypervisor gave part of the CPUs' time to other machines while these runs were measured (steal)",
     ),
     _Condition(
-        excess=lambda run: _fact(run, "throttled_s") / run.metrics["duration_s"] / _MAX_LOST_SHARE,
+        excess=lambda run: _fact(run, "throttled_s") / _seconds(run) / _MAX_LOST_SHARE,
         figure=lambda run: f"{_fact(run, 'throttled_s'):.1f} s over all threads",
         text="The control group's CPU quota held these runs back",
         remedy=". Give the process more CPUs, or fewer threads",
@@ -134,7 +140,7 @@ _CONDITIONS = (
         text="CPU cores lowered their clock because of heat while these runs were measured",
     ),
     _Condition(
-        excess=lambda run: _gpu_slowdown(run)[0] / run.metrics["duration_s"] / _MAX_LOST_SHARE,
+        excess=lambda run: _gpu_slowdown(run)[0] / _seconds(run) / _MAX_LOST_SHARE,
         figure=lambda run: "{:.1f} s, {}".format(*_gpu_slowdown(run)),
         text="The GPU's clock was held down while these runs were measured",
     ),
@@ -159,6 +165,6 @@ _CONDITIONS = (
         excess=_first_call,
         figure=lambda run: f"{run.metrics['first_call_ratio']:.1f} x",
         text="The first call of these runs took longer than later calls of like size",
-        remedy=": the warm-up was too short. Set batch.warmup=5 or more",
+        remedy=": the warm-up was too short. Set batch.warmup to a higher number of calls",
     ),
 )

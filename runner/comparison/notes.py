@@ -11,7 +11,7 @@ from runner.comparison.machine_notes import machine_notes
 from runner.comparison.pairing import ComparedPair, Pair, missing_baseline
 from runner.comparison.served import Served
 from runner.comparison.speed import Row
-from runner.comparison.speed_notes import limited_by_itself, unlike_caches
+from runner.comparison.speed_notes import limited_by_itself, lost_answers, unlike_caches
 from runner.text import listed, percentage, plural
 
 Level = Literal["alarm", "note"]
@@ -62,6 +62,7 @@ def notes(
         *machine_notes(runs),
         *limited_by_itself(runs),
         *unlike_caches(runs),
+        *lost_answers(runs),
         *_noise(rows),
         *_members(rows),
     ]

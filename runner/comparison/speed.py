@@ -185,11 +185,11 @@ def _blocks(runs: Sequence[Run], name: str) -> dict[Hashable, float]:
     keys = [(run.folder.path.parent, run.settings.get("repeat"), run.settings.get("seed")) for run in runs]
     if len(set(keys)) < len(keys):
         return {}
-    return {key: run.metrics[name] for key, run in zip(keys, runs, strict=True) if run.metrics.get(name, 0.0) > 0}
+    return {key: value for key, run in zip(keys, runs, strict=True) if (value := _figures(run).get(name, 0.0)) > 0}
 
 
 def _values(runs: Sequence[Run], name: str) -> list[float]:
-    return [value for run in runs if (value := run.metrics.get(name, 0.0)) > 0]
+    return [value for run in runs if (value := _figures(run).get(name, 0.0)) > 0]
 
 
 def _ratio(runs: Sequence[Run], others: Sequence[Run], name: str) -> float:

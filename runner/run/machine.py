@@ -21,6 +21,7 @@ class MachineLoad:
     """What the machine did during a run. A counter that the system does not keep is None.
 
     Attributes:
+        wall_s: the seconds between the two readings.
         usable_cpus: the CPUs that this process may use: its affinity, or less by its control group's quota.
         cpu_s: CPU seconds of this process, all threads.
         other_cpu_share: the share of the usable CPUs' time that other processes took, 0 to 1. Under a quota, what they
@@ -35,6 +36,7 @@ class MachineLoad:
         clock_mhz: the mean clock of the CPUs at the end, as the system has it.
     """
 
+    wall_s: float
     usable_cpus: float
     cpu_s: float
     other_cpu_share: float | None
@@ -105,6 +107,7 @@ class MachineCounters:
         busy_s, steal_s = (self._counted(later, name) for name in ("busy_s", "steal_s"))
         spare_s = wall_s * (len(self.cpus) - usable)
         return MachineLoad(
+            wall_s=wall_s,
             usable_cpus=usable,
             cpu_s=cpu_s,
             other_cpu_share=_share(busy_s - cpu_s - child_s - spare_s, wall_s * usable)

@@ -72,13 +72,16 @@ def _generate(run: PreparedRun, prompts: Sequence[Prompt], clock: Callable[[], f
     start = clock()
     calls = run.calls.mode.generate(run.calls.provider, PendingPrompts(prompts=prompts), few, run.config.batch)
     completions = [outcome for call in calls for outcome in call if isinstance(outcome, Completion)]
-    return _Call(seconds=clock() - start, step_s=max(map(_step_s, completions), default=0.0))
+    return _Call(seconds=clock() - start, step_s=_step_s(completions))
 
 
-def _step_s(completion: Completion) -> float:
-    """Return the seconds of one decode step; 0 where they are not known."""
-    first_token_s, steps = completion.timing.time_to_first_token_s, completion.usage.output_tokens - 1
-    return (completion.timing.latency_s - first_token_s) / steps if first_token_s is not None and steps > 0 else 0.0
+def _step_s(completions: Sequence[Completion]) -> float:
+    """Return the seconds of one decode step, of the longest answer: rows of a batch share its time; 0 if not known."""
+    longest = max(completions, key=lambda completion: completion.usage.output_tokens, default=None)
+    first_token_s = longest.timing.time_to_first_token_s if longest else None
+    if longest is None or first_token_s is None or longest.usage.output_tokens < 2:
+        return 0.0
+    return (longest.timing.latency_s - first_token_s) / (longest.usage.output_tokens - 1)
 
 
 def _needs_more(done: Sequence[_Call], run: PreparedRun, calls: float) -> bool:

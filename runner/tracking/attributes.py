@@ -87,10 +87,11 @@ def _completion_attributes(outcome: Completion) -> dict[str, Any]:
 def _cost(outcome: Completion, price: Price | None) -> dict[str, Any]:
     """Return the cost in US dollars as MLflow sums it.
 
-    Where the price is not known, the attribute of the model's name is empty: the store looks up a span without cost by
-    that name in a price list of its own, and takes an empty cost for 0. `gen_ai.response.model` keeps the name.
+    Where the price is not known, or is one of hours, the attribute of the model's name is empty: the store looks up a
+    span without cost by that name in a price list of its own, and takes an empty cost for 0. `gen_ai.response.model`
+    keeps the name.
     """
-    if price is None:
+    if price is None or price.usd_per_hour:
         return {"mlflow.llm.model": ""}
     total_usd = price.outcome_usd(outcome)
     output_usd = price.usage_usd(outcome.usage, with_input=False)

@@ -9,6 +9,7 @@ from runner.text import escape_markdown
 _NOTED_METRICS = (
     *("completed_prompts", "failed_prompts", "duration_s", "output_tokens_per_s", "prompts_per_s", "latency_p50_s"),
     *("latency_p95_s", "time_to_first_token_p50_s", "prompt_padding_ratio", "tail_wait_ratio", "cost_usd"),
+    "cost_at_most_usd",
 )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from runner.cli import compare
 from tests.conftest import Runner
 
 
@@ -116,6 +117,26 @@ def test_jobs_of_a_sweep_are_told_apart_by_their_names_in_mlflow(run_command: Ru
         ),
         "sweep of named",
     ]
+    (parent,) = [run for run in client.search_runs([experiment.experiment_id]) if "sweep.dir" in run.data.tags]
+    assert parent.data.params == {"generation.max_tokens": "[3, 5]", "repeat": "[1, 2]"}
+
+
+def test_a_reference_from_elsewhere_is_compared_with_and_published_nowhere(
+    run_command: Runner, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    common = ("provider=echo", "batch.mode=static", "name=referred")
+    sweep = run_command("-m", *common, "batch.size=4,16", "hydra.sweep.dir=s", track=True)
+    other = run_command(*common, "batch.size=1", "generation.max_tokens=3", "hydra.run.dir=other", track=True)
+    assert (sweep.returncode, other.returncode) == (0, 0), sweep.stderr + other.stderr
+    client = MlflowClient(store)
+    parent = json.loads((tmp_path / "s" / "sweep.json").read_text())["run_id"]
+    run = json.loads((tmp_path / "other" / "summary.json").read_text())["mlflow_run_id"]
+    before = [client.get_run(run_id).data for run_id in (parent, run)]
+    monkeypatch.chdir(tmp_path)
+    compare.main(["s", "--reference", "other"])
+    after = [client.get_run(run_id).data for run_id in (parent, run)]
+    assert [data.params for data in after] == [data.params for data in before]
+    assert [set(data.metrics) for data in after] == [set(data.metrics) for data in before]
 
 
 def test_repeats_of_a_job_are_one_row_and_the_second_block_has_another_order(run_command: Runner, tmp_path: Path):

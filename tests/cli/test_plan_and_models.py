@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import genai_prices
 import pytest
 
 from runner import app
@@ -29,6 +30,17 @@ def test_a_plan_adds_up(config: Compose):
     assert (planned.input_tokens_are, planned.price) == ("counted", "model.price")
     assert planned.least_cost_usd == pytest.approx(planned.input_tokens)
     assert planned.most_cost_usd == pytest.approx(planned.input_tokens + 2 * 640)
+
+
+def test_a_prompt_over_a_threshold_of_length_is_planned_at_the_rates_of_its_length(config: Compose, tmp_path: Path):
+    """1,200,000 and 400 characters are 300,000 and 100 tokens by estimate, and 4 a message. gpt-5.4 costs more over 272,000:
+    all tokens of such a request, and none of the other one."""
+    (tmp_path / "p.txt").write_text("a" * 1_200_000 + "\n" + "b" * 400 + "\n")
+    source = ["prompts=file", f"prompts.path={tmp_path / 'p.txt'}", "generation.max_tokens=10"]
+    planned = plan.plan(config("provider=openai", "model.id=gpt-5.4", *source))
+    usages = [genai_prices.Usage(input_tokens=tokens, output_tokens=10) for tokens in (300_004, 104)]
+    listed = [genai_prices.calc_price(usage, model_ref="gpt-5.4", provider_id="openai") for usage in usages]
+    assert planned.most_cost_usd == pytest.approx(float(sum(price.total_price for price in listed)))
 
 
 def test_a_plan_of_own_hardware_has_a_cost_where_it_knows_the_time(config: Compose, capsys: pytest.CaptureFixture[str]):

@@ -102,6 +102,17 @@ def test_a_cost_by_the_hour_is_a_time_and_needs_to_be_beyond_noise(write_run: Wr
     assert not any(starred(compare_folders(runs), "$/1k"))
 
 
+def test_a_cost_by_the_hour_that_is_lower_in_every_block_has_its_star(write_run: Write):
+    """Half the time costs half: log ratios around log 2 with a spread of 0.01, t = 120 on 2 degrees of freedom."""
+    costs = {1: (2.0, 2.02, 1.98), 4: (1.0, 1.0, 1.0)}
+    rates = {1: (1.0, 0.99, 1.01), 4: (2.0, 2.0, 2.0)}
+    runs = write_blocks(write_run, rates, figures={"cost_usd": costs}, completed_prompts=1000.0)
+    for run in runs:
+        config = (run / "config.yaml").read_text()
+        (run / "config.yaml").write_text(config.replace("  price: null", "  price: {usd_per_hour: 3.0}"))
+    assert starred(compare_folders(runs), "$/1k") == [False, True]
+
+
 @pytest.mark.parametrize(("tokens_per_s", "is_said"), [(20.8, False), (21.2, True)])
 def test_output_lengths_are_said_from_five_percent_on(tokens_per_s: float, is_said: bool, write_run: Write):
     """Twice the prompts/s at 10 tokens a prompt are 20 tokens/s; 20.8 are 4 % longer answers, 21.2 are 6 %."""

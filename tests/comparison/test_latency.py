@@ -6,6 +6,7 @@ import pytest
 
 from runner.comparison.compare import compare_folders
 from runner.comparison.present.json import as_data
+from runner.comparison.present.tables import speed_table
 from runner.metrics.summary import summarize
 from runner.types import Outcome
 from tests.comparison.helpers import Write, note_texts, sentences
@@ -55,19 +56,53 @@ def test_prompts_of_one_list_have_no_interval_and_four_calls_neither(write_run: 
 
 
 def test_a_run_that_its_own_limits_bound_says_so(write_run: Write):
-    waited = {"queued_p50_s": 3.2, "latency_p50_s": 1.1}
-    quick = {"queued_p50_s": 0.1, "latency_p50_s": 1.1}
+    """16 requests of 1 s in flight would be 16 a second; at 600 a minute they are 10: each waits 0.6 s in 1.6 s."""
+    bound, free = {"queued_p50_s": 0.6, "latency_p50_s": 1.0}, {"queued_p50_s": 0.05, "latency_p50_s": 1.0}
     folders = [
-        write_run("a", sentences(2), "batch.size=1", "limits.requests_per_minute=60", metrics=waited),
-        write_run("b", sentences(2), "batch.size=4", metrics=quick),
-        write_run("c", sentences(2), "batch.size=auto", metrics=waited),
+        write_run("a", sentences(2), "batch.size=16", "limits.requests_per_minute=600", metrics=bound),
+        write_run("b", sentences(2), "batch.size=4", metrics=free),
+        write_run("c", sentences(2), "batch.size=auto", metrics=bound),
     ]
     notes = note_texts(compare_folders(folders))
-    assert "a (3.20 s and 1.10 s). Their speed is that of limits.requests_per_minute=60.0, not of batch.size" in notes
-    assert "b (0.10 s" not in notes
-    assert "c (3.20 s" not in notes, "auto waits for room until it knows how much there is"
-    (paused,) = [write_run("d", sentences(2), "batch.size=4", metrics=waited)]
-    assert "that of the pauses that the service asked for" in note_texts(compare_folders([paused]))
+    assert (
+        "a (waited 0.60 s, took 1.00 s). Their speed is bound by limits.requests_per_minute=600.0, and not by batch.size"
+    ) in notes
+    assert "b (waited" not in notes
+    assert "c (waited" not in notes, "auto waits for room until it knows how much there is"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "retries", "cause"),
+    [
+        ([], 3.0, "bound by the pauses that the service asked for"),
+        ([], 0.0, "bound by this client, which sends one request after another"),
+        (["limits.max_cost_usd=5"], 3.0, "bound by limits.max_cost_usd=5.0 or the pauses that the service asked for"),
+    ],
+)
+def test_what_calls_waited_for_is_said_as_far_as_it_is_known(
+    overrides: list[str], retries: float, cause: str, write_run: Write
+):
+    """A service that throttled no request asked for no pause."""
+    waited = {"queued_p50_s": 3.2, "latency_p50_s": 1.1, "retries": retries}
+    assert cause in note_texts(compare_folders([write_run("d", sentences(2), *overrides, metrics=waited)]))
+
+
+def test_milliseconds_in_which_requests_are_built_are_no_limit(write_run: Write):
+    waited = {"queued_p50_s": 0.004, "latency_p50_s": 0.001}
+    assert "waited" not in note_texts(compare_folders([write_run("d", sentences(2), metrics=waited)]))
+
+
+def test_a_cost_with_lost_answers_is_said_to_be_a_lower_bound_and_does_not_win(write_run: Write):
+    lost = {"cost_usd": 1.0, "cost_at_most_usd": 3.5, "completed_prompts": 1000.0}
+    folders = [
+        write_run("lost", sentences(2), "batch.size=1", metrics=lost),
+        write_run("whole", sentences(2), "batch.size=4", metrics={"cost_usd": 2.0, "completed_prompts": 1000.0}),
+    ]
+    comparison = compare_folders(folders)
+    assert "the costs of these runs are lower bounds: lost ($1.0000 to $3.5000)" in note_texts(comparison)
+    table = speed_table(comparison, width=0)
+    assert [row[table.columns.index("$/1k")].strip() for row in table.rows] == ["1.00", "2.00"]
+    assert "lower bound" not in note_texts(compare_folders(folders[1:]))
 
 
 def test_unlike_shares_of_cached_input_are_a_note(write_run: Write):

@@ -78,6 +78,16 @@ def test_counters_of_less_than_a_second_prove_nothing(write_run: Write):
     assert "Other processes" not in noted(write_run, {"other_cpu_share": 0.9, "duration_s": 0.9})
 
 
+def test_counters_of_a_resumed_run_are_over_the_time_of_its_last_process(write_run: Write):
+    """2 s of quota in the last process's 10 s are 20 %; over the whole run's 100 s they would be 2 %."""
+    texts = noted(write_run, {"duration_s": 100.0}, {"usable_cpus": 2.0, "wall_s": 10.0, "throttled_s": 2.0})
+    assert "The control group's CPU quota held these runs back: busy (2.0 s over all threads)" in texts
+
+
+def test_a_last_process_of_less_than_a_second_proves_nothing(write_run: Write):
+    assert "Other processes" not in noted(write_run, {"other_cpu_share": 0.9}, {"wall_s": 0.5})
+
+
 def test_unlike_conditions_are_said_and_named_in_the_headline(write_run: Write):
     shares = {"busy": (1, 0.48), "quiet": (4, 0.02)}
     runs = [
@@ -105,7 +115,7 @@ def test_of_many_busy_runs_the_busiest_are_named(write_run: Write):
     ]
     texts = note_texts(compare_folders(runs))
     assert texts.count("Other processes") == 1
-    assert "r8 (28%), r7 (27%), r6 (26%), r5 (25%), r4 (24%), r3 (23%), 3 more" in texts
+    assert "r8 (28%), r7 (27%), r6 (26%), r5 (25%), r4 (24%), r3 (23%) and 3 more" in texts
 
 
 def environment(run: Path, os: str = "Linux 6", model: str = "Xeon", **settings: str) -> Path:

@@ -60,10 +60,15 @@ class TimedProvider:
         seconds = self.calls_s[min(len(self.calls), len(self.calls_s) - 1)]
         self.calls.append(([prompt.text for prompt in prompts], params.max_tokens))
         self.now += seconds
-        usage = Usage(input_tokens=1, output_tokens=params.max_tokens)
-        answer = Answer(text="", finish_reason="length", usage=usage)
         when = timing(latency_s=seconds, first_s=seconds * (1 - self.decode_share))
-        return [Generated(model="m", timing=when, answers=(answer,))] * len(prompts)
+        return [
+            Generated(model="m", timing=when, answers=(self.answer(prompt, params.max_tokens),)) for prompt in prompts
+        ]
+
+    def answer(self, prompt: Prompt, max_tokens: int) -> Answer:
+        """Return an answer of all tokens; of two to a prompt that asks to be brief."""
+        tokens = 2 if prompt.text.startswith("brief") else max_tokens
+        return Answer(text="", finish_reason="length", usage=Usage(input_tokens=1, output_tokens=tokens))
 
 
 def warmed(
@@ -142,6 +147,19 @@ def test_the_planned_time_counts_the_decode_steps_of_a_whole_answer(config: Comp
     short = TimedProvider([1.0, 2.0], decode_share=0.3)
     warmed(config, short, "generation.max_tokens=4", texts=numbers(12))
     assert len(short.calls) == 1
+
+
+def test_a_row_that_ended_early_makes_no_step_longer(config: Compose):
+    """Twenty batches, so that the limit is one batch's time. Calls of 1 and 1.5 s in turn, 24 % of each for three steps.
+
+    64 tokens take 1 + 60 x 0.08 = 5.8 s by the first kind, 8.7 s by the second. After five calls, 6 s, a sixth would pass
+    5.8 s. The two tokens of the other row would make steps of 0.24 s, and room for thirteen calls.
+    """
+    texts = [f"{kind}{number:02}" for number in range(20) for kind in ("brief", "whole")]
+    provider = TimedProvider(list(itertools.islice(itertools.cycle([1.0, 1.5]), 50)), decode_share=0.24)
+    warmed(config, provider, "batch.order=given", texts=texts)
+    assert provider.calls[0][0] == ["brief00", "whole00"]
+    assert len(provider.calls) == 5
 
 
 def test_a_time_that_never_settles_ends_the_warm_up_after_twenty_calls(config: Compose):

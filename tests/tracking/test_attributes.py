@@ -49,6 +49,17 @@ def test_the_second_answer_to_a_prompt_has_no_cost_of_input():
     assert cost == {"input_cost": 0.0, "output_cost": 12.0, "total_cost": 12.0}
 
 
+def test_hardware_by_the_hour_has_no_cost_of_one_answer():
+    by_hour = Price(
+        rates=(Rates(above_tokens=-1, input_usd=0.0, cached_input_usd=0.0, cache_written_usd=0.0, output_usd=0.0),),
+        source="model.price.usd_per_hour",
+        usd_per_hour=3.0,
+    )
+    attributes = outcome_attributes(PROMPT, completion("p", 10, 3), by_hour)
+    assert "mlflow.llm.cost" not in attributes, "0 dollars would be false"
+    assert attributes["mlflow.llm.model"] == "", "else the store takes a list price"
+
+
 def test_what_a_provider_does_not_have_is_absent():
     attributes = outcome_attributes(PROMPT, completion("p"), None)
     reasoning, cost = "gen_ai.usage.reasoning.output_tokens", "mlflow.llm.cost"

@@ -85,6 +85,8 @@ class MetricColumn:
         figures = [measured(row, self.name, added) for row in rows]
         number = self._format([figure.value for figure in figures if figure])
         best = speed.best(rows, self.name, of=self.best, figures=self._tested(rows))
+        if self.kind == "usd":  # the cheapest by a lower bound may have cost more
+            best = frozenset(index for index in best if "cost_at_most_usd" not in rows[index].figures)
         marks = [(_BEST if index in best else " ") if best else "" for index in range(len(rows))]
         has_interval = self.has_range or (with_interval and self._is_measured(rows))
         texts = [_text(figure, number, has_interval=has_interval) for figure in figures]
