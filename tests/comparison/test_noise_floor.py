@@ -80,6 +80,17 @@ def test_a_reference_that_can_vary_by_itself_and_was_not_repeated_is_named(
     assert "repeat=3 shows it" not in note_texts(compare_folders(runs)), "it was repeated"
 
 
+def test_repeats_of_a_reference_on_a_gpu_and_another_model_are_not_differences_of_a_batch(write_run: Write):
+    """The repeats are the noise itself. What another model answers is not the batch's doing, repeated or not."""
+    asked = ("provider=transformers", "batch.size=1")
+    runs = [write_run(f"r{n}", changed(n), *asked, "model.id=m", f"repeat={n + 1}") for n in range(3)]
+    other = write_run("other", changed(9), *asked, "model.id=n")
+    for run in (*runs, other):
+        RunFolder(run).write_environment({"provider": {"device": "cuda:0"}})
+    for folders in (runs, [runs[0], other]):
+        assert "was not repeated" not in note_texts(compare_folders(folders))
+
+
 def test_repeats_of_one_configuration_are_compared_with_the_first(write_run: Write):
     runs = [write_run(f"r{n}", changed(n), f"repeat={n + 1}") for n in range(3)]
     matches = {entry.pair.run.label: entry.exact_match_ratio for entry in compare_folders(runs).compared}
