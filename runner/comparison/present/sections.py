@@ -54,7 +54,7 @@ _TEXT_TERMS = {
     "tokens": "the mean change of an answer's length, in output tokens.",
     "finish": "answers that ended for another reason.",
     "one side": "prompts that only one of the two runs completed.",
-    "near-ties": "differences whose margin rounding explains: the two tokens were as far apart as rounding moves them.",
+    "near-ties": "differences that rounding explains: their margin is at most the noise bound.",
     "unexplained": "differences whose margin is above the noise bound.",
     "margin, largest": "how far apart the reference's token and the run's were where the answers part, in logits.",
     "bound, noise": "the largest change of such a gap that rounding made, over `positions`, among `copies`.",

@@ -123,10 +123,13 @@ def text_tables(comparison: Comparison, *, width: int = WIDTH) -> list[Table]:
 def _explained_tables(comparison: Comparison, width: int) -> list[Table]:
     """Return the explanations of differences, and the differences: all of them where the width is 0, else a few."""
     columns = explained.summary_columns(comparison.compared)
-    rows = explained.difference_columns(comparison.compared, max_rows=0 if width == 0 else explained.MAX_ROWS)
+    max_rows = 0 if width == 0 else explained.MAX_ROWS
+    rows = explained.difference_columns(comparison.compared, max_rows=max_rows)
+    total = sum(len(entry.explanation.explained) for entry in comparison.compared if entry.explanation)
+    cut = f" ({max_rows} of {total:,}: the unexplained first, then the largest)" if 0 < max_rows < total else ""
     return [
         Table.of(title, *_fit(texts, figures, [], width))
-        for title, (texts, figures) in (("Differences explained by margins", columns), ("Margins", rows))
+        for title, (texts, figures) in (("Differences explained by margins", columns), (f"Margins{cut}", rows))
         if texts
     ]
 
