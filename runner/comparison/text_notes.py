@@ -156,11 +156,15 @@ def _variation(reference: Run, group: Sequence[ComparedPair]) -> list[str]:
     return []
 
 
+def _p_value(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
+
+
 def _beside_floor(reference: Run, floors: Sequence[tuple[str, NoiseFloor]]) -> str:
     repeats = sorted({(floor.repeat_matches / floor.prompts, floor.prompts) for _, floor in floors})
     shares = dict.fromkeys(f"{percentage(share)} of {prompts}" for share, prompts in (repeats[0], repeats[-1]))
     below = [
-        f"{label} ({percentage(floor.run_matches / floor.prompts)} of {floor.prompts}, p = {floor.corrected_p:.1g})"
+        f"{label} ({percentage(floor.run_matches / floor.prompts)} of {floor.prompts}, {_p_value(floor.corrected_p)})"
         for label, floor in floors
         if floor.is_below
     ]

@@ -22,6 +22,7 @@ from runner.comparison.explain import (
 )
 from runner.comparison.explain_pairs import ExplainRequest
 from runner.comparison.explained_notes import verdict
+from runner.comparison.present.page import render
 from runner.comparison.present.plots.margins import draw_margins
 from runner.comparison.present.tables import text_tables
 from runner.types import Completion
@@ -100,10 +101,11 @@ def test_a_sample_of_near_ties_does_not_stand_for_all():
     assert not Explanation(differences=1, explained=(entry,), bound=BOUND, without_ids=1).are_all_near_ties
 
 
-def with_margins(write_run: Write, *margins: float | None) -> Comparison:
+def with_margins(write_run: Write, *margins: float | None, runs: str = "ab") -> Comparison:
     """Return a comparison of two runs with a difference for each margin."""
     texts = {str(n): "x" for n in range(len(margins))}
-    comparison = compare_folders([write_run("a", texts, "batch.size=1"), write_run("b", dict.fromkeys(texts, "y"))])
+    one, two = runs
+    comparison = compare_folders([write_run(one, texts, "batch.size=1"), write_run(two, dict.fromkeys(texts, "y"))])
     entries = tuple(judge(difference(str(n)), ("x", "y"), margin, BOUND) for n, margin in enumerate(margins))
     explanation = Explanation(differences=len(margins), explained=entries, bound=BOUND)
     return replace(comparison, compared=(replace(comparison.compared[0], explanation=explanation),))
@@ -115,6 +117,20 @@ def test_a_table_with_a_part_of_the_margins_says_of_how_many(write_run: Write):
     assert (table.title, len(table.rows)) == ("Margins (10 of 12: the unexplained first, then the largest)", 10)
     assert table.rows[0][table.columns.index("verdict")] == "unexplained"
     assert (whole.title, len(whole.rows)) == ("Margins", 12)
+
+
+def test_a_long_table_of_margins_is_folded_on_the_page_so_that_the_notes_are_near(write_run: Write):
+    page = render(with_margins(write_run, *(n / 100 for n in range(21))), [], title="a")
+    assert "<details><summary>Margins: 21 rows</summary>" in page
+    assert "<h3>Margins</h3>" in render(with_margins(write_run, 0.1, runs="cd"), [], title="a")
+
+
+def test_the_caption_of_the_margins_file_is_below_its_legend(write_run: Write):
+    """The PNG has the caption at its lower end, where nothing else may be."""
+    figure = Figure()
+    draw_margins(figure, with_margins(write_run, 0.1))
+    (legend,) = figure.legends
+    assert legend._outside_loc == "upper"
 
 
 def test_the_picture_says_which_differences_have_no_point(write_run: Write):

@@ -32,7 +32,7 @@ def test_a_run_that_matches_less_often_than_the_reference_itself_is_told_apart(w
     assert floors["alike"].corrected_p == 1
     assert (
         "The reference, run one, repeated, matches itself in 95.0% of 20 prompts; fewer match in run worse (50.0% of 20, "
-        "p = 0.008); run alike cannot be told apart from that (exact McNemar test, corrected for 2 runs)"
+        "p = 0.0078); run alike cannot be told apart from that (exact McNemar test, corrected for 2 runs)"
     ) in note_texts(comparison)
     (table,) = text_tables(comparison, width=0)
     assert [row[table.columns.index("floor")] for row in table.rows] == ["-", "95.0% (76-99)", "95.0% (76-99)"]

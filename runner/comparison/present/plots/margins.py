@@ -47,7 +47,7 @@ def draw_margins(figure: "Figure", comparison: Comparison) -> str:
     axes.grid(visible=True, axis="x")
     handles, labels = axes.get_legend_handles_labels()
     distinct = dict(zip(labels, handles, strict=True))
-    figure.legend(distinct.values(), distinct.keys(), loc="outside lower center", ncols=3)
+    figure.legend(distinct.values(), distinct.keys(), loc="outside upper center", ncols=3)
     without = sum(entry.margin is None for _, explanation in drawn for entry in explanation.explained)
     parts = [
         f"A point is an answer. Margins up to {_MIN_MARGIN:g} are drawn at {_MIN_MARGIN:g}.",
