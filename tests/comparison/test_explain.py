@@ -101,7 +101,7 @@ def test_a_sample_of_near_ties_does_not_stand_for_all():
     assert not Explanation(differences=1, explained=(entry,), bound=BOUND, without_ids=1).are_all_near_ties
 
 
-def with_margins(write_run: Write, *margins: float | None, runs: str = "ab") -> Comparison:
+def with_margins(write_run: Write, *margins: float | None, runs: tuple[str, str] = ("a", "b")) -> Comparison:
     """Return a comparison of two runs with a difference for each margin."""
     texts = {str(n): "x" for n in range(len(margins))}
     one, two = runs
@@ -122,15 +122,17 @@ def test_a_table_with_a_part_of_the_margins_says_of_how_many(write_run: Write):
 def test_a_long_table_of_margins_is_folded_on_the_page_so_that_the_notes_are_near(write_run: Write):
     page = render(with_margins(write_run, *(n / 100 for n in range(21))), [], title="a")
     assert "<details><summary>Margins: 21 rows</summary>" in page
-    assert "<h3>Margins</h3>" in render(with_margins(write_run, 0.1, runs="cd"), [], title="a")
+    assert "<h3>Margins</h3>" in render(with_margins(write_run, 0.1, runs=("c", "d")), [], title="a")
 
 
 def test_the_caption_of_the_margins_file_is_below_its_legend(write_run: Write):
     """The PNG has the caption at its lower end, where nothing else may be."""
     figure = Figure()
     draw_margins(figure, with_margins(write_run, 0.1))
-    (legend,) = figure.legends
-    assert legend._outside_loc == "upper"
+    figure.set_layout_engine("constrained")
+    figure.canvas.draw()
+    (legend,), (axes,) = figure.legends, figure.axes
+    assert legend.get_window_extent().y0 > axes.get_window_extent().y1
 
 
 def test_the_picture_says_which_differences_have_no_point(write_run: Write):
