@@ -127,10 +127,9 @@ def test_a_long_table_of_margins_is_folded_on_the_page_so_that_the_notes_are_nea
 
 def test_the_caption_of_the_margins_file_is_below_its_legend(write_run: Write):
     """The PNG has the caption at its lower end, where nothing else may be."""
-    figure = Figure()
+    figure = Figure(layout="constrained")
     draw_margins(figure, with_margins(write_run, 0.1))
-    figure.set_layout_engine("constrained")
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     (legend,), (axes,) = figure.legends, figure.axes
     assert legend.get_window_extent().y0 > axes.get_window_extent().y1
 
