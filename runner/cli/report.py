@@ -31,7 +31,8 @@ def print_comparison(comparison: Comparison, output: Files | None, *, title: str
     terminal.print_line("")
     _print_notes(comparison, "note", prefix="- ")
     if columns := dict.fromkeys(name for table in (speed, *texts) for name in table.left_out):
-        terminal.print_line(f"- No room here for {', '.join(columns)}: see the page")
+        sentence = f"- No room here for {', '.join(columns)}: see the page"
+        terminal.print_line(textwrap.fill(sentence, WIDTH, subsequent_indent="  ", break_on_hyphens=False))
     if output:
         terminal.print_line("")
         for name, path in (("Page", output.page), ("Data", output.data), ("Plots", output.data.parent / PLOTS)):

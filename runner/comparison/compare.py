@@ -97,7 +97,9 @@ def compare_folders(
     reader = _Reader(served={}, latencies=LatencyIntervals())
     pairs = [pairing.pair(run, chosen[run.label]) for run in runs if run.label in chosen]
     compared = _compare_texts(pairs, reader)
-    reader.latencies.read_others(runs)
+    for run in runs:
+        if run.label not in reader.latencies.by_label:
+            reader.read(run, frozenset())
     if explain:
         explanations = explain_pairs(pairs, explain)
         compared = tuple(replace(entry, explanation=explanations.get(entry.pair.run.label)) for entry in compared)

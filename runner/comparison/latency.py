@@ -1,6 +1,6 @@
 """Intervals of the percentiles of latency and time to first token, from the same pass that reads a run's texts."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from runner.comparison.inference import percentile_interval
@@ -36,18 +36,6 @@ class LatencyIntervals:
         self.by_label[run.label] = {
             name: end for name, end in intervals.items() if name.rpartition("_")[0] in run.metrics
         }
-
-    def read_others(self, runs: Iterable[Run]) -> None:
-        """Read the outcomes of the runs whose texts nobody read.
-
-        Raises:
-            JournalError: a run's outcomes cannot be read.
-        """
-        for run in runs:
-            with self.observing(run) as observers:
-                for outcome in run.folder.outcomes.read() if observers else ():
-                    for observe in observers:
-                        observe(outcome)
 
 
 class _Calls:

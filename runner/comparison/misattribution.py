@@ -10,7 +10,7 @@ from runner.comparison.matching import AnswerPair, MatchedAnswers
 _MIN_LONG = 16
 """A text of this many characters is not the text of two prompts by chance."""
 MIN_COPIES = 3
-"""Prompts that come to have one text. Two prompts do by chance."""
+"""Prompts that come to have one text. Two prompts come to have one label by chance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,14 +34,22 @@ def copied(matched: MatchedAnswers) -> Suspects:
     """Return the texts that the run gives to at least `MIN_COPIES` prompts, each of which had a text of its own.
 
     A label is shared by prompts of the reference as well, so that a text which several prompts of the reference have
-    is no text of their own, and no copy either.
+    is no text of their own, and no copy either. A long text that two prompts share counts too, as in batches of two,
+    but is not among the `long`: two prompts that ask the same may come to have one answer.
     """
-    before = _prompt_ids_by_text(matched.reference)
+    before, now = _prompt_ids_by_text(matched.reference), _prompt_ids_by_text(matched.run)
     prompt_ids: defaultdict[str, set[str]] = defaultdict(set)
     for pair in _differing(matched):
         if len(before.get(pair.reference.text, ())) == 1 and len(before.get(pair.run.text, ())) < 2:
             prompt_ids[pair.run.text].add(pair.key[0])
-    return _suspects([text for text, ids in prompt_ids.items() if text and len(ids) >= MIN_COPIES for _ in ids])
+    many = [text for text, ids in prompt_ids.items() if text and len(ids) >= MIN_COPIES for _ in ids]
+    pairs = [
+        text
+        for text, ids in prompt_ids.items()
+        if len(ids) < MIN_COPIES and len(text) >= _MIN_LONG and len(now[text]) > 1
+        for _ in ids
+    ]
+    return Suspects(count=len(many) + len(pairs), long=_suspects(many).long)
 
 
 def _differing(matched: MatchedAnswers) -> Sequence[AnswerPair]:

@@ -7,7 +7,7 @@ from runner.comparison.inference import share_interval
 from runner.comparison.load import Run
 from runner.comparison.misattribution import MIN_COPIES, Suspects
 from runner.comparison.noise_floor import NoiseFloor, cause_of_variation
-from runner.comparison.pairing import ComparedPair, Pair
+from runner.comparison.pairing import ComparedPair, Pair, configuration
 from runner.text import listed, percentage, plural
 
 _MIN_AT_START = 0.1
@@ -107,8 +107,8 @@ def _sampled(pairs: Sequence[Pair]) -> list[str]:
         return []
     return [
         f"Sampled texts, compared with the same seed only ({plural(len(seeds), 'seed', 'seeds')} {', '.join(seeds)}): "
-        "a batch draws its random numbers together, so other batches mean other texts; only greedy runs show what "
-        "batching itself does"
+        "a seed repeats the texts of the same batches at most, so other batches mean other texts; only greedy runs "
+        "show what batching itself does"
     ]
 
 
@@ -142,7 +142,11 @@ def _variation(reference: Run, group: Sequence[ComparedPair]) -> list[str]:
     if floors:
         has_variation = any(min(floor.run_matches, floor.repeat_matches) < floor.prompts for _, floor in floors)
         return [_beside_floor(reference, floors)] if has_variation else []
-    differing = any(entry.divergence and entry.divergence.differing for entry in group)
+    differing = any(
+        entry.divergence and entry.divergence.differing
+        for entry in group
+        if entry.pair.kind == "divergence" and configuration(entry.pair.run) != configuration(reference)
+    )
     if differing and (cause := cause_of_variation(reference)):
         return [
             f"The reference, run {reference.label}, was not repeated, and its texts can vary by themselves, for "
@@ -152,11 +156,15 @@ def _variation(reference: Run, group: Sequence[ComparedPair]) -> list[str]:
     return []
 
 
+def _p_value(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
+
+
 def _beside_floor(reference: Run, floors: Sequence[tuple[str, NoiseFloor]]) -> str:
     repeats = sorted({(floor.repeat_matches / floor.prompts, floor.prompts) for _, floor in floors})
     shares = dict.fromkeys(f"{percentage(share)} of {prompts}" for share, prompts in (repeats[0], repeats[-1]))
     below = [
-        f"{label} ({percentage(floor.run_matches / floor.prompts)} of {floor.prompts}, p = {floor.corrected_p:.1g})"
+        f"{label} ({percentage(floor.run_matches / floor.prompts)} of {floor.prompts}, {_p_value(floor.corrected_p)})"
         for label, floor in floors
         if floor.is_below
     ]

@@ -106,6 +106,23 @@ def test_one_answer_given_to_every_row_of_its_batch_raises_the_alarm(write_run: 
     )
 
 
+def test_one_answer_given_to_both_rows_of_batches_of_two_raises_the_alarm(write_run: Write):
+    texts = sentences(16)
+    first_rows = {str(n): texts[str(n // 2 * 2)] for n in range(16)}
+    comparison = compare_folders([write_run("a", texts, "batch.size=1"), write_run("b", first_rows, "batch.size=2")])
+    assert only_divergence(comparison).copied.count == 8
+    assert "run b: 8 prompts that have a text of their own" in alarms(comparison)
+
+
+def test_few_prompts_that_come_to_share_an_answer_two_by_two_are_no_alarm(write_run: Write):
+    """Prompts that ask the same in other words: three of ten that differ come to have the answer of their like."""
+    texts, later = sentences(40), sentences(40, other_from=33)
+    shared = {"0": texts["1"], "2": texts["3"], "4": texts["5"]}
+    comparison = compare_folders([write_run("a", texts, "batch.size=1"), write_run("b", later | shared)])
+    assert only_divergence(comparison).differing == 10
+    assert not alarms(comparison)
+
+
 @pytest.mark.parametrize(("flipped", "is_alarm"), [(2, False), (4, False), (5, True)])
 def test_few_answers_that_part_at_the_start_are_an_alarm_only_beyond_their_interval(
     write_run: Write, flipped: int, is_alarm: bool

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from runner import app
 from runner.cli import compare
@@ -21,6 +22,9 @@ from runner.comparison.explain import (
 )
 from runner.comparison.explain_pairs import ExplainRequest
 from runner.comparison.explained_notes import verdict
+from runner.comparison.present.page import render
+from runner.comparison.present.plots.margins import draw_margins
+from runner.comparison.present.tables import text_tables
 from runner.types import Completion
 from tests.comparison.helpers import Write, alarms, note_texts, sentences
 from tests.conftest import Compose
@@ -95,6 +99,45 @@ def test_a_sample_of_near_ties_does_not_stand_for_all():
     assert Explanation(differences=1, explained=(entry,), bound=BOUND).are_all_near_ties
     assert not Explanation(differences=2, explained=(entry,), bound=BOUND).are_all_near_ties
     assert not Explanation(differences=1, explained=(entry,), bound=BOUND, without_ids=1).are_all_near_ties
+
+
+def with_margins(write_run: Write, *margins: float | None, runs: tuple[str, str] = ("a", "b")) -> Comparison:
+    """Return a comparison of two runs with a difference for each margin."""
+    texts = {str(n): "x" for n in range(len(margins))}
+    one, two = runs
+    comparison = compare_folders([write_run(one, texts, "batch.size=1"), write_run(two, dict.fromkeys(texts, "y"))])
+    entries = tuple(judge(difference(str(n)), ("x", "y"), margin, BOUND) for n, margin in enumerate(margins))
+    explanation = Explanation(differences=len(margins), explained=entries, bound=BOUND)
+    return replace(comparison, compared=(replace(comparison.compared[0], explanation=explanation),))
+
+
+def test_a_table_with_a_part_of_the_margins_says_of_how_many(write_run: Write):
+    comparison = with_margins(write_run, None, *(n / 100 for n in range(11)))
+    (*_, table), (*_, whole) = text_tables(comparison), text_tables(comparison, width=0)
+    assert (table.title, len(table.rows)) == ("Margins (10 of 12: the unexplained first, then the largest)", 10)
+    assert table.rows[0][table.columns.index("verdict")] == "unexplained"
+    assert (whole.title, len(whole.rows)) == ("Margins", 12)
+
+
+def test_a_long_table_of_margins_is_folded_on_the_page_so_that_the_notes_are_near(write_run: Write):
+    page = render(with_margins(write_run, *(n / 100 for n in range(21))), [], title="a")
+    assert "<details><summary>Margins: 21 rows</summary>" in page
+    assert "<h3>Margins</h3>" in render(with_margins(write_run, 0.1, runs=("c", "d")), [], title="a")
+
+
+def test_the_caption_of_the_margins_file_is_below_its_legend(write_run: Write):
+    """The PNG has the caption at its lower end, where nothing else may be."""
+    figure = Figure(layout="constrained")
+    draw_margins(figure, with_margins(write_run, 0.1))
+    figure.draw_without_rendering()
+    (legend,), (axes,) = figure.legends, figure.axes
+    assert legend.get_window_extent().y0 > axes.get_window_extent().y1
+
+
+def test_the_picture_says_which_differences_have_no_point(write_run: Write):
+    assert draw_margins(Figure(), with_margins(write_run, None, 0.1)) == (
+        "A point is an answer. Margins up to 0.001 are drawn at 0.001. Unexplained without a margin, so without a point: 1."
+    )
 
 
 # A model of random weights, whose logits in bfloat16 tie often

@@ -32,7 +32,7 @@ def test_a_run_that_matches_less_often_than_the_reference_itself_is_told_apart(w
     assert floors["alike"].corrected_p == 1
     assert (
         "The reference, run one, repeated, matches itself in 95.0% of 20 prompts; fewer match in run worse (50.0% of 20, "
-        "p = 0.008); run alike cannot be told apart from that (exact McNemar test, corrected for 2 runs)"
+        "p = 0.0078); run alike cannot be told apart from that (exact McNemar test, corrected for 2 runs)"
     ) in note_texts(comparison)
     (table,) = text_tables(comparison, width=0)
     assert [row[table.columns.index("floor")] for row in table.rows] == ["-", "95.0% (76-99)", "95.0% (76-99)"]
@@ -78,6 +78,17 @@ def test_a_reference_that_can_vary_by_itself_and_was_not_repeated_is_named(
     runs.append(write_run("again", changed(0), *asked, "batch.size=1", "repeat=2"))
     RunFolder(runs[-1]).write_environment(environment)
     assert "repeat=3 shows it" not in note_texts(compare_folders(runs)), "it was repeated"
+
+
+def test_repeats_of_a_reference_on_a_gpu_and_another_model_are_not_differences_of_a_batch(write_run: Write):
+    """The repeats are the noise itself. What another model answers is not the batch's doing, repeated or not."""
+    asked = ("provider=transformers", "batch.size=1")
+    runs = [write_run(f"r{n}", changed(n), *asked, "model.id=m", f"repeat={n + 1}") for n in range(3)]
+    other = write_run("other", changed(9), *asked, "model.id=n")
+    for run in (*runs, other):
+        RunFolder(run).write_environment({"provider": {"device": "cuda:0"}})
+    for folders in (runs, [runs[0], other]):
+        assert "was not repeated" not in note_texts(compare_folders(folders))
 
 
 def test_repeats_of_one_configuration_are_compared_with_the_first(write_run: Write):

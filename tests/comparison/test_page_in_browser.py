@@ -78,6 +78,23 @@ def test_no_table_and_no_picture_is_wider_than_the_page(browser: Browser, page_o
         assert seen["unnamed"] == 0, f"a figure stands without its column's name at {width} px"
 
 
+def test_the_tables_of_a_sweep_with_repeats_are_tables_at_a_desk(browser: Browser, write_run: Write, tmp_path: Path):
+    """Rows can be compared where columns have heads: figures that stand row by row are for narrow pages."""
+    metrics = METRICS | {"failed_prompts": 0.0}
+    runs = [
+        write_run(f"{n}", sentences(99, other_from=99 - 4 * size), f"batch.size={size}", f"repeat={repeat}", metrics=metrics)
+        for n, (repeat, size) in enumerate((repeat, size) for repeat in (1, 2) for size in (1, 4, 16))
+    ]  # fmt: skip
+    compare.main([*map(str, runs), "--output", str(tmp_path / "out")])
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        page = context.new_page()
+        page.goto((tmp_path / "out" / "comparison.html").as_uri())
+        heads = page.locator("thead")
+        assert heads.count() >= 5
+        hidden = [head.text_content() for head in heads.all() if not head.is_visible()]
+        assert not hidden
+
+
 def test_letters_can_be_read_on_both_grounds_in_pictures_too(browser: Browser, page_of_a_wide_comparison: Path):
     light, dark = (measure(browser, page_of_a_wide_comparison, 1280, scheme) for scheme in ("light", "dark"))
     assert light["ground"] != dark["ground"]

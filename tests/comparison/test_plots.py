@@ -207,7 +207,10 @@ def test_repeats_have_error_bars_and_the_caption_says_of_what(write_run: Write):
         np.asarray(path.vertices)[:, 1].tolist() for part in figure.axes[0].collections for path in part.get_paths()
     ]
     assert segments == [[1.0, 3.0], [4.0, 12.0]]
-    assert "Error bars are 95 % intervals" in draw_divergence(Figure(), comparison)
+    assert draw_divergence(Figure(), comparison) == (
+        "At least 16 compared answers a run. Points are medians of 2 to 3 repeats. Error bars are 95 % intervals, of "
+        "repeats from the lowest end to the highest."
+    )
 
 
 def test_a_percentiles_interval_without_an_upper_end_has_a_bar_below_only(write_run: Write):

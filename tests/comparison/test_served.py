@@ -58,6 +58,16 @@ def test_requests_that_left_one_after_another_are_no_evidence_about_batching(wri
     assert shares == [0, 0, 1]
 
 
+def test_requests_of_runs_whose_texts_are_not_compared_are_counted_too(write_run: Write):
+    """Sampled with another seed: no text is compared, and the speed is."""
+    asked = ("provider=openai", "batch.mode=concurrent", "batch.size=4", "generation.temperature=1")
+    runs = [write_run(f"seed-{seed}", answers(2.0), *asked, f"seed={seed}") for seed in (1, 2)]
+    for folders in (runs, runs[:1]):
+        notes = note_texts(compare_folders(folders))
+        for run in folders:
+            assert f"Run {run.name}: only 0% of its 10 prompts were generated while another was" in notes
+
+
 def served_by(*fingerprints: str) -> Sequence[Completion]:
     names = [fingerprints[n % len(fingerprints)] for n in range(4)]
     return [replace(completion(str(n), text="x"), system_fingerprint=name) for n, name in enumerate(names)]

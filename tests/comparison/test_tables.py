@@ -9,7 +9,7 @@ from runner.cli import compare
 from runner.comparison.compare import compare_folders
 from runner.comparison.present.figures import METRIC_COLUMNS
 from runner.comparison.present.markdown import markdown_note
-from runner.comparison.present.tables import grouped_speed_tables, speed_table, text_tables
+from runner.comparison.present.tables import grouped_speed_tables, grouped_text_tables, speed_table, text_tables
 from tests.comparison.helpers import Write, note_texts, sentences
 
 
@@ -34,6 +34,18 @@ def test_columns_that_are_left_out_are_named(write_run: Write, tmp_path: Path, c
         encoding="utf-8"
     )
     assert re.search(r"No room here for [^:]*\bsimilar\b[^:]*: see comparison.html", markdown_note(comparison))
+
+
+def test_the_pages_tables_of_texts_have_every_column_in_two_parts(write_run: Write):
+    runs = [write_run("a", sentences(3), "batch.size=1"), write_run("b", sentences(3, other_from=1), "batch.size=2")]
+    comparison = compare_folders(runs)
+    (whole,), (first, second) = text_tables(comparison, width=0), grouped_text_tables(comparison)
+    identity = whole.columns[: whole.text_columns]
+    assert first.columns + second.columns[len(identity) :] == whole.columns
+    assert second.columns[: len(identity)] == identity
+    assert [left + right[len(identity) :] for left, right in zip(first.rows, second.rows, strict=True)] == list(
+        whole.rows
+    )
 
 
 def test_a_row_of_many_repeats_has_a_short_name_and_its_speed(write_run: Write):

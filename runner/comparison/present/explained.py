@@ -54,7 +54,7 @@ def difference_columns(compared: Sequence[ComparedPair], *, max_rows: int) -> tu
     return texts, [
         ("margin", [MISSING if entry.margin is None else f"{entry.margin:+.3g}" for _, _, entry in rows]),
         ("bound", [_logits(bound.max_change if bound else None) for bound in bounds]),
-        ("token", [f"{difference.position:,}" for difference in differences]),
+        ("at token", [f"{difference.position:,}" for difference in differences]),
     ]
 
 

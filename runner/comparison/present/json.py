@@ -37,7 +37,7 @@ def _run(run: Run, added: Mapping[str, float], served: Served | None) -> dict[st
         "prompts_sha256": run.prompts_sha256,
         "settings": dict(run.settings),
         "metrics": {**run.metrics, **added},
-        **({"served": _served(served)} if served else {}),
+        **({"served": _served(served)} if served and served.prompts else {}),
         **({"environment_changes": list(run.environment_changes)} if run.environment_changes else {}),
     }
 

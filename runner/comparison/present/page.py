@@ -28,6 +28,8 @@ _MAX_CHARS = 20_000
 """Characters of a part of a text that the page shows."""
 _TIERS_REM = tuple(range(12, 77, 4))
 """Widths of tables, in units of the page's font size. A page that is narrower than a table shows it row by row."""
+_MAX_ROWS = 20
+"""Rows of a table; one with more is folded, unless it is the first of its section."""
 _CHAR_REM, _GAP_REM = 0.54, 1.2
 """Width of a character, and of the space between two columns."""
 
@@ -78,6 +80,7 @@ def render(comparison: Comparison, pictures: Sequence[Picture], *, title: str) -
         sections=[section for make in SECTIONS if (section := make(comparison))],
         tiers=_TIERS_REM,
         tier=_tier_rem,
+        max_rows=_MAX_ROWS,
         alarms=[note.text for note in comparison.notes if note.level == "alarm"],
         notes=[note.text for note in comparison.notes if note.level == "note"],
         pictures=[picture for picture in pictures if picture.svg],

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from runner.comparison.compare import Comparison
-from runner.comparison.present.tables import Table, grouped_speed_tables, text_tables
+from runner.comparison.present.tables import Table, grouped_speed_tables, grouped_text_tables
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,7 @@ _SPEED_TERMS = {
 }
 _SIGNS = ("*", "( )", "-")
 _TEXT_TERMS = {
+    "vs": "the reference: the run that the row's run is compared with.",
     "compared": "the answers that both runs completed; the figures are of these.",
     "exact": "the share with the reference's exact text, with its 95 % interval.",
     "floor": "the share of prompts in which the reference's own repeat has its exact text.",
@@ -54,10 +55,13 @@ _TEXT_TERMS = {
     "tokens": "the mean change of an answer's length, in output tokens.",
     "finish": "answers that ended for another reason.",
     "one side": "prompts that only one of the two runs completed.",
-    "near-ties": "differences whose margin rounding explains: the two tokens were as far apart as rounding moves them.",
+    "measured": "differences whose margin was measured: all, or a random sample.",
+    "near-ties": "differences that rounding explains: their margin is at most the noise bound.",
     "unexplained": "differences whose margin is above the noise bound.",
     "margin, largest": "how far apart the reference's token and the run's were where the answers part, in logits.",
-    "bound, noise": "the largest change of such a gap that rounding made, over `positions`, among `copies`.",
+    "bound, noise": "the largest change of such a gap by rounding, over so many positions, among so many copies.",
+    "reference's, run's": "the two tokens where the answers part; (end) where an answer has no further token.",
+    "at token": "the number of the token where the answers part, from 0.",
 }
 
 
@@ -69,7 +73,7 @@ def speed_section(comparison: Comparison) -> Section:
 
 def texts_section(comparison: Comparison) -> Section | None:
     """Return how the texts differ; None where none were compared."""
-    tables = text_tables(comparison, width=0)
+    tables = tuple(grouped_text_tables(comparison))
     if not tables:
         return None
     return Section(

@@ -1,7 +1,7 @@
 """A comparison as tables of texts: for the terminal (100 columns), a Markdown note and the page."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from runner.comparison.compare import Comparison
@@ -17,6 +17,8 @@ from runner.comparison.speed import Row
 WIDTH = 100
 _PERCENTILES = ("latency", "first_token")
 """Groups of columns that are percentiles over calls."""
+_SECOND_PART = "similar"
+"""The column of a table of texts with which its second part on the page begins."""
 _MIN_FIGURES = 3
 """Figures that a table keeps as long as it has settings to leave out."""
 
@@ -120,13 +122,32 @@ def text_tables(comparison: Comparison, *, width: int = WIDTH) -> list[Table]:
     return [*tables, *_explained_tables(comparison, width)]
 
 
+def grouped_text_tables(comparison: Comparison) -> Iterator[Table]:
+    """Yield the tables of texts with every column: those of divergence in two parts, for which a page has room."""
+    for table in text_tables(comparison, width=0):
+        if _SECOND_PART not in table.columns:
+            yield table
+            continue
+        middle, texts = table.columns.index(_SECOND_PART), table.text_columns
+        yield replace(table, columns=table.columns[:middle], rows=tuple(row[:middle] for row in table.rows))
+        yield replace(
+            table,
+            title="How alike the texts are",
+            columns=(*table.columns[:texts], *table.columns[middle:]),
+            rows=tuple((*row[:texts], *row[middle:]) for row in table.rows),
+        )
+
+
 def _explained_tables(comparison: Comparison, width: int) -> list[Table]:
     """Return the explanations of differences, and the differences: all of them where the width is 0, else a few."""
     columns = explained.summary_columns(comparison.compared)
-    rows = explained.difference_columns(comparison.compared, max_rows=0 if width == 0 else explained.MAX_ROWS)
+    max_rows = 0 if width == 0 else explained.MAX_ROWS
+    rows = explained.difference_columns(comparison.compared, max_rows=max_rows)
+    total = sum(len(entry.explanation.explained) for entry in comparison.compared if entry.explanation)
+    cut = f" ({max_rows} of {total:,}: the unexplained first, then the largest)" if 0 < max_rows < total else ""
     return [
         Table.of(title, *_fit(texts, figures, [], width))
-        for title, (texts, figures) in (("Differences explained by margins", columns), ("Margins", rows))
+        for title, (texts, figures) in (("Differences explained by margins", columns), (f"Margins{cut}", rows))
         if texts
     ]
 

@@ -5,7 +5,11 @@ only. A defect in the padding, the mask or the positions of generation therefore
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from runner.errors import ModelError
+from runner.text import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -16,10 +20,14 @@ _POSITIONS_PER_PASS = 256
 
 
 def measure_gap(model: "PreTrainedModel", token_ids: Sequence[int], first: int, second: int) -> float:
-    """Return the logit of token `first` minus that of token `second` after `token_ids`, in one pass of one row."""
+    """Return the logit of token `first` minus that of token `second` after `token_ids`, in one pass of one row.
+
+    Raises:
+        ModelError: as for `measure_gap_changes`.
+    """
     import torch
 
-    with torch.inference_mode():
+    with torch.inference_mode(), _model_errors():
         logits = _pass(model, token_ids, range(len(token_ids) - 1, len(token_ids)))
     return float(logits[0, first] - logits[0, second])
 
@@ -41,10 +49,13 @@ def measure_gap_changes(
         prompt_ids: tokens of the prompt; at least one.
         new_ids: tokens that were generated.
         copies: how many identical rows.
+
+    Raises:
+        ModelError: the architecture has no cache of keys and values or cannot leave out logits, or memory is short.
     """
     import torch
 
-    with torch.inference_mode():
+    with torch.inference_mode(), _model_errors():
         best = _best_two(model, prompt_ids, new_ids)
         changes = [0.0] * len(new_ids)
         for rows in {1, copies}:
@@ -53,6 +64,14 @@ def measure_gap_changes(
                 moved = (logits[:, tokens[0]] - logits[:, tokens[1]] - gap).abs().max()
                 changes[index] = max(changes[index], float(moved))
     return changes
+
+
+@contextmanager
+def _model_errors() -> Iterator[None]:
+    try:
+        yield
+    except (AttributeError, TypeError, RuntimeError, MemoryError) as error:
+        raise ModelError(f"margins of this model cannot be measured on this machine: {first_line(error)}") from error
 
 
 def _best_two(

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from runner.errors import ModelError
 from runner.providers.factory import build
 from runner.providers.protocols import Continuation, GapProvider
 from runner.providers.transformers import TransformersProvider
+from runner.providers.transformers.gaps import measure_gap_changes
 from tests.conftest import Compose
 from tests.factories import prompts
 
@@ -29,6 +31,15 @@ def provider(config: Compose, tiny_model: Path) -> Iterator[TransformersProvider
 
 def continuation(*new: int) -> Continuation:
     return Continuation(prompt=prompts(PREFIX)[0], token_ids=new)
+
+
+def test_a_model_without_a_cache_of_keys_and_values_is_one_message():
+    from transformers import MambaConfig, MambaForCausalLM
+
+    config = MambaConfig(vocab_size=16, hidden_size=8, state_size=4, num_hidden_layers=1, time_step_rank=2)
+    model = MambaForCausalLM(config).eval()
+    with pytest.raises(ModelError, match="margins of this model cannot be measured on this machine: "):
+        measure_gap_changes(model, [1, 2], [3, 4], copies=2)
 
 
 def test_a_gap_is_the_difference_of_two_logits_after_the_prefix(provider: TransformersProvider, tiny_model: Path):

@@ -28,10 +28,10 @@ OTHERS: Mapping[str, Any] = {"color": INK, "marker": ".", "linestyle": ""}
 _BARS = {
     frozenset[str](): "",
     frozenset({"range"}): "Error bars are their range.",
-    frozenset({"95 % interval"}): "Error bars are 95 % intervals.",
-    frozenset({"range", "95 % interval"}): "Error bars are 95 % intervals, or else the range of repeats.",
+    frozenset({"95 % interval"}): "Error bars are 95 % intervals{ends}.",
+    frozenset({"range", "95 % interval"}): "Error bars are 95 % intervals{ends}, or else the range of repeats.",
 }
-"""What error bars are, by the kinds of intervals."""
+"""What error bars are, by the kinds of intervals; `ends` says what they are of repeats."""
 
 
 def require(rows: Sequence[object], reason: str) -> None:
@@ -111,7 +111,10 @@ def drawable(text: str) -> str:
 def bars_caption(figures: Sequence[Measured]) -> str:
     """Return what points and error bars are."""
     repeats = _count({figure.runs for figure in figures if figure.runs > 1}, "repeats")
-    bars = _BARS[frozenset(figure.interval for figure in figures if figure.interval)]
+    has_repeats = any(figure.runs > 1 and figure.interval == "95 % interval" for figure in figures)
+    bars = _BARS[frozenset(figure.interval for figure in figures if figure.interval)].format(
+        ends=", of repeats from the lowest end to the highest" if has_repeats else ""
+    )
     return f"Points are medians of {repeats}. {bars}".strip() if repeats else bars
 
 

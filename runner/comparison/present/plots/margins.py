@@ -47,9 +47,14 @@ def draw_margins(figure: "Figure", comparison: Comparison) -> str:
     axes.grid(visible=True, axis="x")
     handles, labels = axes.get_legend_handles_labels()
     distinct = dict(zip(labels, handles, strict=True))
-    figure.legend(distinct.values(), distinct.keys(), loc="outside lower center", ncols=3)
-    more = f" {len(entries) - len(drawn)} more runs are in the table." if len(entries) > len(drawn) else ""
-    return f"A point is an answer. Margins up to {_MIN_MARGIN:g} are drawn at {_MIN_MARGIN:g}.{more}"
+    figure.legend(distinct.values(), distinct.keys(), loc="outside upper center", ncols=3)
+    without = sum(entry.margin is None for _, explanation in drawn for entry in explanation.explained)
+    parts = [
+        f"A point is an answer. Margins up to {_MIN_MARGIN:g} are drawn at {_MIN_MARGIN:g}.",
+        f"Unexplained without a margin, so without a point: {without}." if without else "",
+        f"{len(entries) - len(drawn)} more runs are in the table." if len(entries) > len(drawn) else "",
+    ]
+    return " ".join(filter(None, parts))
 
 
 def _strip(axes: "Axes", row: int, explanation: Explanation) -> None:
