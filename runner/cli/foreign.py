@@ -6,7 +6,8 @@ needs no consent.
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,14 @@ def refuse_foreign(folder: RunFolder, *, accepted: bool) -> None:
     manifest = folder.read_manifest()
     config = parse_recorded(folder.path / MANIFEST, manifest.config)
     recorded = with_absolute_paths(config, base_of(folder, manifest))
-    destinations = _destinations(recorded)
-    local = list(_local_destinations(recorded))
-    _refuse_foreign_key(destinations, local)
-    differing = min((_differing(destinations, known) for known in local), key=len, default=destinations)
+    destinations = differing = _destinations(recorded)
+    keys: set[str] = set()
+    for local in _local_destinations(recorded):
+        keys.add(str(local.get(_KEY_VARIABLE)))
+        differing = min(differing, _differing(destinations, local), key=len)
+        if not differing:
+            break
+    _refuse_foreign_key(destinations.get(_KEY_VARIABLE), keys)
     lines = [f"  {key}={value!r}" for key, value in differing.items()]
     if differing and not accepted:
         raise RecordError(
@@ -75,7 +80,11 @@ def _destinations(config: RunConfig) -> dict[str, Any]:
 
 def _local_destinations(recorded: RunConfig) -> Iterator[Mapping[str, Any]]:
     """Yield the destinations of each local option that has the provider's class."""
-    for path in sorted((CONF_DIR / "provider").glob("*.yaml")):
+    paths = sorted((CONF_DIR / "provider").glob("*.yaml"), key=lambda path: path.stem != recorded.provider.name)
+    for path in paths:
+        target = re.search(r"^_target_: (\S+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        if target and target[1] != recorded.provider.target:
+            continue
         try:
             local = compose_config([f"provider={path.stem}", f"model.id={_EMBEDDED}"])
         except OmegaConfBaseException:  # an option that needs an environment variable
@@ -93,13 +102,11 @@ def _differing(destinations: Mapping[str, Any], local: Mapping[str, Any]) -> dic
     }
 
 
-def _refuse_foreign_key(destinations: Mapping[str, Any], local: list[Mapping[str, Any]]) -> None:
+def _refuse_foreign_key(variable: str | None, keys: Set[str]) -> None:
     """Refuse a variable that is not one of the provider's keys, whatever was consented to."""
-    variable = destinations.get(_KEY_VARIABLE)
-    known = {str(options[_KEY_VARIABLE]) for options in local if options.get(_KEY_VARIABLE)}
-    if variable is not None and variable not in known:
+    if variable is not None and variable not in keys:
         raise RecordError(
             f"{_KEY_VARIABLE}={variable!r}: this run is not yours, and that is no key of its provider: it has "
-            f"{', '.join(sorted(known)) or 'none'}: start a new run, or add an option with it to "
+            f"{', '.join(sorted(keys - {'None'})) or 'none'}: start a new run, or add an option with it to "
             f"{CONF_DIR / 'provider'}"
         )

@@ -5,6 +5,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -225,12 +226,17 @@ class TransformersProvider:
 
     def _load_encoder(self, *, local_files_only: bool) -> PromptEncoder:
         _import_libraries()
+        from huggingface_hub import snapshot_download
         from transformers import AutoTokenizer
 
+        source = self._source
         with _model_errors(self._config.id):
-            tokenizer = AutoTokenizer.from_pretrained(
-                **self._source, padding_side="left", local_files_only=local_files_only
-            )
+            if local_files_only and not Path(source["pretrained_model_name_or_path"]).is_dir():
+                # transformers asks the hub for some files whatever it is told, but never of a folder
+                revision = source.pop("revision", None)
+                folder = snapshot_download(self._config.id, revision=revision, local_files_only=True)
+                source["pretrained_model_name_or_path"] = folder
+            tokenizer = AutoTokenizer.from_pretrained(**source, padding_side="left", local_files_only=local_files_only)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         return PromptEncoder(tokenizer, use_template=self._chat_template)
