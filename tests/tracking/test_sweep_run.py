@@ -114,6 +114,7 @@ def test_a_comparison_reaches_the_configured_store_of_an_own_sweep_and_no_other_
     capsys: pytest.CaptureFixture[str],
 ):  # fmt: skip
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it where a store is chosen
     sweep = tmp_path / "sweep"
     for number, size in (("0", 1), ("1", 2)):
         app.run(config("provider=echo", f"batch.size={size}", "prompts.limit=2"), sweep / number)
