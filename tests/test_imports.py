@@ -28,7 +28,7 @@ LEVELS = [
 OWNERS = {
     "mlflow": {"tracking.store", "tracking.publish", "tracking.traces"},
     "hydra": {"cli.main", "cli.compose", "cli.common", "cli.guard", "cli.hydra_errors", "cli.trust"},
-    "omegaconf": {"cli.main", "cli.compose", "cli.common", "cli.guard", "cli.hydra_errors"},
+    "omegaconf": {"cli.main", "cli.compose", "cli.common", "cli.foreign", "cli.guard", "cli.hydra_errors"},
     "torch": {"providers.transformers"},
     "transformers": {"providers.transformers"},
     "huggingface_hub": {"providers.transformers"},

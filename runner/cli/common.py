@@ -19,6 +19,7 @@ from runner.cli.trust import TRUST_FLAG, refuse_code_in
 from runner.config.schema import CONF_DIR, RunConfig
 from runner.errors import Interrupted, RecordError, RunnerError, UsageError
 from runner.record.folder import LOG
+from runner.text import first_line
 
 
 def find_folder(run: str, tracking_uri: str | None) -> Path:
@@ -52,7 +53,11 @@ def log_into(directory: Path) -> None:
     """Log as a run does: the runner's messages on the terminal, everything in runner.log."""
     settings = yaml.safe_load((CONF_DIR / "hydra" / "job_logging" / "runner.yaml").read_text(encoding="utf-8"))
     settings["handlers"]["file"]["filename"] = str(directory / LOG)
-    logging.config.dictConfig(settings)
+    try:
+        logging.config.dictConfig(settings)
+    except ValueError as error:  # whose cause is the error of the file
+        reason = first_line(error.__cause__ or error)
+        raise RecordError(f"{directory / LOG} cannot be written: {reason}: give yourself the right to write") from None
 
 
 def handle_termination_signals() -> None:

@@ -1,12 +1,15 @@
 """`python -m runner.compare RUN|SWEEP ...`: compares speed, cost and texts of runs."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.cli import common, terminal
+from runner.cli.compose import compose_config
 from runner.errors import UsageError
+from runner.record.relocate import absolute_uri
 
 if TYPE_CHECKING:
     from runner.comparison.compare import Comparison
@@ -25,7 +28,7 @@ model, generation parameters and prompts. Texts of other runs are not compared: 
 
 --explain loads the model of greedy local runs, and computes at the first token where two answers part how far
 apart the two tokens were. A difference within what rounding moves is a near-tie; any other is unexplained: a bug.
-The model is that of the record for runs below outputs/ and for embedded models, else that of --model.
+The model is that of the record for runs that you began here and for embedded models, else that of --model.
 Exit codes: 0 done, 1 a record is damaged, 2 the request was wrong.
 """
 
@@ -58,6 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         type=Path,
         help="with --explain: weights to use, a folder with safetensors",
     )
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="write the comparison of a SWEEP to the store in its folder (default: only of a sweep that you ran, to "
+        "the store of your configuration)",
+    )
     parser.add_argument("--tracking-uri", metavar="URI", help="the MLflow store of the ids (default: tracking.uri)")
     options = parser.parse_args(arguments)
     with common.report_errors():
@@ -67,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise UsageError(f"--model {str(options.model)!r} is for --explain: give both")
         compare(
             paths, reference=reference, output=options.output, as_json=options.json, explain=options.explain,
-            model=options.model,
+            model=options.model, publish=options.publish,
         )  # fmt: skip
 
 
@@ -79,6 +88,7 @@ def compare(
     as_json: bool,
     explain: bool = False,
     model: Path | None = None,
+    publish: bool = False,
 ) -> None:
     """Compare runs and sweeps, write the files and print the comparison.
 
@@ -89,6 +99,7 @@ def compare(
         as_json: print JSON instead of tables; files are then written only where `output` is given.
         explain: measure the margin behind every difference.
         model: weights to explain with, instead of the recorded ones.
+        publish: write the comparison of one sweep to the store that the sweep names, whoever ran it.
 
     Raises:
         UsageError: a folder is no run's and no sweep's, the reference is a sweep, or the files cannot be written.
@@ -108,8 +119,27 @@ def compare(
         terminal.print_json(as_data(comparison))
         return
     print_comparison(comparison, files, title=title)
-    if is_one_sweep and files:
+    if is_one_sweep and files and (publish or _publishes_unasked(paths[0])):
         sweep.publish(paths[0], comparison, files)
+
+
+def _publishes_unasked(directory: Path) -> bool:
+    """Return whether a sweep's comparison goes to MLflow: the user's own sweep, to the store that is configured.
+
+    A sweep's folder names a store, to which MLflow would send the user's credentials, and a run in it.
+    """
+    from runner.tracking import sweep_run
+
+    store, here = sweep_run.store_of(directory), Path.cwd()
+    if store is None:
+        return False
+    configured = (compose_config([]).tracking.uri, os.environ.get("MLFLOW_TRACKING_URI"))
+    is_configured = absolute_uri(store, here) in [absolute_uri(uri, here) for uri in configured if uri]
+    if is_configured and sweep_run.is_own(directory):
+        return True
+    reason = "that is not the store of your configuration" if not is_configured else "you did not run the sweep here"
+    terminal.print_line(f"Not in MLflow: --publish writes the comparison to {store!r} ({reason})")
+    return False
 
 
 def _compare(folders: Sequence[Path], reference: Path | None, explain: bool, model: Path | None) -> "Comparison":
@@ -120,7 +150,7 @@ def _compare(folders: Sequence[Path], reference: Path | None, explain: bool, mod
     weights = check_weights(model) if model else None
     one_run = _one_run(reference) if reference else None
     with terminal.progress_of("explaining differences") as on_progress:
-        request = ExplainRequest(own_folder=Path("outputs"), model=weights, on_progress=on_progress)
+        request = ExplainRequest(model=weights, on_progress=on_progress)
         return compare_folders(folders, reference=one_run, explain=request if explain else None)
 
 

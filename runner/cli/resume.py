@@ -4,17 +4,13 @@ Failed prompts are generated again. With nothing left to generate, publishes to 
 """
 
 import argparse
-import logging
-import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from runner.cli import common
+from runner.cli.foreign import ACCEPT_FLAG, refuse_foreign
 from runner.cli.observer import TerminalObserver
 from runner.record.folder import RunFolder
-
-log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -25,28 +21,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("run", metavar="RUN", help="the run's folder, or its MLflow run id")
     parser.add_argument("--keep-failures", action="store_true", help="do not generate failed prompts again")
     parser.add_argument("--tracking-uri", metavar="URI", help="the MLflow store of the run id (default: tracking.uri)")
+    parser.add_argument(
+        ACCEPT_FLAG,
+        action="store_true",
+        help="send to, load and run what another's folder names; go on where address or model changed",
+    )
     options = parser.parse_args(arguments)
     with common.report_errors():
         common.handle_termination_signals()
-        start = Path.cwd()
         directory = common.find_folder(options.run, options.tracking_uri)
-        _change_to_working_dir(directory)
+        folder = RunFolder(directory)
+        folder.refuse_what_is_no_file()
+        folder.read_manifest()
         common.log_into(directory)
+        refuse_foreign(folder, accepted=options.accept_endpoint)
         from runner import app  # here, so that --help and a wrong RUN answer at once
 
-        result = app.resume(directory, keep_failures=options.keep_failures, start=start, observer=TerminalObserver())
+        result = app.resume(
+            directory, keep_failures=options.keep_failures,
+            accept_changes=options.accept_endpoint, observer=TerminalObserver(),
+        )  # fmt: skip
         sys.exit(result.exit_code)
-
-
-def _change_to_working_dir(directory: Path) -> None:
-    """Change to the run's working directory, in which relative paths of its configuration start."""
-    working_dir = RunFolder(directory).read_manifest().working_dir
-    try:
-        os.chdir(working_dir)
-    except OSError as error:
-        log.warning(
-            "the run's working directory %s cannot be entered (%s): relative paths start in the present one; "
-            "create it, or resume where the paths exist",
-            working_dir,
-            error.strerror,
-        )

@@ -54,7 +54,7 @@ def finish(directory: Path, codes: Sequence[int], *, interrupted: bool) -> int:
     if any(summaries):
         title = f"Sweep {directory.name}"
         with terminal.progress_of("explaining differences") as on_progress:
-            request = ExplainRequest(own_folder=directory, is_bounded=True, on_progress=on_progress)
+            request = ExplainRequest(is_bounded=True, on_progress=on_progress)
             comparison = compare_folders(sweep_folders(directory), explain=None if interrupted else request)
         output = write(comparison, directory, title=title)
         print_comparison(comparison, output, title=title)

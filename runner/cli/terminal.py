@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from typing import IO, Literal
 
 from rich.console import Console
@@ -72,7 +73,22 @@ class LogHandler(logging.Handler):
 
 
 class LogFile(logging.FileHandler):
-    """Writes runner.log. A full disk causes no traceback here: the record reports it."""
+    """Writes runner.log. A full disk causes no traceback here: the record reports it.
+
+    Text from elsewhere commands no terminal that shows the file, and begins no line of its own: lines that continue a
+    message are indented.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the message without control characters, its further lines indented."""
+        return strip_control(super().format(record)).replace("\n", "\n    ")
+
+    def _open(self) -> TextIOWrapper:
+        """Open the file itself: a link in its place is not followed, and a pipe without a reader is not waited for."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+        return TextIOWrapper(
+            os.fdopen(os.open(self.baseFilename, flags, 0o666), "ab"), encoding=self.encoding, errors=self.errors
+        )
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
         """Ignore a file that cannot be written. Any other error is a defect, and is shown."""
@@ -156,9 +172,9 @@ def print_samples(outcomes: Iterable[Outcome]) -> None:
 
 def print_metrics(title: str, metrics: Mapping[str, float]) -> None:
     """Print a run's metrics as a table, in their given order."""
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2))
+    table = Table(title=_line(title), title_justify="left", show_header=False, box=None, padding=(0, 2))
     for name, value in metrics.items():
-        table.add_row(name, Text(format_metric(name, value), justify="right"))
+        table.add_row(Text(strip_control(name)), Text(format_metric(name, value), justify="right"))
     _Console().print(table)
 
 
@@ -169,14 +185,18 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         console.width = 100
     widths = (max(map(len, cells)) for cells in zip(columns, *rows, strict=True))
     gap = 2 if sum(width + 2 for width in widths) <= console.width else 1
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="bold")
+    table = Table(title=_line(title), title_justify="left", box=None, header_style="bold")
     table.padding = (0, gap, 0, 0)
     for index, name in enumerate(columns):
         justify: Literal["left", "right"] = "left" if index < text_columns else "right"
-        table.add_column(Text(name), justify=justify, vertical="bottom", overflow="fold")
+        table.add_column(Text(strip_control(name)), justify=justify, vertical="bottom", overflow="fold")
     for row in rows:
         table.add_row(*(Text(strip_control(cell)) for cell in row))
     console.print(table)
+
+
+def _line(text: str) -> Text:
+    return Text(one_line(strip_control(text)), style="bold")
 
 
 def print_json(value: object) -> None:

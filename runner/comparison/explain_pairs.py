@@ -24,14 +24,12 @@ class ExplainRequest:
     """What to explain, and with which weights.
 
     Attributes:
-        own_folder: runs below this folder are the user's own, whose recorded models may be loaded.
-        model: weights to use instead of the recorded ones; None uses those of the record.
+        model: weights to use instead of the recorded ones; None uses those of the record, if the run is the user's own.
         is_bounded: take at most a tenth of the compared runs' duration; where all differences take longer, explain a
             random sample. Pairs that cannot be explained by their nature, such as those of a service, are left out.
         on_progress: follows the work.
     """
 
-    own_folder: Path
     model: Path | None = None
     is_bounded: bool = False
     on_progress: OnProgress = lambda _done, _total: None
@@ -60,7 +58,7 @@ def explain_pairs(pairs: Sequence[Pair], request: ExplainRequest) -> dict[str, E
 
 def _plan(pair: Pair, request: ExplainRequest) -> Task | Explanation:
     """Return what to measure of a pair; the explanation itself where nothing is to be measured."""
-    config = explainable_config(pair, own_folder=request.own_folder, model=request.model)
+    config = explainable_config(pair, model=request.model)
     if isinstance(config, str) and request.is_bounded:
         return Explanation(reason=config)
     differences, token_ids, without_ids = token_differences(

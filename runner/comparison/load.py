@@ -1,6 +1,5 @@
 """The runs to compare: reads their folders, and finds the run folders that a command's argument names."""
 
-import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
@@ -9,14 +8,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
-
 from runner.batching.modes import MODES
-from runner.config.renamed import with_current_keys
 from runner.config.schema import leaves
 from runner.errors import UsageError
-from runner.record.folder import CONFIG, HYDRA, OUTCOMES, PROMPTS, SUMMARY, SWEEP, RunFolder
+from runner.record.folder import CONFIG, HYDRA, OUTCOMES, SUMMARY, SWEEP, RunFolder
 from runner.record.manifest import Summary, environment_changes
+from runner.record.prompts import PROMPTS
 from runner.types import Completion, Outcome
 
 _THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -189,24 +186,21 @@ def prompt_texts(run: Run, ids: Set[str]) -> dict[str, str]:
 
 
 def _read_run(folder: RunFolder, label: str) -> Run:
-    prompts = folder.path / PROMPTS
+    folder.refuse_what_is_no_file()
     return Run(
         label=label,
         folder=folder,
         settings=dict(leaves(_read_config(folder))),
         facts=dict(_facts(folder)),
         summary=folder.read_summary(),
-        prompts_sha256=hashlib.sha256(prompts.read_bytes()).hexdigest() if prompts.exists() else None,
+        prompts_sha256=folder.read_prompts().sha256 if (folder.path / PROMPTS).exists() else None,
         environment_changes=tuple(_environment_changes(folder)),
     )
 
 
 def _read_config(folder: RunFolder) -> Mapping[str, Any]:
     """Return the recorded configuration; the one that Hydra composed where the run was refused before the record."""
-    composed = folder.path / HYDRA / CONFIG
-    if (folder.path / CONFIG).exists() or not composed.exists():
-        return folder.read_config()
-    return with_current_keys(yaml.safe_load(composed.read_text(encoding="utf-8")) or {})
+    return folder.read_config() if (folder.path / CONFIG).exists() else folder.read_composed_config()
 
 
 def _facts(folder: RunFolder) -> Iterator[tuple[str, Any]]:
@@ -217,7 +211,7 @@ def _facts(folder: RunFolder) -> Iterator[tuple[str, Any]]:
     for section in ("provider", "packages", "git", "cpu", "settings", "machine_load"):
         for name, value in leaves(environment.get(section) or {}):
             if section != "git" or name == "commit":
-                yield f"{section}.{name}", value[:12] if section == "git" and value else value
+                yield f"{section}.{name}", str(value)[:12] if section == "git" and value else value
 
 
 def _environment_changes(folder: RunFolder) -> Iterator[str]:

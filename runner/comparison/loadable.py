@@ -17,14 +17,13 @@ _NO_ARITHMETIC = ("git.", "limits.", "executor")
 """Settings and facts whose change moves no logit."""
 
 
-def explainable_config(pair: Pair, *, own_folder: Path, model: Path | None) -> RunConfig | str:
+def explainable_config(pair: Pair, *, model: Path | None) -> RunConfig | str:
     """Return the configuration that loads the model of both runs, or the reason why their differences stay unexplained.
 
     Device and dtype are those that the run resolved, so that another machine computes in the same dtype.
 
     Args:
         pair: texts of one model for the same request.
-        own_folder: runs below this folder are the user's own.
         model: weights to use instead of the recorded ones.
     """
     if pair.run.is_sampled:
@@ -38,25 +37,25 @@ def explainable_config(pair: Pair, *, own_folder: Path, model: Path | None) -> R
             return no_gaps(config.provider.name)
     except RunnerError as error:
         return first_line(error)
-    if model is None and (refusal := refuse_recorded_model(pair.run, own_folder)):
+    if model is None and (refusal := refuse_recorded_model(pair.run)):
         return refusal
     return _with_weights(config, pair.run, model)
 
 
-def refuse_recorded_model(run: Run, own_folder: Path) -> str | None:
+def refuse_recorded_model(run: Run) -> str | None:
     """Return why the model that a run recorded is not loaded; None if it may be.
 
     A record is data: whoever wrote it must not decide what this machine downloads or executes. Embedded models are
-    known; any other is loaded for runs of the user only, which for now are those below `own_folder`.
+    known; any other is loaded for the user's own runs only, and only as they began with it.
     """
     remedy = "give its weights with --model PATH"
     if run.settings.get("provider.trust_remote_code"):
         return f"the model {run.settings.get('model.id')!r} runs code of its own (provider.trust_remote_code): {remedy}"
-    is_own = run.folder.path.is_relative_to(own_folder.resolve())
+    is_own = run.folder.is_own and run.folder.read_manifest().config == run.folder.read_config()
     loads_kernels = "/" in str(run.settings.get("provider.attn_implementation"))
     if is_own or (str(run.settings.get("model.id")).startswith(_EMBEDDED) and not loads_kernels):
         return None
-    return f"run {run.label} is not below {own_folder}, and its model is not loaded unasked: {remedy}"
+    return f"run {run.label} is not one that you began here, and its model is not loaded unasked: {remedy}"
 
 
 def no_gaps(provider: str) -> str:

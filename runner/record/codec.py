@@ -1,11 +1,13 @@
 """Encodes values as lines of JSON and decodes them: an outcome's fields in outcomes.jsonl, and any other line."""
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from pydantic_core import from_json
 
+from runner.text import shorten
 from runner.types import Completion, ErrorInfo, Failure, Outcome, Timing, Usage
 
 _SHARED = ("prompt_id", "choice", "segment", "batch", "attempts", "model")
@@ -13,6 +15,19 @@ _OPTIONAL_TIMES = ("time_to_first_answer_token_s", "queued_s", "last_attempt_lat
 _OPTIONAL_COUNTS = ("cached_input_tokens", "cache_written_tokens", "reasoning_tokens")
 _MIN_COUNTS = {"cached_input_tokens": 1, "cache_written_tokens": 1}
 """Counts below these are not written: 0 is what an absent field means."""
+
+
+_NUMBER, _COUNT, _TEXT, _ABSENT = (int, float), (int,), (str,), (type(None),)
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("prompt_id", "model"), _TEXT),
+    **dict.fromkeys(("choice", "segment", "batch", "attempts"), _COUNT),
+    **dict.fromkeys(("text", "finish_reason", "system_fingerprint"), _TEXT + _ABSENT),
+    **dict.fromkeys(("input_tokens", "output_tokens", "lost_answers", *_OPTIONAL_COUNTS), _COUNT + _ABSENT),
+    **dict.fromkeys(("time_to_first_token_s", *_OPTIONAL_TIMES[:-1]), _NUMBER + _ABSENT),
+    **dict.fromkeys(("chunk_gaps_s", "token_ids"), (list, *_ABSENT)),
+    "latency_s": _NUMBER,
+}
+"""The types of an outcome's fields in JSON."""
 
 
 def encode_line(value: Any) -> bytes:
@@ -28,12 +43,15 @@ def decode_line(line: bytes | str) -> Any:
     """Return the value of one line.
 
     Raises:
-        json.JSONDecodeError: the line is not JSON.
+        ValueError: the line is not JSON.
     """
     try:
         return from_json(line)  # four times as fast as json, and stricter: it accepts no lone surrogates
     except ValueError:
-        return json.loads(line)
+        try:
+            return json.loads(line)
+        except RecursionError:
+            raise ValueError("it is nested too deep") from None
 
 
 def to_record(outcome: Outcome) -> dict[str, Any]:
@@ -68,8 +86,9 @@ def from_record(record: dict[str, Any]) -> Outcome:
     Raises:
         ValueError, KeyError, TypeError: `record` does not have the fields of an outcome.
     """
+    _check_types(record)
     timing = Timing(
-        started_at=datetime.fromisoformat(record["started_at"]),
+        started_at=_time(record["started_at"]),
         latency_s=record["latency_s"],
         time_to_first_token_s=record["time_to_first_token_s"],
         time_to_first_answer_token_s=record.get("time_to_first_answer_token_s"),
@@ -79,7 +98,10 @@ def from_record(record: dict[str, Any]) -> Outcome:
     )
     shared: dict[str, Any] = {name: record[name] for name in _SHARED} | {"lost_answers": record.get("lost_answers", 0)}
     if record["error"] is not None:
-        return Failure(**shared, timing=timing, error=ErrorInfo(**record["error"]))
+        error = ErrorInfo(**record["error"])
+        if not (isinstance(error.type, str) and isinstance(error.message, str)):
+            raise TypeError("the error's type and message are texts")
+        return Failure(**shared, timing=timing, error=error)
     usage = Usage(
         input_tokens=record["input_tokens"],
         output_tokens=record["output_tokens"],
@@ -97,6 +119,26 @@ def from_record(record: dict[str, Any]) -> Outcome:
         token_ids=None if token_ids is None else tuple(token_ids),
         system_fingerprint=record.get("system_fingerprint"),
     )
+
+
+def _check_types(record: Mapping[str, Any]) -> None:
+    for name, types in _TYPES.items():
+        if not isinstance(record.get(name), types):
+            raise TypeError(f"{name} is {shorten(repr(record.get(name)), 40)}")
+    needed = ("text", "finish_reason", "input_tokens", "output_tokens")
+    if record["error"] is None and any(record[name] is None for name in needed):
+        raise TypeError("it has neither an error nor an answer")
+    if not all(
+        isinstance(value, _NUMBER) for name in ("chunk_gaps_s", "token_ids") for value in record.get(name) or ()
+    ):
+        raise TypeError("chunk_gaps_s or token_ids holds something else than numbers")
+
+
+def _time(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError(f"started_at is {text!r}, without a time zone")
+    return time
 
 
 def _optional_fields(completion: Completion) -> dict[str, Any]:

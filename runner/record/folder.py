@@ -2,31 +2,52 @@
 
 import json
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
+from runner.config.parse import parse
 from runner.config.renamed import with_current_keys
 from runner.config.schema import RunConfig
-from runner.errors import JournalError, RecordError, RunInUseError
-from runner.record.atomic import atomic_write
+from runner.errors import ConfigError, JournalError, RecordError, RunInUseError
+from runner.record.atomic import atomic_write, refuse_what_is_no_file
 from runner.record.manifest import MlflowRunRef, RunManifest, Segment, Summary, summary_of_failure
 from runner.record.outcomes import OutcomesFile
-from runner.record.prompts import PackedPrompts
-from runner.text import one_line
+from runner.record.ownership import is_signed, sign, signature_file
+from runner.record.prompts import PROMPTS, PackedPrompts
+from runner.text import one_line, shorten
 
 CONFIG, ENVIRONMENT, SUMMARY, MANIFEST = "config.yaml", "environment.json", "summary.json", "run.json"
 SEGMENTS, MLFLOW_RUN, LOG = "segments.json", "tracking.json", "runner.log"
-PROMPTS, OUTCOMES = "prompts.jsonl", "outcomes.jsonl"
+OUTCOMES = "outcomes.jsonl"
+SIGNATURE = signature_file(Path(MANIFEST)).name
 LOCK, WORKER_LOCK = "run.lock", ".tracking.lock"
 HYDRA = ".hydra"
 """The folder of what Hydra composed."""
 SWEEP = "sweep.json"
 """In a sweep's folder: its parent run in MLflow."""
+
+_FILES = (
+    *(CONFIG, ENVIRONMENT, SUMMARY, MANIFEST, SEGMENTS, MLFLOW_RUN, LOG, PROMPTS, OUTCOMES, LOCK, WORKER_LOCK),
+    SIGNATURE,
+)
+"""Every file of a record."""
+
+_MAX_REASON = 300
+"""Characters that a message repeats of why a file cannot be read."""
+_PROMPT_FACTS = frozenset({"name", "source", "sha256", "count", "file_sha256"})
+_ENVIRONMENT_SECTIONS = ("git", "cpu", "packages", "settings", "provider", "machine_load", "price")
+_MANIFEST, _SECTION = TypeAdapter(RunManifest), TypeAdapter(dict[str, Any])
+_SUMMARY, _MLFLOW_RUN, _SEGMENTS = (
+    TypeAdapter(Summary),
+    TypeAdapter(MlflowRunRef),
+    TypeAdapter(dict[str, list[Segment]]),
+)
 
 T = TypeVar("T")
 
@@ -63,9 +84,30 @@ class RunFolder:
         """The shell command that resumes the run, for use in `start`."""
         return f"python -m runner.resume {shlex.quote(relative_to_start(self.path.absolute(), self.start))}"
 
+    @property
+    def is_own(self) -> bool:
+        """Whether this user began the run: run.json has the user's signature."""
+        return is_signed(self.path / MANIFEST)
+
+    def refuse_what_is_no_file(self) -> None:
+        """Refuse a record in which a link, a folder, a pipe or a device has the name of a file.
+
+        Raises:
+            RecordError: there is one: reading or writing it would concern what is elsewhere, or wait for ever.
+        """
+        numbered = (path.name for path in self.path.glob("environment.*.json"))
+        for name in (*_FILES, *numbered):
+            refuse_what_is_no_file(self.path / name)
+        if (self.path / HYDRA).is_symlink():
+            raise RecordError(f"{self.path / HYDRA} is a link, and a record has only files: remove it")
+        for path in (self.path / HYDRA).glob("*.yaml"):
+            refuse_what_is_no_file(path)
+
     def write_manifest(self, manifest: RunManifest) -> None:
-        """Write what the run begins with."""
-        self._write_json(MANIFEST, asdict(manifest))
+        """Write what the run begins with, signed."""
+        path, content = self.path / MANIFEST, as_json(asdict(manifest))
+        atomic_write(path, content)
+        sign(path, content)
 
     def read_manifest(self) -> RunManifest:
         """Return what the run began with.
@@ -81,9 +123,10 @@ class RunFolder:
                 "resume"
             )
         try:
-            manifest = RunManifest(**json.loads(path.read_bytes()))
+            manifest = _MANIFEST.validate_json(path.read_bytes(), strict=True)
+            _check_prompt_facts(manifest.prompts)
             return replace(manifest, config=with_current_keys(manifest.config))
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise _unreadable(path, error) from None
 
     def write_config(self, config: RunConfig) -> None:
@@ -98,13 +141,15 @@ class RunFolder:
         Raises:
             RecordError: its file cannot be read.
         """
-        path = self.path / CONFIG
-        if not path.exists():
-            return {}
-        try:
-            return with_current_keys({**yaml.safe_load(path.read_bytes())})
-        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-            raise _unreadable(path, error) from None
+        return self._read_yaml(self.path / CONFIG)
+
+    def read_composed_config(self) -> dict[str, Any]:
+        """Return the configuration that Hydra composed; empty if there is none.
+
+        Raises:
+            RecordError: its file cannot be read.
+        """
+        return self._read_yaml(self.path / HYDRA / CONFIG)
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Write what may affect results besides the configuration."""
@@ -112,13 +157,13 @@ class RunFolder:
 
     def read_environment(self) -> dict[str, Any]:
         """Return what `write_environment` wrote; empty if the run did not get that far."""
-        return self._read_derived(ENVIRONMENT, dict[str, Any]) or {}
+        return self._read_environment(ENVIRONMENT) or {}
 
     def read_environments(self) -> list[dict[str, Any]]:
         """Return the environments of the run's processes, in order; only one where none changed."""
         numbers = [path.stem.rpartition(".")[2] for path in self.path.glob("environment.*.json")]
         kept = [f"environment.{number}.json" for number in sorted(filter(str.isdigit, numbers), key=int)]
-        read = [self._read_derived(name, dict[str, Any]) for name in (*kept, ENVIRONMENT)]
+        read = [self._read_environment(name) for name in (*kept, ENVIRONMENT)]
         return [environment for environment in read if environment]
 
     def keep_environment(self, segment: int) -> None:
@@ -148,11 +193,7 @@ class RunFolder:
 
     def read_segments(self) -> list[Segment]:
         """Return what `write_segments` wrote; a killed process has no segment there."""
-
-        def from_records(segments: Sequence[Mapping[str, Any]]) -> list[Segment]:
-            return [Segment(**segment) for segment in segments]
-
-        return self._read_derived(SEGMENTS, from_records) or []
+        return (self._read_derived(SEGMENTS, _SEGMENTS) or {}).get("segments", [])
 
     def write_summary(self, summary: Summary) -> None:
         """Write how the run ended."""
@@ -160,7 +201,7 @@ class RunFolder:
 
     def read_summary(self) -> Summary | None:
         """Return how the run ended; None while it has not."""
-        return self._read_derived(SUMMARY, Summary)
+        return self._read_derived(SUMMARY, _SUMMARY)
 
     def remove_summary(self) -> None:
         """Remove the summary, because the run continues and has not ended."""
@@ -172,7 +213,7 @@ class RunFolder:
 
     def read_mlflow_run(self) -> MlflowRunRef | None:
         """Return which MLflow run has this run's record; None if there is none yet."""
-        return self._read_derived(MLFLOW_RUN, MlflowRunRef)
+        return self._read_derived(MLFLOW_RUN, _MLFLOW_RUN)
 
     @contextmanager
     def recording_failure(self) -> Iterator[None]:
@@ -191,14 +232,49 @@ class RunFolder:
             raise
 
     def _write_json(self, name: str, value: Any) -> None:
-        atomic_write(self.path / name, (json.dumps(value, indent=2) + "\n").encode("utf-8"))
+        atomic_write(self.path / name, as_json(value))
 
-    def _read_derived(self, name: str, construct: Callable[..., T]) -> T | None:
+    def _read_derived(self, name: str, adapter: TypeAdapter[T]) -> T | None:
         """Return the value of a file that the run can write again; None if it is absent or damaged (power failure)."""
         try:
-            return construct(**json.loads((self.path / name).read_bytes()))
-        except (OSError, ValueError, TypeError):
+            return adapter.validate_json((self.path / name).read_bytes(), strict=True)
+        except (OSError, ValueError):
             return None
+
+    def _read_environment(self, name: str) -> dict[str, Any] | None:
+        environment = self._read_derived(name, _SECTION) or {}
+        has_sections = all(isinstance(environment.get(section) or {}, Mapping) for section in _ENVIRONMENT_SECTIONS)
+        return environment if has_sections else None
+
+    def _read_yaml(self, path: Path) -> dict[str, Any]:
+        if not path.exists():
+            return {}
+        try:
+            return with_current_keys(_SECTION.validate_python(yaml.safe_load(path.read_bytes())))
+        except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+            raise _unreadable(path, error) from None
+
+
+def _check_prompt_facts(facts: Mapping[str, Any]) -> None:
+    if missing := _PROMPT_FACTS - facts.keys():
+        raise ValueError(f"its prompts lack {', '.join(sorted(missing))}")
+
+
+def parse_recorded(path: Path, values: Mapping[str, Any]) -> RunConfig:
+    """Return the configuration that a file of a record has.
+
+    Raises:
+        RecordError: it is no configuration.
+    """
+    try:
+        return parse(values)
+    except ConfigError as error:
+        raise RecordError(f"{path} has no whole configuration: restore it, or start a new run:\n{error}") from None
+
+
+def as_json(value: Any) -> bytes:
+    """Return a value as the content of a file."""
+    return (json.dumps(value, indent=2) + "\n").encode("utf-8")
 
 
 def relative_to_start(path: Path, start: Path) -> str:
@@ -207,7 +283,12 @@ def relative_to_start(path: Path, start: Path) -> str:
 
 
 def _unreadable(path: Path, error: Exception) -> RecordError:
-    reason = one_line(str(error)) if path.stat().st_size else "it is empty"
+    reason = error.strerror if isinstance(error, OSError) else shorten(one_line(str(error)), _MAX_REASON)
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        reason = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+    with suppress(OSError):
+        reason = reason if path.stat().st_size else "it is empty"
     return RecordError(
         f"{path} cannot be read: {reason}. The run's configuration is in this file: restore it, or start a new run"
     )

@@ -25,6 +25,8 @@ class RunManifest:
         tags: further tags, such as Hydra's overrides.
         sweep_dir: the sweep's folder; None for a run outside of a sweep.
         working_dir: the working directory of the command; relative paths in `config` start there.
+        folder: the run's folder relative to `working_dir`; null where it is not below. Of a record that was moved
+            together with what lies beside it, relative paths start at the new place.
     """
 
     key: str
@@ -34,6 +36,7 @@ class RunManifest:
     tags: Mapping[str, str]
     sweep_dir: str | None
     working_dir: str
+    folder: str | None = None
 
 
 _RUNS_NOT_TRACES = "?workflowType=machine_learning"
@@ -94,6 +97,10 @@ class Summary:
         return _exit_code(self.error["type"]) if self.error and not self.metrics else RunnerError.exit_code
 
 
+_ANSWERING = ("base_url", "endpoint", "region", "device", "dtype", "model_revision")
+"""What a provider resolved on loading that decides who answers, and with which numbers."""
+_BESIDE = ("profile", "gpu", "attn_implementation")
+"""What it resolved besides, whose change is said."""
 _RENAMED_ERRORS = {"RequestError": "UsageError", "TakenError": "RunInUseError"}
 """The present name of each error class that earlier versions recorded under another name."""
 
@@ -123,10 +130,33 @@ def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> li
         return []
     old, new = dict(_leaves(before)), dict(_leaves(now))
     names = dict.fromkeys((*old, *new))
-    return [f"{name}: {old.get(name)} before, {new.get(name)} now" for name in names if old.get(name) != new.get(name)]
+    return [
+        f"{name}: {old.get(name)} before, {new.get(name)} now"
+        for name in names
+        if old.get(name) != new.get(name) and (name in old or not name.startswith("provider."))
+    ]
+
+
+def resolved_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return one text per change of what answers the prompts: where it runs, and which model in which precision it is.
+
+    What an earlier version did not record has no change.
+    """
+    old, new = before.get("provider") or {}, now.get("provider") or {}
+    return [
+        f"provider.{name}: {old[name]} before, {new.get(name)} now"
+        for name in _ANSWERING
+        if name in old and _device_kind(name, old[name]) != _device_kind(name, new.get(name))
+    ]
+
+
+def _device_kind(name: str, value: object) -> object:
+    return value.partition(":")[0] if name == "device" and isinstance(value, str) else value
 
 
 def _leaves(environment: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    provider = environment.get("provider") or {}
+    yield from ((f"provider.{name}", provider[name]) for name in (*_ANSWERING, *_BESIDE) if name in provider)
     for section in ("git", "python", "os", "cpu", "packages"):
         value = environment.get(section)
         if isinstance(value, Mapping):

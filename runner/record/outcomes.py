@@ -52,7 +52,7 @@ class OutcomesFile:
         for number, record in _read_records(self.path):
             try:
                 outcome = from_record(record)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise _not_an_outcome(self.path, number, error) from None
             yield outcome
 
@@ -129,6 +129,8 @@ def _read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise _not_an_outcome(path, number, error) from None
             if not isinstance(record, dict) or not record.keys() >= _REQUIRED:
                 raise _not_an_outcome(path, number, TypeError(f"no JSON object with {', '.join(sorted(_REQUIRED))}"))
+            if type(record["prompt_id"]) is not str or type(record["segment"]) is not int:
+                raise _not_an_outcome(path, number, TypeError("prompt_id is a text, segment a number"))
             yield number, record
 
 

@@ -4,10 +4,15 @@ import hashlib
 from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Self, overload
+from typing import Any, Self, overload
 
+from runner.errors import RecordError
 from runner.record.codec import decode_line, encode_line
+from runner.text import shorten
 from runner.types import Message, Prompt
+
+PROMPTS = "prompts.jsonl"
+_MAX_REASON = 200
 
 
 class PackedPrompts(Sequence[Prompt]):
@@ -18,6 +23,7 @@ class PackedPrompts(Sequence[Prompt]):
 
     def __init__(self, prompts: Iterable[Prompt] = ()) -> None:
         self._lines, self._ends = bytearray(), array("Q", [0])
+        self._source = PROMPTS
         for prompt in prompts:
             self.append(prompt)
 
@@ -30,6 +36,7 @@ class PackedPrompts(Sequence[Prompt]):
     def read(cls, path: Path) -> Self:
         """Return the prompts of a prompts.jsonl."""
         prompts = cls()
+        prompts._source = str(path)
         with path.open("rb") as lines:
             for line in lines:
                 prompts._append_line(line)
@@ -60,5 +67,17 @@ class PackedPrompts(Sequence[Prompt]):
         if isinstance(index, slice):
             return tuple(self[number] for number in range(*index.indices(len(self))))
         number = range(len(self))[index]  # from 0 on, or IndexError
-        record = decode_line(bytes(self._lines[self._ends[number] : self._ends[number + 1]]))
-        return Prompt(id=record["id"], messages=tuple(Message(**message) for message in record["messages"]))
+        line = bytes(self._lines[self._ends[number] : self._ends[number + 1]])
+        try:
+            return _prompt(decode_line(line))
+        except (ValueError, KeyError, TypeError) as error:
+            reason = f"{type(error).__name__}: {shorten(str(error), _MAX_REASON)}"
+            raise RecordError(f"{self._source}, line {number + 1}: not a prompt ({reason}): restore the file") from None
+
+
+def _prompt(record: Any) -> Prompt:
+    prompt = Prompt(id=record["id"], messages=tuple(Message(**message) for message in record["messages"]))
+    texts = [prompt.id, *(text for message in prompt.messages for text in (message.role, message.content))]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("id, role and content are texts")
+    return prompt

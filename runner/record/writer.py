@@ -54,6 +54,9 @@ class OutcomeWriter:
         except OSError as error:
             self._lock.close()
             raise JournalError(f"{self._path} cannot be written: {error.strerror}") from None
+        except JournalError:
+            self._lock.close()
+            raise
         self._sync_thread.start()
         return self
 
@@ -96,11 +99,24 @@ class OutcomeWriter:
         self._raise_sync_error()
 
     def _reopen(self) -> BinaryIO:
-        file = self._path.open("a+b", buffering=0)
-        end = end_of_last_line(file)
-        file.truncate(end)
-        self.segment = last_segment(self._path) + 1 if end else 0
+        """Open the outcomes, and cut a torn last line: only what begins like an outcome, of a file that is one."""
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+        file = os.fdopen(descriptor, "a+b", buffering=0)
+        try:
+            end = end_of_last_line(file)
+            self._refuse_other_content(file, end)
+            self.segment = last_segment(self._path) + 1 if end else 0
+            file.truncate(end)
+        except BaseException:
+            file.close()
+            raise
         return file
+
+    def _refuse_other_content(self, file: BinaryIO, end: int) -> None:
+        """Refuse a file whose torn last line is none of an outcome; a power failure leaves zeros."""
+        file.seek(end)
+        if file.read(1) not in (b"", b"{", b"\0"):
+            raise JournalError(f"{self._path}: its last line is not an outcome: was the file edited?")
 
     def _close(self) -> None:
         self._closed.set()

@@ -10,9 +10,9 @@ from typing import Any
 from runner import environment
 from runner.batching.base import PendingPrompts
 from runner.dispatch.stop import Stopped
-from runner.errors import JournalError, RunnerError
+from runner.errors import JournalError, RecordError, RunnerError
 from runner.providers.protocols import DeviceMemory
-from runner.record.manifest import environment_changes
+from runner.record.manifest import environment_changes, resolved_changes
 from runner.record.writer import OutcomeWriter
 from runner.run.failure_limit import FailureLimit
 from runner.run.finish import Measured, close_record
@@ -93,12 +93,24 @@ def _measure(run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, o
 
 
 def _record_environment(run: PreparedRun, machine: Mapping[str, Any], segment: int) -> None:
-    """Write the environment of this process, and warn if it differs from that of the run's last process."""
-    if changes := environment_changes(run.folder.read_environment(), machine):
+    """Write the environment of this process, and warn if it differs from that of the run's last process.
+
+    Raises:
+        RecordError: other servers, another device or another model would go on with the run.
+    """
+    before, now = run.folder.read_environment(), _environment(run, machine)
+    if (refused := resolved_changes(before, now)) and not run.accepts_changes:
+        listed = "\n".join(f"  {change}" for change in refused)
+        raise RecordError(
+            f"{run.folder.display_path} began with something else, and one run has one source of answers:\n{listed}\n"
+            "set it as it was (the environment variable, region, device or model), start a new run, or go on with "
+            "--accept-endpoint"
+        )
+    if changes := environment_changes(before, now):
         listed = "\n".join(f"  {change}" for change in changes)
         log.warning("the environment has changed since the run began, which may affect results:\n%s", listed)
         run.folder.keep_environment(segment - 1)
-    run.folder.write_environment(_environment(run, machine))
+    run.folder.write_environment(now)
 
 
 def _update_environment(run: PreparedRun, machine: Mapping[str, Any]) -> None:

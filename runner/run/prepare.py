@@ -52,13 +52,18 @@ class Calls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedRun:
-    """A run that can begin: its configuration and its prompts were checked."""
+    """A run that can begin: its configuration and its prompts were checked.
+
+    Attributes:
+        accepts_changes: whether a resumed run goes on at another address, or with another device or model revision.
+    """
 
     config: RunConfig
     prompts: PackedPrompts
     calls: Calls
     folder: RunFolder
     waits: Waits
+    accepts_changes: bool = False
 
 
 def prepare(config: RunConfig, prompts: PackedPrompts, folder: RunFolder, waits: Waits) -> PreparedRun:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from runner.config.parse import parse
 from runner.errors import JournalError
-from runner.record.folder import CONFIG, ENVIRONMENT, HYDRA, LOG, OUTCOMES, PROMPTS, SEGMENTS, SUMMARY, RunFolder
+from runner.record.folder import CONFIG, ENVIRONMENT, HYDRA, LOG, OUTCOMES, SEGMENTS, SUMMARY, RunFolder
 from runner.record.manifest import RunManifest, Summary
+from runner.record.prompts import PROMPTS
+from runner.record.relocate import sweep_dir_of
 from runner.tracking import sweep_run
 from runner.tracking.digest import RunDigest, read_digest
 from runner.tracking.notes import run_note
@@ -17,11 +19,12 @@ from runner.tracking.traces import log_traces, read_traced, untraced
 _FILES = (CONFIG, PROMPTS, OUTCOMES, SUMMARY, ENVIRONMENT, SEGMENTS, LOG)
 
 
-def open_run(folder: RunFolder, on_connected: Callable[[], object]) -> StoreRun:
+def open_run(folder: RunFolder, uri: str, on_connected: Callable[[], object]) -> StoreRun:
     """Create the MLflow run of a folder, or find it, and log its parameters and its prompt set.
 
     Args:
         folder: the run's.
+        uri: of the store.
         on_connected: called when the store has answered for the first time.
 
     Raises:
@@ -29,12 +32,12 @@ def open_run(folder: RunFolder, on_connected: Callable[[], object]) -> StoreRun:
     """
     manifest = folder.read_manifest()
     config = parse(manifest.config)
-    store = open_store(str(config.tracking.uri), config.name)
+    store = open_store(uri, config.name)
     on_connected()
     tags = {"prompts.sha256": manifest.prompts["sha256"], "batch.mode": str(config.batch.mode), **manifest.tags}
     tags["runner.directory"] = str(folder.path.absolute())
-    if manifest.sweep_dir is not None:
-        tags["mlflow.parentRunId"] = sweep_run.join(Path(manifest.sweep_dir), store, config)
+    if sweep_dir := sweep_dir_of(folder, manifest):
+        tags["mlflow.parentRunId"] = sweep_run.join(sweep_dir, store, config)
     run = store.find_or_create_run(manifest.key, manifest.name, tags)
     store.client.update_run(run.run_id, status="RUNNING")
     run.log_params(config.flat())
@@ -107,10 +110,16 @@ def _points(digest: RunDigest, summary: Summary) -> list[Point]:
 
 def _log_files(run: StoreRun, folder: RunFolder) -> None:
     for name in _FILES:
-        if (folder.path / name).is_file():
+        if _is_file(folder.path / name):
             run.store.client.log_artifact(run.run_id, str(folder.path / name))
-    if (folder.path / HYDRA).is_dir():
-        run.store.client.log_artifacts(run.run_id, str(folder.path / HYDRA), "hydra")
+    for path in sorted((folder.path / HYDRA).glob("*.yaml")):
+        if _is_file(path) and not path.parent.is_symlink():
+            run.store.client.log_artifact(run.run_id, str(path), "hydra")
+
+
+def _is_file(path: Path) -> bool:
+    """Return whether a path is a file itself: what a link points to is no part of the record."""
+    return path.is_file() and not path.is_symlink()
 
 
 def _environment_tags(folder: RunFolder) -> dict[str, str]:

@@ -1,12 +1,14 @@
 """The run's side of tracking: starts the worker that publishes to MLflow, and reads its reports. Imports no mlflow."""
 
 import logging
+import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -20,14 +22,20 @@ log = logging.getLogger(__name__)
 
 _MAX_UNEXPLAINED_S = 1.0
 """How long the run waits for MLflow without a message."""
+_ROOT = Path(__file__).resolve().parents[2]
+"""The folder that has our own package."""
 _EXIT_S = 5.0
 """How long a worker that has reported its end may take to exit."""
 
 
-def start_worker(folder: RunFolder, waits: Waits) -> "subprocess.Popen[str]":
-    """Start the worker of a folder: commands go to its standard input, reports come from its standard output."""
+def start_worker(folder: RunFolder, uri: str, waits: Waits) -> "subprocess.Popen[str]":
+    """Start the worker of a folder: commands go to its standard input, reports come from its standard output.
+
+    The worker imports nothing from the working directory, which may have files from elsewhere.
+    """
     return subprocess.Popen(
-        [sys.executable, "-m", "runner.tracking.worker", str(folder.path), str(waits.store_retry_s)],
+        [sys.executable, "-P", "-m", "runner.tracking.worker", str(folder.path), uri, str(waits.store_retry_s)],
+        env=_environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -37,7 +45,16 @@ def start_worker(folder: RunFolder, waits: Waits) -> "subprocess.Popen[str]":
     )
 
 
-StartWorker = Callable[[RunFolder, Waits], "subprocess.Popen[str]"]
+StartWorker = Callable[[RunFolder, str, Waits], "subprocess.Popen[str]"]
+
+
+def _environment() -> Mapping[str, str]:
+    """Return the environment, in which a package that was found on a path of this process alone is found as well."""
+    root = str(_ROOT)
+    if _ROOT.name in ("site-packages", "dist-packages") or root not in map(os.path.abspath, sys.path):
+        return os.environ
+    paths = [path for path in (root, os.environ.get("PYTHONPATH")) if path]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 class RunPublisher:
@@ -65,7 +82,7 @@ class RunPublisher:
 
     def __enter__(self) -> Self:
         if self._uri is not None:
-            self._process = self._start(self._folder, self._waits)
+            self._process = self._start(self._folder, self._uri, self._waits)
             arguments = (self._process,)
             self._reader = threading.Thread(target=self._read_reports, args=arguments, name="tracking", daemon=True)
             self._reader.start()

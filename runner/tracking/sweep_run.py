@@ -1,18 +1,21 @@
 """The parent run of a sweep: the first job creates the run, the comparison ends it."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock
+from pydantic import TypeAdapter
 
 from runner.config.schema import RunConfig
-from runner.record.atomic import atomic_write
-from runner.record.folder import SWEEP, RunFolder
+from runner.errors import RecordError
+from runner.record.atomic import atomic_write, refuse_what_is_no_file
+from runner.record.folder import SWEEP, RunFolder, as_json
 from runner.record.manifest import MlflowRunRef, Status
+from runner.record.ownership import is_signed, sign
+from runner.record.relocate import absolute_uri, base_beside, path_below
 from runner.tracking.store import Point, Store, StoreRun, open_store, store_errors
 from runner.tracking.view import is_changed_by_hand, shared_view, view_tag
 
@@ -52,6 +55,11 @@ class _Parent:
     uri: str
     experiment: str
     run_id: str
+    folder: str | None = None
+    """The sweep's folder relative to the working directory of its jobs."""
+
+
+_ADAPTER = TypeAdapter(_Parent)
 
 
 def join(directory: Path, store: Store, config: RunConfig) -> str:
@@ -61,17 +69,38 @@ def join(directory: Path, store: Store, config: RunConfig) -> str:
         if parent := _read_parent(directory):
             return parent.run_id
         run = store.find_or_create_run(str(directory), f"sweep of {config.name}", {"sweep.dir": str(directory)})
-        parent = _Parent(uri=store.uri, experiment=config.name, run_id=run.run_id)
-        atomic_write(path, (json.dumps(asdict(parent), indent=2) + "\n").encode())
+        parent = _Parent(
+            uri=store.uri, experiment=config.name, run_id=run.run_id, folder=path_below(Path.cwd(), directory)
+        )
+        content = as_json(asdict(parent))
+        atomic_write(path, content)
+        sign(path, content)
         return run.run_id
 
 
+def store_of(directory: Path) -> str | None:
+    """Return the address of the store that has a sweep's parent run; None if there is none."""
+    parent = _read_parent(directory)
+    return parent.uri if parent else None
+
+
+def is_own(directory: Path) -> bool:
+    """Return whether this user's jobs wrote which parent run the sweep has."""
+    return is_signed(directory / SWEEP)
+
+
 def _read_parent(directory: Path) -> _Parent | None:
-    """Return what the first job wrote of the parent run; None where the file is absent or damaged."""
+    """Return what the first job wrote of the parent run; None where the file is absent or damaged.
+
+    The relative path of an embedded store starts where the sweep lies now.
+    """
     try:
-        return _Parent(**json.loads((directory / SWEEP).read_bytes()))
-    except (OSError, ValueError, TypeError):
+        refuse_what_is_no_file(directory / SWEEP)
+        parent = _ADAPTER.validate_json((directory / SWEEP).read_bytes(), strict=True)
+    except (OSError, ValueError, RecordError):
         return None
+    base = base_beside(directory, parent.folder) or Path.cwd()
+    return parent if base == Path.cwd() else replace(parent, uri=absolute_uri(parent.uri, base))
 
 
 def finish(directory: Path, report: SweepReport, *, status: Status) -> MlflowRunRef | None:

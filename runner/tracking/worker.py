@@ -1,4 +1,4 @@
-"""The process that publishes one run to MLflow: `python -m runner.tracking.worker FOLDER RETRY_S`.
+"""The process that publishes one run to MLflow: `python -m runner.tracking.worker FOLDER URI RETRY_S`.
 
 The run starts the worker and sends FINISH when the run has ended. The run's process never waits for MLflow while
 prompts are generated, and imports none of it: MLflow disturbs no measurement, and a slow or unreachable store costs
@@ -32,18 +32,21 @@ _RUN_IS_GONE = ""
 Send = Callable[[Report], None]
 
 
-def publish_when_ended(folder: RunFolder, commands: "queue.SimpleQueue[str]", send: Send, *, retry_s: float) -> None:
+def publish_when_ended(
+    folder: RunFolder, uri: str, commands: "queue.SimpleQueue[str]", send: Send, *, retry_s: float
+) -> None:
     """Open the MLflow run, wait for the run's end, and publish the record.
 
     Args:
         folder: the run's.
+        uri: of the store.
         commands: from the run's process.
         send: takes reports.
         retry_s: seconds between attempts to reach a store.
     """
     run = None
     while True:
-        run = run or _open(folder, send)
+        run = run or _open(folder, uri, send)
         try:
             command = commands.get(timeout=None if run else retry_s)
         except queue.Empty:
@@ -53,12 +56,11 @@ def publish_when_ended(folder: RunFolder, commands: "queue.SimpleQueue[str]", se
         _publish(folder, run, command, send)
 
 
-def _open(folder: RunFolder, send: Send) -> StoreRun | None:
-    uri = str(folder.read_manifest().config["tracking"]["uri"])
+def _open(folder: RunFolder, uri: str, send: Send) -> StoreRun | None:
     try:
         with store_errors(uri):  # which imports MLflow: what takes time from here on is the store
             send(Report(state=State.CONNECTING))
-            run = open_run(folder, on_connected=lambda: send(Report(state=State.CONNECTED)))
+            run = open_run(folder, uri, on_connected=lambda: send(Report(state=State.CONNECTED)))
     except RunnerError as error:
         send(Report(state=State.UNREACHABLE, message=str(error)))
         return None
@@ -96,7 +98,7 @@ def _send(output: TextIO, report: Report) -> None:
 def main() -> None:
     """Publish the run in the folder that the command line names."""
     send, sys.stdout = partial(_send, sys.stdout), sys.stderr  # MLflow prints to standard output, which is the run's
-    folder, retry_s = RunFolder(Path(sys.argv[1])), float(sys.argv[2])
+    folder, uri, retry_s = RunFolder(Path(sys.argv[1])), sys.argv[2], float(sys.argv[3])
     commands: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(sys.stdin, commands), daemon=True).start()
     if hasattr(os, "nice"):
@@ -105,7 +107,7 @@ def main() -> None:
     try:
         with suppress(OSError, NotImplementedError):  # not every file system has locks
             lock.acquire()
-        publish_when_ended(folder, commands, send, retry_s=retry_s)
+        publish_when_ended(folder, uri, commands, send, retry_s=retry_s)
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
         send(Report(state=State.CRASHED, message=message, traceback=traceback.format_exc()))

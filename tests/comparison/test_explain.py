@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -160,8 +161,8 @@ def runs(config: Compose, tiny_model: Path, tmp_path_factory: pytest.TempPathFac
     return folder
 
 
-def explained(folder: Path, *names: str, own: Path | None = None, is_bounded: bool = False) -> Comparison:
-    request = ExplainRequest(own_folder=own or folder, is_bounded=is_bounded)
+def explained(folder: Path, *names: str, is_bounded: bool = False) -> Comparison:
+    request = ExplainRequest(is_bounded=is_bounded)
     return compare_folders([folder / name for name in names], explain=request)
 
 
@@ -202,8 +203,16 @@ def test_a_planted_fault_is_not_explained_by_rounding(fault: str, dtype: str, ru
 
 
 @pytest.mark.slow
-def test_the_model_of_a_run_from_elsewhere_is_not_loaded_unasked(runs: Path, tmp_path: Path):
-    comparison = explained(runs / "bfloat16", "alone", "batched", own=tmp_path)
+@pytest.mark.parametrize("change", ["no signature", "another model"])
+def test_the_model_of_a_run_from_elsewhere_is_not_loaded_unasked(change: str, runs: Path, tmp_path: Path):
+    for name in ("alone", "batched"):
+        shutil.copytree(runs / "bfloat16" / name, tmp_path / name)
+        config = tmp_path / name / "config.yaml"
+        if change == "no signature":
+            (tmp_path / name / "run.hmac").unlink()
+        else:
+            config.write_text(re.sub(r"(?m)^  id: .*", "  id: /from/elsewhere", config.read_text()))
+    comparison = explained(tmp_path, "alone", "batched")
     assert only(comparison).explained == ()
     assert "not loaded unasked: give its weights with --model PATH" in note_texts(comparison)
 
@@ -261,9 +270,9 @@ def test_weights_that_are_none_or_not_needed_are_one_message(
     assert message in capsys.readouterr().err
 
 
-def test_runs_of_a_provider_without_logits_are_not_explained_and_it_is_no_error(write_run: Write, tmp_path: Path):
+def test_runs_of_a_provider_without_logits_are_not_explained_and_it_is_no_error(write_run: Write):
     folders = [write_run("a", sentences(3), "batch.size=1"), write_run("b", sentences(3, other_from=1), "batch.size=2")]
-    request = ExplainRequest(own_folder=tmp_path)
+    request = ExplainRequest()
     comparison = compare_folders(folders, explain=request)
     assert (
         "Run b, against run a: 2 differences are not explained: provider 'echo' does not give the logits of two tokens"

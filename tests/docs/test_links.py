@@ -67,7 +67,7 @@ def test_every_module_that_a_page_names_exists(page: Path):
             or not re.fullmatch(r"[a-z_][\w.]*", code)
         ):
             continue
-        is_file = rest[-1] in ("html", "json", "jsonl", "yaml", "lock")
+        is_file = rest[-1] in ("hmac", "html", "json", "jsonl", "yaml", "lock")
         assert is_file or is_in_code(code), f"{name(page)}: {code}"
 
 

@@ -117,7 +117,7 @@ def test_what_was_resolved_is_described_without_a_secret(bedrock: ComposeBedrock
         described = dict(provider.describe())
     assert described.pop("boto3")[0].isdigit()
     assert described == {
-        "region": "us-east-1", "endpoint": server.url, "api": "converse", "stream": True, "sends_seed": False,
+        "region": "us-east-1", "profile": None, "endpoint": server.url, "api": "converse", "stream": True, "sends_seed": False,
         "gen_ai.provider.name": "aws.bedrock", "gen_ai.operation.name": "chat",
     }  # fmt: skip
 

@@ -5,8 +5,11 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from mlflow import MlflowClient
 
+from runner import app
+from runner.cli import compare
 from runner.record.folder import RunFolder
 from runner.tracking import sweep_run
 from runner.tracking.store import Store, open_store
@@ -104,3 +107,31 @@ def test_a_view_of_many_settings_and_metrics_fits_into_a_tag_of_older_servers_to
     names = [f"provider.some_setting_{number}" for number in range(40)]
     view = shared_view("0" * 32, title="Sweep", time_ms=0, params=names, metrics=names)
     assert len(view) < 5000
+
+
+def test_a_comparison_reaches_the_configured_store_of_an_own_sweep_and_no_other_unasked(
+    tracked: Compose, config: Compose, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it where a store is chosen
+    sweep = tmp_path / "sweep"
+    for number, size in (("0", 1), ("1", 2)):
+        app.run(config("provider=echo", f"batch.size={size}", "prompts.limit=2"), sweep / number)
+    opened = open_store(store, "whose-sweep")
+    parent = sweep_run.join(sweep, opened, tracked("name=whose-sweep"))
+
+    def published(*flags: str) -> bool:
+        opened.client.set_tag(parent, "mlflow.note.content", "as it was")
+        compare.main([str(sweep), *flags])
+        return bool(opened.client.get_run(parent).data.tags["mlflow.note.content"] != "as it was")
+
+    assert not published(), "the store is not the configured one"
+    assert "that is not the store of your configuration" in " ".join(capsys.readouterr().out.split())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    assert published()
+    content = (sweep / "sweep.json").read_text()
+    (sweep / "sweep.json").write_text(content + "\n")
+    assert not published(), "somebody has edited the file"
+    assert "you did not run the sweep here" in " ".join(capsys.readouterr().out.split())
+    assert published("--publish")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from runner.providers.azure.client import EntraId
 from runner.providers.errors import FATAL, CallError, redact_errors
@@ -39,8 +40,20 @@ async def list_deployments(resource_id: str, management_url: str) -> list[ModelI
                 response.raise_for_status()
                 page = response.json()
                 deployments += [_deployment_info(deployment) for deployment in page["value"]]
-                url = page.get("nextLink")
+                url = next_page(page, management_url)
     return deployments
+
+
+def next_page(page: Mapping[str, Any], management_url: str) -> str | None:
+    """Return the address of the page after this one; None after the last.
+
+    Raises:
+        ValueError: it is on another host, which would get the token.
+    """
+    url: str | None = page.get("nextLink")
+    if url and urlsplit(url)[:2] != urlsplit(management_url)[:2]:
+        raise ValueError(f"the next page is at {url!r}, and the token is for {management_url} only")
+    return url
 
 
 @contextmanager

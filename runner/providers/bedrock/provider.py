@@ -144,6 +144,7 @@ class BedrockProvider:
             "gen_ai.provider.name": "aws.bedrock",
             "gen_ai.operation.name": "chat",
             "region": self._client.meta.region_name,
+            "profile": self._profile or os.environ.get("AWS_PROFILE"),
             "endpoint": self._client.meta.endpoint_url,
             "api": self._api,
             "stream": self._stream,

@@ -5,6 +5,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -142,9 +143,14 @@ class TransformersProvider:
         return len(self._encoder.encode(prompt))
 
     def tokenize(self, texts: Sequence[str]) -> Sequence[Sequence[int]]:
-        """Return the token ids of each text, without special tokens. A lone surrogate is replaced by U+FFFD."""
+        """Return the token ids of each text, without special tokens. A lone surrogate is replaced by U+FFFD.
+
+        The tokenizer comes from files of this machine: who tokenizes texts of a record did not choose its model.
+        """
         if not texts:
             return []
+        if self._loaded_encoder is None:
+            self._loaded_encoder = self._load_encoder(local_files_only=True)
         encodable = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
         rows: list[list[int]] = self._encoder.tokenizer(encodable, add_special_tokens=False)["input_ids"]
         return rows
@@ -215,15 +221,25 @@ class TransformersProvider:
     def _encoder(self) -> PromptEncoder:
         """The tokenizer, loaded on first use: counting tokens needs no model."""
         if self._loaded_encoder is None:
-            _import_libraries()
-            from transformers import AutoTokenizer
-
-            with _model_errors(self._config.id):
-                tokenizer = AutoTokenizer.from_pretrained(**self._source, padding_side="left")
-            if tokenizer.pad_token is None:
-                tokenizer.pad_token = tokenizer.eos_token
-            self._loaded_encoder = PromptEncoder(tokenizer, use_template=self._chat_template)
+            self._loaded_encoder = self._load_encoder(local_files_only=False)
         return self._loaded_encoder
+
+    def _load_encoder(self, *, local_files_only: bool) -> PromptEncoder:
+        _import_libraries()
+        from huggingface_hub import snapshot_download
+        from transformers import AutoTokenizer
+
+        source = self._source
+        with _model_errors(self._config.id):
+            if local_files_only and not Path(source["pretrained_model_name_or_path"]).is_dir():
+                # transformers asks the hub for some files whatever it is told, but never of a folder
+                revision = source.pop("revision", None)
+                folder = snapshot_download(self._config.id, revision=revision, local_files_only=True)
+                source["pretrained_model_name_or_path"] = folder
+            tokenizer = AutoTokenizer.from_pretrained(**source, padding_side="left", local_files_only=local_files_only)
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        return PromptEncoder(tokenizer, use_template=self._chat_template)
 
     @property
     def _source(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from runner import app
 from runner.config.schema import RunConfig
 from runner.config.waits import Waits
 from runner.errors import ConfigError
+from runner.providers.azure.deployments import next_page
 from runner.providers.factory import build
 from runner.run.prepare import prepare_calls
 from runner.types import Completion
@@ -56,6 +57,26 @@ def test_azure_refuses_what_its_endpoints_have_no_field_for(config: Compose):
         prepare_calls(config("provider=azure", "batch.mode=static"), Waits())
     with pytest.raises(ConfigError, match=r"model\.revision='1'.*'azure'"):
         build(config("provider=azure", "model.revision='1'"))
+
+
+@pytest.mark.parametrize(
+    ("link", "is_followed"),
+    [
+        ("https://management.azure.com/x?page=2", True),
+        (None, True),
+        ("https://management.azure.com.evil.example/x", False),
+        ("https://management.azure.com@evil.example/x", False),
+        ("http://management.azure.com/x", False),
+        ("https://management.azure.com:8443/x", False),
+    ],
+)
+def test_the_token_of_azures_management_goes_to_its_own_host_only(link: str | None, is_followed: bool):
+    page: dict[str, object] = {"value": [], "nextLink": link}
+    if is_followed:
+        assert next_page(page, "https://management.azure.com") == link
+    else:
+        with pytest.raises(ValueError, match="the token is for https://management"):
+            next_page(page, "https://management.azure.com")
 
 
 def test_azure_says_what_it_needs(config: Compose, monkeypatch: pytest.MonkeyPatch):

@@ -90,5 +90,5 @@ def run(kind: type[TransformersProvider], config: RunConfig, folder: Path) -> Ru
     with OutcomeWriter(record) as writer:
         record.write_config(prepared.config)
         record.write_prompts(prompts.prompts)
-        record.write_manifest(_manifest(prepared.config, prompts, (), None, {}))
+        record.write_manifest(_manifest(record, prepared.config, prompts, (), None, {}))
         return execute(prepared, writer, frozenset(), SilentObserver())

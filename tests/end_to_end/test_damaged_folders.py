@@ -1,0 +1,149 @@
+"""Damaged and hostile run folders: one message that names the file, or the command goes on as far as it can."""
+
+import json
+import logging
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner import app
+from runner.cli import compare, resume
+from tests.conftest import Compose
+
+FILES = (
+    "run.json", "config.yaml", "prompts.jsonl", "outcomes.jsonl", "summary.json", "environment.json", "segments.json",
+    "tracking.json", "run.hmac",
+)  # fmt: skip
+DEEP = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
+
+
+def _edit(change: Callable[[Any], object]) -> Callable[[Path], None]:
+    """Return what changes the value of a JSON file, of each line where there are several."""
+
+    def edit(path: Path) -> None:
+        lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
+        values = [json.loads(line) for line in lines]
+        for value in values:
+            change(value)
+        path.write_text("".join(json.dumps(value) + "\n" for value in values))
+
+    return edit
+
+
+def _replaced_by(make: Callable[[Path], object]) -> Callable[[Path], None]:
+    def replace(path: Path) -> None:
+        path.unlink(missing_ok=True)
+        make(path)
+
+    return replace
+
+
+KINDS: dict[str, Callable[[Path], object]] = {
+    "missing": lambda path: path.unlink(missing_ok=True),
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if path.exists() else b"{"),
+    "a list": lambda path: path.write_bytes(b"[]\n"),
+    "a number": lambda path: path.write_bytes(b"5\n"),
+    "an empty object": lambda path: path.write_bytes(b"{}\n"),
+    "nested": lambda path: path.write_bytes(DEEP + b"\n"),
+    "not UTF-8": lambda path: path.write_bytes(b'{"\xff\xfe": 1}\n'),
+    "a long number": lambda path: path.write_bytes(b'{"a": ' + b"9" * 5000 + b"}\n"),
+    "a folder": _replaced_by(Path.mkdir),
+    "a pipe": _replaced_by(os.mkfifo),
+    "a link": _replaced_by(lambda path: path.symlink_to("/dev/zero")),
+    "a link to nothing": _replaced_by(lambda path: path.symlink_to("/nowhere/at/all")),
+}
+WRONG_VALUES: dict[str, tuple[str, Callable[[Any], object]]] = {
+    "a text of numbers": ("outcomes.jsonl", lambda line: line.update(text=5)),
+    "a latency of words": ("outcomes.jsonl", lambda line: line.update(latency_s="long")),
+    "a line without a field": ("outcomes.jsonl", lambda line: line.pop("started_at")),
+    "a time without zone": ("outcomes.jsonl", lambda line: line.update(started_at="2026-01-01T00:00:00")),
+    "an id that is a list": ("outcomes.jsonl", lambda line: line.update(prompt_id=[1])),
+    "a segment that is a text": ("outcomes.jsonl", lambda line: line.update(segment="0")),
+    "an error that is a text": ("outcomes.jsonl", lambda line: line.update(error="it failed")),
+    "tokens that are texts": ("outcomes.jsonl", lambda line: line.update(token_ids=["a"])),
+    "neither text nor error": ("outcomes.jsonl", lambda line: line.update(text=None)),
+    "a prompt without messages": ("prompts.jsonl", lambda line: line.pop("messages")),
+    "a message that is a number": (
+        "prompts.jsonl",
+        lambda line: line.update(messages=[{"role": "user", "content": 5}]),
+    ),
+    "metrics that are texts": ("summary.json", lambda value: value.update(metrics={"prompts_per_s": "fast"})),
+    "metrics that are a list": ("summary.json", lambda value: value.update(metrics=[])),
+    "a status of another kind": ("summary.json", lambda value: value.update(status=7)),
+    "series of another shape": ("summary.json", lambda value: value.update(series={"a": [[1, 2, 3]]})),
+    "segments that are numbers": ("segments.json", lambda value: value.update(segments=[1, 2])),
+    "a provider that is a list": ("environment.json", lambda value: value.update(provider=[1])),
+    "a processor that is a text": ("environment.json", lambda value: value.update(cpu="fast")),
+    "a commit that is a number": ("environment.json", lambda value: value.update(git={"commit": 5})),
+    "prompts without a digest": ("run.json", lambda value: value["prompts"].pop("sha256")),
+    "prompts that are a text": ("run.json", lambda value: value.update(prompts="p")),
+    "a configuration that is a text": ("run.json", lambda value: value.update(config="p")),
+    "a configuration without provider": ("run.json", lambda value: value["config"].pop("provider")),
+    "a working directory that is a number": ("run.json", lambda value: value.update(working_dir=3)),
+    "a folder that is a list": ("run.json", lambda value: value.update(folder=["outputs"])),
+}
+DAMAGES = {f"{name} is {kind}": (name, damage) for name in FILES for kind, damage in KINDS.items()} | {
+    f"{name} has {kind}": (name, _edit(change)) for kind, (name, change) in WRONG_VALUES.items()
+}
+
+
+@pytest.fixture(scope="module")
+def recorded(config: Compose, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three prompts, of which the last is still to be generated, and a whole one beside it."""
+    folder = tmp_path_factory.mktemp("recorded")
+    (folder / "p.txt").write_text("one\ntwo\nthree\n")
+    for name, size in (("run", 2), ("other", 1)):
+        app.run(
+            config("provider=echo", f"batch.size={size}", "prompts=file", f"prompts.path={folder / 'p.txt'}"),
+            folder / name,
+        )
+    outcomes = folder / "run" / "outcomes.jsonl"
+    outcomes.write_bytes(b"".join(outcomes.read_bytes().splitlines(keepends=True)[:2]))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    """Restore what a command changes in its process: logging and signals."""
+    runner, root = logging.getLogger("runner"), logging.getLogger()
+    kept = [(logger, list(logger.handlers), logger.level, logger.propagate) for logger in (runner, root)]
+    signals = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, action in signals.items():
+        signal.signal(number, action)
+    for logger, handlers, level, propagate in kept:
+        for handler in set(logger.handlers) - set(handlers):
+            handler.close()
+        logger.handlers, logger.level, logger.propagate = handlers, level, propagate
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("command", ["resume", "compare"])
+def test_a_damaged_folder_is_one_message_or_taken_as_far_as_it_goes(
+    command: str, damage: str, recorded: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(recorded / "run", tmp_path / "run")
+    name, damage_file = DAMAGES[damage]
+    damage_file(tmp_path / "run" / name)
+    code: object = 0
+    try:
+        if command == "resume":
+            resume.main(["run"])
+        else:
+            compare.main(["run", str(recorded / "other"), "--json"])
+    except SystemExit as ended:
+        code = ended.code
+    printed = capfd.readouterr()
+    assert "Traceback" not in printed.err
+    if code:
+        assert printed.err.count("error: ") == 1, printed.err
+        assert name in printed.err, "the message names the file"
+        assert code in (1, 2)
