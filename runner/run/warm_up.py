@@ -74,7 +74,8 @@ def _generate(run: PreparedRun, prompts: Sequence[Prompt], clock: Callable[[], f
 
 def _step_s(completion: Completion) -> float:
     """Return the seconds of one decode step; 0 where they are not known."""
-    first_token_s, steps = completion.timing.time_to_first_token_s, completion.usage.output_tokens - 1
+    first_token_s = completion.timing.time_to_first_token_s
+    steps = completion.usage.output_tokens - 1 if completion.usage else 0
     return (completion.timing.latency_s - first_token_s) / steps if first_token_s is not None and steps > 0 else 0.0
 
 

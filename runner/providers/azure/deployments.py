@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from runner.providers.azure.client import EntraId
 from runner.providers.errors import FATAL, CallError, redact_errors
@@ -40,7 +41,24 @@ async def list_deployments(resource_id: str, management_url: str) -> list[ModelI
                 page = response.json()
                 deployments += [_deployment_info(deployment) for deployment in page["value"]]
                 url = page.get("nextLink")
+                _require_own_host(url, management_url)
     return deployments
+
+
+def _require_own_host(next_link: str | None, management_url: str) -> None:
+    """Refuse a next page at another host: the request for it would have the management token.
+
+    Raises:
+        CallError: the page is at another host, port or scheme.
+    """
+    if next_link is None:
+        return
+    link, own = (urlsplit(address)[:2] for address in (next_link, management_url))
+    if link != own:
+        message = (
+            f"the list of deployments goes on at {link[0]}://{link[1]}, which is not {management_url}: not followed"
+        )
+        raise CallError("DeploymentsRefused", message, FATAL)
 
 
 @contextmanager
