@@ -47,8 +47,8 @@ class ComparedText:
         return cls(
             completion.text,
             completion.finish_reason,
-            usage and usage.output_tokens,
-            usage and usage.output_tokens - (usage.reasoning_tokens or 0),
+            None if usage is None else usage.output_tokens,
+            None if usage is None else usage.output_tokens - (usage.reasoning_tokens or 0),
             None if token_ids is None else array("q", token_ids),  # 8 bytes a token
         )
 

@@ -57,14 +57,18 @@ def odd_wire(chooser: random.Random, good: Any) -> bytes:
     """
     status = 200 if chooser.random() < 0.6 else chooser.choice(STATUSES)
     names = chooser.sample(sorted(HEADERS), chooser.randrange(4))
-    kind = {list: "text/event-stream", bytes: "application/vnd.amazon.eventstream"}.get(type(good), "application/json")
-    headers = {"content-type": kind} | {name: chooser.choice(HEADERS[name]) for name in names}
+    headers = {"content-type": _KINDS.get(type(good), "application/json")} | {
+        name: chooser.choice(HEADERS[name]) for name in names
+    }
     body = chooser.choice(BODIES)(chooser, good)
     if headers.get("content-encoding") == "gzip" and chooser.random() < 0.7:
         compressor = zlib.compressobj(wbits=31)
         body = compressor.compress(body) + compressor.flush()
     head = f"HTTP/1.1 {status} Odd\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     return head.encode("latin-1") + chooser.choice(FRAMES)(body)
+
+
+_KINDS: Mapping[type, str] = {list: "text/event-stream", bytes: "application/vnd.amazon.eventstream"}
 
 
 def _damaged(chooser: random.Random, value: Any) -> Any:

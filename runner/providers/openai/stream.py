@@ -205,10 +205,11 @@ def _response_result(final: Any, chunks: ChunkTimes) -> ChoiceResult:
         raise CallError("ResponseFailed", f"the answer has status {final.status!r} and no text")
     reason = final.incomplete_details.reason if final.incomplete_details else "stop"
     total = _usage(final.usage, "input_tokens", "output_tokens")
+    output_tokens, reasoning_tokens = (total.output_tokens, total.reasoning_tokens) if total else (None, None)
     return ChoiceResult(
         text=final.output_text, finish_reason=_finish_reason(reason, is_whole=True), sent_reason=reason,
-        output_tokens=total and total.output_tokens, reasoning_tokens=total and total.reasoning_tokens,
-        request_usage=total, model=optional_text(final.model), chunks=chunks,
+        output_tokens=output_tokens, reasoning_tokens=reasoning_tokens, request_usage=total,
+        model=optional_text(final.model), chunks=chunks,
     )  # fmt: skip
 
 
