@@ -98,7 +98,7 @@ HOSTED = {
     "bedrock-invoke": ("api=invoke", "stream=true"),
     "bedrock-whole": ("api=converse", "stream=false"),
 }
-SETTINGS = ("generation.max_tokens=8", "batch.size=4", "limits.timeout_s=2")
+SETTINGS = ("generation.max_tokens=8", "batch.size=4", "limits.timeout_s=20")
 
 
 @contextmanager

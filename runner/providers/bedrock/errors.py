@@ -40,7 +40,7 @@ def call_errors(where: str, *, rights: str) -> Iterator[None]:
     import urllib3
     from botocore import eventstream, exceptions, parsers
 
-    unreadable = (eventstream.ParserError, parsers.ResponseParserError, json.JSONDecodeError)
+    unreadable = (eventstream.ParserError, parsers.ResponseParserError, json.JSONDecodeError, UnicodeDecodeError)
     try:
         yield
     except exceptions.ClientError as error:  # also what came inside a stream
