@@ -12,7 +12,7 @@ from pydantic import Field
 
 from runner.config.schema import GenerationParams
 from runner.errors import ConfigError
-from runner.providers.openai.stream import ChoiceResult, read_choices, read_response
+from runner.providers.openai.stream import ChoiceResult, empty_answer, read_choices, read_response
 from runner.types import Prompt
 
 EndpointName = Literal["chat", "responses", "completions"]
@@ -112,11 +112,21 @@ class Endpoint:
         """Return the whole response that a server sent instead of a stream, as the SDK would have read it.
 
         Raises:
+            APIConnectionError: the response was cut.
+            CallError: the response is empty.
             TypeError: the response is JSON, and no object.
         """
-        async with stream:
-            fields = json.loads(await stream.response.aread())
-        return pkgutil.resolve_name(self.response_type).construct(**fields)
+        import httpx2
+        from openai import APIConnectionError
+
+        try:
+            async with stream:
+                raw = await stream.response.aread()
+        except httpx2.RequestError as error:  # as the SDK does it for a stream
+            raise APIConnectionError(request=stream.response.request) from error
+        if not raw:
+            raise empty_answer(stream)
+        return pkgutil.resolve_name(self.response_type).construct(**json.loads(raw))
 
     def validate(self, params: GenerationParams, settings: RequestSettings) -> None:
         """Refuse settings that requests have no field for.

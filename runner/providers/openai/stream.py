@@ -248,9 +248,14 @@ async def chunks_of(response: Any, max_chunks: int) -> AsyncIterator[Any]:
                 raise too_large(f"more than {max_chunks:,} chunks")
             yield chunk
     if not count:
-        content_type = response.response.headers.get("content-type")
-        message = f"no event in the answer, whose content type is {content_type!r}: check the provider's address"
-        raise CallError("EmptyAnswer", message, RETRY)
+        raise empty_answer(response)
+
+
+def empty_answer(stream: Any) -> CallError:
+    """Return the error of an answer without an event, and without anything else."""
+    content_type = stream.response.headers.get("content-type")
+    message = f"no event in the answer, whose content type is {content_type!r}: check the provider's address"
+    return CallError("EmptyAnswer", message, RETRY)
 
 
 def _has_reasoning(choice: Any) -> bool:
