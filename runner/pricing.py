@@ -54,7 +54,7 @@ class Price:
         output_usd = usage.output_tokens * rates.output_usd
         if not with_input:
             return output_usd
-        uncached_tokens = usage.input_tokens - usage.cached_input_tokens - usage.cache_written_tokens
+        uncached_tokens = max(0, usage.input_tokens - usage.cached_input_tokens - usage.cache_written_tokens)
         return (
             output_usd
             + uncached_tokens * rates.input_usd
@@ -63,8 +63,8 @@ class Price:
         )
 
     def outcome_usd(self, outcome: Outcome) -> float:
-        """Return the cost of one outcome; 0 for a failure, whose tokens are not known."""
-        if not isinstance(outcome, Completion):
+        """Return the cost of one outcome; 0 for a failure and for a text without usage: their tokens are not known."""
+        if not isinstance(outcome, Completion) or outcome.usage is None:
             return 0.0
         return self.usage_usd(outcome.usage, with_input=outcome.choice == 0)
 

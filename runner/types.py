@@ -96,6 +96,7 @@ class Answer:
     """One answer to one prompt, as a provider read it.
 
     Attributes:
+        usage: None where the service counted nothing.
         token_ids: the new tokens up to and including the end, as many as `usage.output_tokens`; None where the provider
             does not have them.
         system_fingerprint: what the service says of the system that answered; None where it says nothing.
@@ -104,7 +105,7 @@ class Answer:
 
     text: str
     finish_reason: FinishReason
-    usage: Usage
+    usage: Usage | None
     token_ids: tuple[int, ...] | None = None
     system_fingerprint: str | None = None
     timing: Timing | None = None
@@ -133,12 +134,15 @@ class Generated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """One answer to one prompt. `choice` counts the answers of a prompt from 0."""
+    """One answer to one prompt. `choice` counts the answers of a prompt from 0.
+
+    `usage` is None where the service counted nothing: the text is kept, and may have been billed.
+    """
 
     prompt_id: str
     text: str
     finish_reason: FinishReason
-    usage: Usage
+    usage: Usage | None
     timing: Timing
     model: str
     choice: int = 0

@@ -14,7 +14,7 @@ from runner.dispatch.stop import Stopped
 from runner.record.folder import RunFolder
 from runner.record.manifest import Summary
 from runner.run.prepare import Calls, prepare_calls
-from runner.types import Completion, ErrorInfo, Failure, Message, Outcome, Prompt, Timing, Usage
+from runner.types import Answer, Completion, ErrorInfo, Failure, Message, Outcome, Prompt, Timing, Usage
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DEAR = "model.price={input_usd_per_million: 1000, output_usd_per_million: 1000}"
@@ -73,8 +73,14 @@ def completion(prompt_id: str, tokens_in: int = 1, tokens_out: int = 1, *, batch
 
 def with_ids(outcome: Completion, *token_ids: int) -> Completion:
     """Return the completion as of a provider that has its tokens."""
-    usage = replace(outcome.usage, output_tokens=len(token_ids))
+    usage = replace(usage_of(outcome), output_tokens=len(token_ids))
     return replace(outcome, token_ids=token_ids, usage=usage)
+
+
+def usage_of(answer: Answer | Completion) -> Usage:
+    """Return the usage of an answer that must have one."""
+    assert answer.usage is not None
+    return answer.usage
 
 
 def failure(prompt_id: str, *, batch: int = 0, message: str = "no", when: Timing | None = None) -> Failure:

@@ -12,7 +12,7 @@ from runner.metrics.samples import Samples
 from runner.metrics.steps import divide_into_steps
 from runner.metrics.summary import summarize
 from runner.types import Completion, Outcome
-from tests.factories import completion, failure, not_superseded, timing
+from tests.factories import completion, failure, not_superseded, timing, usage_of
 
 
 def metrics_of(outcomes: list[Outcome], *, padded: bool = False, duration_s: float = 1.0) -> dict[str, float]:
@@ -20,7 +20,7 @@ def metrics_of(outcomes: list[Outcome], *, padded: bool = False, duration_s: flo
 
 
 def with_usage(answer: Completion, **usage: int) -> Completion:
-    return replace(answer, usage=replace(answer.usage, **usage))
+    return replace(answer, usage=replace(usage_of(answer), **usage))
 
 
 def test_prompts_of_one_list_request_have_their_own_times_and_are_one_call():

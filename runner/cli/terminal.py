@@ -147,7 +147,8 @@ class Ticker:
     def tick(self, outcomes: Sequence[Outcome]) -> None:
         """Count a call's outcomes. The bar is redrawn at most five times a second."""
         self._done += sum(outcome.choice == 0 for outcome in outcomes)
-        self._tokens += sum(outcome.usage.output_tokens for outcome in outcomes if isinstance(outcome, Completion))
+        usages = [outcome.usage for outcome in outcomes if isinstance(outcome, Completion)]
+        self._tokens += sum(usage.output_tokens for usage in usages if usage is not None)
         now = time.monotonic()
         if now >= self._next_draw or self._done == self._total:
             self._next_draw = now + _REDRAW_S

@@ -21,7 +21,7 @@ from runner.comparison.first_difference import (
     words,
 )
 from runner.comparison.inference import share_interval
-from runner.comparison.load import ComparedText, ComparedTexts, Key
+from runner.comparison.load import ComparedTexts, Key
 from runner.comparison.matching import AnswerPair, MatchedAnswers
 from runner.comparison.misattribution import Suspects, copied, moved
 
@@ -73,7 +73,7 @@ class Divergence:
     similarity: float | None
     similarity_of_differing: float | None
     finish_reasons: Mapping[tuple[str, str], int]
-    output_tokens: tuple[int, int]
+    output_tokens: tuple[int, int] | None
     only_reference: int
     only_run: int
     at_start: int
@@ -105,8 +105,10 @@ class Divergence:
 
     @property
     def mean_token_change(self) -> float | None:
-        """Output tokens of the run less those of the reference, per pair; None without a pair."""
-        return (self.output_tokens[1] - self.output_tokens[0]) / self.compared if self.compared else None
+        """Output tokens of the run less those of the reference, per pair; None without a pair or a count."""
+        if self.output_tokens is None or not self.compared:
+            return None
+        return (self.output_tokens[1] - self.output_tokens[0]) / self.compared
 
 
 def diverge(
@@ -162,11 +164,13 @@ def _finish_reason_changes(pairs: Iterable[AnswerPair]) -> Mapping[tuple[str, st
     return {change: count for change, count in changes.most_common() if change[0] != change[1]}
 
 
-def _output_tokens(pairs: Sequence[AnswerPair]) -> tuple[int, int]:
-    def total(texts: Iterable[ComparedText]) -> int:
-        return sum(text.output_tokens for text in texts)
-
-    return total(pair.reference for pair in pairs), total(pair.run for pair in pairs)
+def _output_tokens(pairs: Sequence[AnswerPair]) -> tuple[int, int] | None:
+    """Return the sums of both sides; None where a service counted nothing."""
+    counts = [(pair.reference.output_tokens, pair.run.output_tokens) for pair in pairs]
+    known = [(reference, run) for reference, run in counts if reference is not None and run is not None]
+    if len(known) < len(counts):
+        return None
+    return sum(reference for reference, _ in known), sum(run for _, run in known)
 
 
 def _completed_ids(texts: ComparedTexts) -> set[str]:

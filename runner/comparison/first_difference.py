@@ -108,15 +108,16 @@ def partings(
         tokenizer: returns what cuts texts, and into what; called only where a pair that differs has no token ids.
     """
     differing = [pair for pair in pairs if not pair.is_equal]
+    has_lengths = all(pair.reference.text_tokens is not None for pair in pairs)  # a service may have counted nothing
     source: Source = "text"
-    unit: Unit = "token" if has_one_vocabulary else "word"
-    if has_one_vocabulary and all(_has_ids(pair.reference) and _has_ids(pair.run) for pair in differing):
+    unit: Unit = "token" if has_one_vocabulary and has_lengths else "word"
+    if unit == "token" and all(_has_ids(pair.reference) and _has_ids(pair.run) for pair in differing):
         source = "ids"
         units: list[tuple[Units, Units]] = [
             (pair.reference.token_ids or (), pair.run.token_ids or ()) for pair in differing
         ]
     else:
-        cut, unit = tokenizer()
+        cut, unit = tokenizer() if has_lengths else words()
         units = _cut(differing, cut)
     return Partings(
         unit=unit,
@@ -149,7 +150,7 @@ def _start(pair: AnswerPair, reference: Units, run: Units, unit: Unit, source: S
 
 
 def _length(text: ComparedText, unit: Unit) -> int:
-    return text.text_tokens if unit == "token" else len(text.text.split())
+    return text.text_tokens or 0 if unit == "token" else len(text.text.split())
 
 
 def first_difference_stats(positions: Sequence[int], lengths: Sequence[int]) -> FirstDifferenceStats | None:

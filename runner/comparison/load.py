@@ -26,14 +26,15 @@ class ComparedText:
     """The compared part of a completion.
 
     Attributes:
+        output_tokens: None where the service counted nothing.
         text_tokens: those of `output_tokens` that are the text's: reasoning is no part of it.
         token_ids: the new tokens; None where they are not on record.
     """
 
     text: str
     finish_reason: str
-    output_tokens: int
-    text_tokens: int
+    output_tokens: int | None
+    text_tokens: int | None
     token_ids: "array[int] | None" = None
 
     @classmethod
@@ -43,8 +44,8 @@ class ComparedText:
         return cls(
             completion.text,
             completion.finish_reason,
-            usage.output_tokens,
-            usage.output_tokens - (usage.reasoning_tokens or 0),
+            None if usage is None else usage.output_tokens,
+            None if usage is None else usage.output_tokens - (usage.reasoning_tokens or 0),
             None if token_ids is None else array("q", token_ids),  # 8 bytes a token
         )
 

@@ -6,6 +6,8 @@ repeat a secret.
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from urllib.parse import quote
 
 from runner.errors import ConfigError
 
@@ -53,14 +55,25 @@ def has_secret_query(address: str) -> bool:
 
 
 def redact(text: str, secrets: Collection[str]) -> str:
-    """Return the text with every secret of at least 4 characters replaced by ***.
+    """Return the text with every secret of at least 4 characters replaced by ***, in its URL-encoded forms too.
 
-    The longest secret is replaced first: a shorter one may be a part of a longer one.
+    The longest form is replaced first: a shorter one may be a part of a longer one.
     """
-    for secret in sorted(secrets, key=len, reverse=True):
-        if len(secret) >= _MIN_REDACTED:
-            text = text.replace(secret, "***")
+    for form in sorted(_forms(secrets), key=len, reverse=True):
+        text = text.replace(form, "***")
     return text
+
+
+def has_secret(text: str, secrets: Collection[str]) -> bool:
+    """Return whether a text has a secret that `redact` would replace."""
+    return any(form in text for form in _forms(secrets))
+
+
+def _forms(secrets: Collection[str]) -> set[str]:
+    """Return secrets as they are and as addresses and forms have them."""
+    long = [secret for secret in secrets if len(secret) >= _MIN_REDACTED]
+    encodings = (str, quote, partial(quote, safe=""), lambda secret: quote(secret, safe="").lower())
+    return {encode(secret) for secret in long for encode in encodings}
 
 
 def refuse_secrets(arguments: Sequence[str]) -> None:

@@ -53,7 +53,7 @@ class Budget:
         with_lost = []
         for outcome in outcomes:
             self._spent_usd += self._price.outcome_usd(outcome)
-            if outcome.lost_answers:
+            if possibly_billed(outcome):
                 with_lost.append(outcome)
         self._spent_usd += lost_usd(with_lost, prompts, params, self._price)
 
@@ -79,17 +79,24 @@ class Budget:
     def settle(self, max_cost_usd: float, results: Iterable[Generated], *, may_be_billed: bool) -> None:
         """Release a request's reserved cost, and add the cost of its results.
 
-        Where it failed and may be billed, its maximum cost is added.
+        Where it failed and may be billed, or has a result whose tokens are not known, its maximum cost is added.
         """
         self._in_flight -= 1
         # exactly 0 with nothing in flight: a rounding error left here would never be released
         self._reserved_usd = self._reserved_usd - max_cost_usd if self._in_flight else 0.0
-        if may_be_billed:
+        usages = [(answer.usage, choice == 0) for result in results for choice, answer in enumerate(result.answers)]
+        if may_be_billed or any(usage is None for usage, _ in usages):
             self._spent_usd += max_cost_usd
-        if self._price is not None:
-            for result in results:
-                for choice, answer in enumerate(result.answers):
-                    self._spent_usd += self._price.usage_usd(answer.usage, with_input=choice == 0)
+        elif self._price is not None:
+            for usage, with_input in usages:
+                self._spent_usd += self._price.usage_usd(usage, with_input=with_input) if usage else 0.0
+
+
+def possibly_billed(outcome: Outcome) -> int:
+    """Return how many answers to the prompt may be billed without a count: lost ones, and a text without usage."""
+    if outcome.choice:
+        return 0
+    return outcome.lost_answers + (isinstance(outcome, Completion) and outcome.usage is None)
 
 
 def lost_usd(outcomes: Iterable[Outcome], prompts: Iterable[Prompt], params: GenerationParams, price: Price) -> float:
@@ -106,10 +113,11 @@ def lost_usd(outcomes: Iterable[Outcome], prompts: Iterable[Prompt], params: Gen
     """
     lost_by_tokens, lost_by_prompt = Counter[int](), Counter[str]()
     for outcome in outcomes:
-        if isinstance(outcome, Completion) and outcome.choice == 0:
-            lost_by_tokens[outcome.usage.input_tokens] += outcome.lost_answers
-        elif not isinstance(outcome, Completion) and outcome.lost_answers:
-            lost_by_prompt[outcome.prompt_id] += outcome.lost_answers
+        usage = outcome.usage if isinstance(outcome, Completion) else None
+        if usage is not None:
+            lost_by_tokens[usage.input_tokens] += possibly_billed(outcome)
+        elif lost := possibly_billed(outcome):
+            lost_by_prompt[outcome.prompt_id] += lost
     for prompt in prompts if lost_by_prompt else ():
         lost_by_tokens[max_input_tokens(prompt)] += lost_by_prompt[prompt.id]
     output_tokens = params.max_tokens * params.n

@@ -95,8 +95,13 @@ class RequestGate:
         """Let no attempt leave for this many seconds."""
         now = asyncio.get_running_loop().time()
         self._paused_until = max(self._paused_until, now + seconds)
-        if self._paused_until - max(now, self._logged_until) >= _MIN_LOGGED_PAUSE_S:
-            self._logged_until = self._paused_until
+        self.log_wait(self._paused_until - now, reason)
+
+    def log_wait(self, seconds: float, reason: str) -> None:
+        """Log that a call, or every call, waits, unless a line of the log explains as long a wait already."""
+        now = asyncio.get_running_loop().time()
+        if now + seconds - max(now, self._logged_until) >= _MIN_LOGGED_PAUSE_S:
+            self._logged_until = now + seconds
             log.info("the service asks for a pause of %.0f s (%s): waiting", seconds, reason)
 
     async def sleep(self, seconds: float) -> None:

@@ -16,11 +16,12 @@ import tenacity
 from runner.config.schema import GenerationParams, LimitsConfig
 from runner.dispatch.call import Call
 from runner.dispatch.gate import RequestGate
-from runner.dispatch.retry import RetryPolicy, failed_attempt, jittered_wait_s, log_retry, should_retry
+from runner.dispatch.retry import Answers, RetryPolicy, failed_attempt, jittered_wait_s, log_retry, should_retry
 from runner.dispatch.stop import Stopped, StopRequest
-from runner.errors import AccessError, ServiceError
-from runner.providers.errors import RETRY, CallError
-from runner.providers.protocols import ConcurrentProvider, ListProvider, Provider
+from runner.errors import AccessError, RunnerError, ServiceError
+from runner.providers.errors import RETRY, CallError, too_many_open_files
+from runner.providers.protocols import BlockingProvider, ConcurrentProvider, ListProvider, Provider
+from runner.text import excerpt, first_line
 from runner.types import Generated, Prompt
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class LimitedProvider:
         clock: seconds, on the clock by which waits are measured.
 
     Attributes:
+        answers: what the service answered; of a resumed run, by earlier processes too.
         cpu_s: CPU seconds of the event loop's thread, while the loop ran; complete once requests are no longer sent.
     """
 
@@ -59,6 +61,8 @@ class LimitedProvider:
         max_throttled_s: float,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        if isinstance(provider, BlockingProvider):
+            provider.set_timeout(limits.timeout_s)
         self._provider = provider
         self._concurrent = provider if isinstance(provider, ConcurrentProvider) else None  # once: it takes 30 us
         self._lists = provider if isinstance(provider, ListProvider) else None
@@ -68,7 +72,7 @@ class LimitedProvider:
         self._gate, self._stop, self._clock = gate, stop, clock
         self.cpu_s = 0.0
         self._entered_cpu_s = 0.0
-        self._answered_at: float | None = None
+        self.answers = Answers()
         self._failed_alone = 0
         self._runner: asyncio.Runner | None = None
         self._connections = AsyncExitStack()
@@ -175,8 +179,8 @@ class LimitedProvider:
                 raise
             return call.failed(call.error, self._model_id)  # its lost answers may be billed: they belong on record
         except CallError as error:
-            if message := self._retry.fatal_message(call, error, answered_at=self._answered_at):
-                self._stop.request(AccessError(message) if self._answered_at is None else ServiceError(message))
+            if message := self._retry.fatal_message(call, error, self.answers):
+                self._stop.request(ServiceError(message) if self.answers.any else AccessError(message))
                 if not call.lost_answers:
                     raise Stopped from None
             return call.failed(error, self._model_id)
@@ -193,24 +197,46 @@ class LimitedProvider:
             raise
         finally:
             self._gate.release(permit, results, call.error)
-        self._answered_at = self._clock()
+        self.answers.add(self._clock())
         return results
 
     async def _send(self, send: Send) -> Sequence[Generated]:
+        """Send one attempt. Whatever goes wrong in it is this call's failure, and no other call's.
+
+        Raises:
+            CallError: the attempt has no answer.
+            Stopped: the provider cannot work at all (a missing package, say); the stop request has its error.
+        """
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await send()
         except TimeoutError:
             raise CallError("Timeout", f"no answer within limits.timeout_s={self._timeout_s}", RETRY) from None
+        except CallError:
+            raise
+        except RunnerError as error:
+            self._stop.request(error)
+            raise Stopped from None
+        except Exception as error:
+            log.warning("a request failed in a way that nobody foresaw", exc_info=error)
+            raise (too_many_open_files(error) or _unforeseen(error)) from error
 
     def _wait_s(self, state: tenacity.RetryCallState) -> float:
-        """Return how long a call waits before its next attempt: the service's Retry-After, or else a jittered time.
+        """Return how long a call waits before its next attempt: the service's Retry-After, at least a jittered time.
 
-        After a throttled attempt all calls wait, so that not every worker triggers a 429 of its own.
+        A service that asks for no wait at all is not asked again and again without one. After a throttled attempt all
+        calls wait, so that not every worker triggers a 429 of its own.
         """
         _, error = failed_attempt(state)
         jitter_s = jittered_wait_s(state.attempt_number)
-        retry_after_s = None if error.retry_after_s is None else max(0.0, error.retry_after_s)
+        retry_after_s = max(0.0, error.retry_after_s or 0.0)
         if error.policy.throttled:
-            self._gate.pause(jitter_s if retry_after_s is None else retry_after_s, error.type)
-        return jitter_s if retry_after_s is None else retry_after_s + min(jitter_s, 0.1 * retry_after_s)
+            self._gate.pause(retry_after_s or jitter_s, error.type)
+        elif retry_after_s:
+            self._gate.log_wait(retry_after_s, error.type)
+        return max(jitter_s, retry_after_s + min(jitter_s, 0.1 * retry_after_s))
+
+
+def _unforeseen(error: Exception) -> CallError:
+    message = f"{type(error).__name__}: {excerpt(first_line(error))}: this is a defect of the runner or an odd answer"
+    return CallError("UnforeseenError", f"{message}; runner.log has the traceback")

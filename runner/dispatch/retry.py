@@ -13,7 +13,32 @@ log = logging.getLogger(__name__)
 
 _MAX_RETRY_AFTER_S = 3600.0
 """A service that asks for a longer wait ends the run."""
+_MAX_FATAL_IN_ROW = 5
+"""If so many calls in a row meet a fatal error, their prompts are not the reason."""
 _FIRST_WAIT_S, _MAX_WAIT_S, _MAX_DOUBLINGS = 0.5, 60.0, 7
+
+
+class Answers:
+    """Whether a service answers, and how many fatal errors came in a row since.
+
+    Attributes:
+        any: whether it has answered any request of the run.
+        last_at: when it last answered a request of this process, by the calls' clock; None before.
+    """
+
+    def __init__(self) -> None:
+        self.any = False
+        self.last_at: float | None = None
+        self._fatal_in_row = 0
+
+    def add(self, now: float) -> None:
+        """Count an answer."""
+        self.any, self.last_at, self._fatal_in_row = True, now, 0
+
+    def explain_fatal(self) -> bool:
+        """Count a fatal error; return whether its prompt may be the only reason."""
+        self._fatal_in_row += 1
+        return self.any and self._fatal_in_row < _MAX_FATAL_IN_ROW
 
 
 class RetryPolicy:
@@ -34,16 +59,19 @@ class RetryPolicy:
             return call.throttled_s > self._max_throttled_s
         return state.attempt_number - call.throttled_attempts >= self._max_attempts
 
-    def fatal_message(self, call: Call, error: CallError, *, answered_at: float | None) -> str | None:
+    def fatal_message(self, call: Call, error: CallError, answers: Answers) -> str | None:
         """Return why every other request would fail too; None if this failure concerns its own call only.
 
         Args:
             call: the failed one.
             error: why the call failed.
-            answered_at: when the service last answered any request, by the call's clock.
+            answers: what the service answered until now.
         """
-        if error.policy.fatal or (error.type == UNREACHABLE and answered_at is None):
+        if error.policy.fatal and not (error.policy.may_concern_one_prompt and answers.explain_fatal()):
             return str(error)
+        if error.type == UNREACHABLE and not answers.any:
+            return str(error)
+        answered_at = answers.last_at
         if _asks_too_long(error):
             return f"{error}: the service asks to wait {error.retry_after_s:.0f} s, which is too long: resume later"
         no_answer_since = answered_at is None or answered_at < (call.throttled_at or 0.0)

@@ -19,7 +19,10 @@ _ICL = (
 METRICS: Mapping[str, str] = {
     "completed_prompts": "prompts with an answer",
     "failed_prompts": "prompts without an answer whose last attempt ended in an error",
-    "input_tokens": "sum over completed prompts of the prompt's tokens without padding, once for n answers",
+    "input_tokens": (
+        "sum over completed prompts of the prompt's tokens without padding, once for n answers; absent, as every "
+        "figure of tokens, where the service counted nothing for an answer"
+    ),
     "cached_input_tokens": "those of `input_tokens` that the service read from its cache; absent where there are none",
     "output_tokens": "sum over all answers; the first end-of-sequence token counts and ends an answer",
     "reasoning_tokens": "those of `output_tokens` that are no part of the text; absent where no answer counts them",
@@ -62,7 +65,8 @@ METRICS: Mapping[str, str] = {
     ),
     "cost_at_most_usd": (
         "`cost_usd` + the most that lost answers may cost: the prompt's tokens and `generation.max_tokens` for each "
-        "attempt without an answer that the service may bill. Absent where there are none: then `cost_usd` is all"
+        "attempt without an answer that the service may bill, and for an answer without a count. Absent where there "
+        "are none: then `cost_usd` is all"
     ),
     "overhead_s": (
         "`duration_s` minus the time during which at least one call was in flight, or waited for own limits or a pause"

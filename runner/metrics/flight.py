@@ -31,7 +31,7 @@ class SegmentCalls:
         starts, ends: of every call, from its first attempt to its end.
         queued_s: for how long the call waited before its start.
         stream_s: from the call's first token to its end; the whole call where nothing was streamed.
-        tokens: the call's output tokens.
+        tokens: the call's output tokens, as far as they are known.
     """
 
     starts: "array[float]" = field(default_factory=no_samples)
@@ -50,7 +50,8 @@ class SegmentCalls:
         self.ends.append(start + latency_s)
         self.queued_s.append(call[0].timing.queued_s or 0.0)
         self.stream_s.append(latency_s - first_s)
-        self.tokens.append(sum(outcome.usage.output_tokens for outcome in call if isinstance(outcome, Completion)))
+        usages = [outcome.usage for outcome in call if isinstance(outcome, Completion)]
+        self.tokens.append(sum(usage.output_tokens for usage in usages if usage is not None))
 
     @property
     def whole_s(self) -> float:

@@ -116,11 +116,14 @@ def _inter_token_s(timing: Timing, answers: Iterable[Completion]) -> Iterable[fl
 
     After reasoning only the text counts, from its first token on: of hidden reasoning nobody saw when its tokens came.
     """
-    reasoning = [answer.usage.reasoning_tokens for answer in answers]
+    usages = [answer.usage for answer in answers if answer.usage is not None]
+    if not usages:
+        return ()
+    reasoning = [usage.reasoning_tokens for usage in usages]
     first_s = timing.time_to_first_token_s
     if timing.time_to_first_answer_token_s is not None or any(reasoning):
         first_s = None if None in reasoning else timing.time_to_first_answer_token_s
-    tokens = max(answer.usage.output_tokens - (answer.usage.reasoning_tokens or 0) for answer in answers)
+    tokens = max(usage.output_tokens - (usage.reasoning_tokens or 0) for usage in usages)
     return () if first_s is None or tokens < 2 else ((timing.latency_s - first_s) / (tokens - 1),)
 
 

@@ -53,10 +53,13 @@ def _step_metrics(step: list[Outcome], wall_s: float) -> dict[str, float]:
     """
     latency_s = max(outcome.timing.latency_s for outcome in step)
     completions = [outcome for outcome in step if isinstance(outcome, Completion)]
-    output_tokens = sum(completion.usage.output_tokens for completion in completions)
-    metrics = {"batch/latency_s": latency_s, "batch/output_tokens": float(output_tokens)}
-    if wall_s > 0:
-        metrics["batch/output_tokens_per_s"] = output_tokens / wall_s
+    usages = [completion.usage for completion in completions if completion.usage is not None]
+    metrics = {"batch/latency_s": latency_s}
+    if len(usages) == len(completions):
+        output_tokens = sum(usage.output_tokens for usage in usages)
+        metrics["batch/output_tokens"] = float(output_tokens)
+        if wall_s > 0:
+            metrics["batch/output_tokens_per_s"] = output_tokens / wall_s
     first_token_s = (completion.timing.time_to_first_token_s for completion in completions)
     if (first_s := next((value for value in first_token_s if value is not None), None)) is not None:
         metrics["batch/time_to_first_token_s"] = first_s

@@ -37,7 +37,10 @@ def summarize(
         metrics["overhead_s"] = max(0.0, duration_s - sum(segment.occupied_s for segment in segments.values()))
     if padded:
         return metrics | totals.padding()
-    return metrics | in_flight_metrics(segments.values(), duration_s)
+    in_flight = in_flight_metrics(segments.values(), duration_s)
+    if not totals.tokens_are_known:
+        in_flight.pop("steady_output_tokens_per_s", None)
+    return metrics | in_flight
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,7 +48,8 @@ class _Totals:
     """Sums over outcomes, and samples of completed calls.
 
     In a padded batch, `prompt_slots` and `decode_slots` count the positions computed, padding included. `prefill_s` and
-    `decode_s` are None while nothing was streamed; `attempts_are_known` is whether every last attempt has its time.
+    `decode_s` are None while nothing was streamed; `attempts_are_known` is whether every last attempt has its time, and
+    `tokens_are_known` whether every answer has its usage: a sum of some answers' tokens is no sum of the run's.
     """
 
     completed: int = 0
@@ -61,6 +65,7 @@ class _Totals:
     prefill_s: float | None = None
     decode_s: float | None = None
     attempts_are_known: bool = True
+    tokens_are_known: bool = True
     samples: CallSamples = field(default_factory=CallSamples)
 
     def add_call(self, call: list[Outcome]) -> None:
@@ -78,9 +83,12 @@ class _Totals:
         self.retries += sum(outcome.attempts - 1 for outcome in call if outcome.choice == 0)
 
     def _add_tokens(self, completions: list[Completion]) -> None:
-        usages = [completion.usage for completion in completions]
-        prompts = [completion.usage for completion in completions if completion.choice == 0]
-        self.completed += len(prompts)
+        usages = [completion.usage for completion in completions if completion.usage is not None]
+        prompts = [completion.usage for completion in completions if completion.choice == 0 and completion.usage]
+        self.completed += sum(completion.choice == 0 for completion in completions)
+        self.tokens_are_known &= len(usages) == len(completions)
+        if not usages:
+            return
         self.input_tokens += sum(usage.input_tokens for usage in prompts)
         self.cached_input_tokens += sum(usage.cached_input_tokens for usage in prompts)
         self.output_tokens += sum(usage.output_tokens for usage in usages)
@@ -106,10 +114,11 @@ class _Totals:
         counts: dict[str, float] = {
             "completed_prompts": self.completed,
             "failed_prompts": self.failed,
-            "input_tokens": self.input_tokens,
-            "output_tokens": self.output_tokens,
             "retries": self.retries,
         }
+        if not self.tokens_are_known:
+            return counts
+        counts |= {"input_tokens": self.input_tokens, "output_tokens": self.output_tokens}
         if self.cached_input_tokens:
             counts["cached_input_tokens"] = self.cached_input_tokens
         if self.reasoning_tokens is not None:
@@ -119,12 +128,13 @@ class _Totals:
     def rates(self, duration_s: float) -> dict[str, float]:
         if not self.completed or duration_s <= 0:
             return {"duration_s": duration_s}
-        return {
-            "duration_s": duration_s,
+        rates = {"duration_s": duration_s, "prompts_per_s": self.completed / duration_s}
+        if not self.tokens_are_known:
+            return rates
+        return rates | {
             "output_tokens_per_s": self.output_tokens / duration_s,
             "input_tokens_per_s": self.input_tokens / duration_s,
             "total_tokens_per_s": (self.input_tokens + self.output_tokens) / duration_s,
-            "prompts_per_s": self.completed / duration_s,
         }
 
     def padding(self) -> dict[str, float]:

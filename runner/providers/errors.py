@@ -1,18 +1,27 @@
 """Errors of calls to a service, and what each means for its call and for the following ones."""
 
+import errno
+import logging
 import math
+import resource
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
 
 from runner.config.secrets import redact
+
+log = logging.getLogger(__name__)
 
 UNREACHABLE = "ConnectionError"
 """The type of a CallError where no connection to the service's address can be made."""
 UNSENDABLE = "UnsendablePrompt"
 """The type of an error where the prompt's text cannot be sent or tokenized."""
+
+REPEATED = "prompt %s: the answer's text repeats the key: outcomes.jsonl keeps texts as they are: do not pass it on"
+"""The warning where a text has a secret of this process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +32,8 @@ class ErrorPolicy:
         retryable: sending the request again may help.
         throttled: the service accepts no further request for a while, of this call or of any other.
         fatal: no other request will be answered either, until a person changes something: see `advice`.
+        may_concern_one_prompt: once others were answered, a fatal error may be the answer to this prompt alone
+            (moderation, a firewall).
         not_billed: nothing was generated: the service was not reached, or answered with an error. The answer of any
             other failed call may have been generated, and may be billed.
         refuses_lists: the service takes no list of prompts in one request, whatever the prompts.
@@ -33,6 +44,7 @@ class ErrorPolicy:
     retryable: bool = False
     throttled: bool = False
     fatal: bool = False
+    may_concern_one_prompt: bool = False
     not_billed: bool = False
     refuses_lists: bool = False
     advice: str = ""
@@ -72,10 +84,38 @@ def redact_errors(secrets: Collection[str]) -> Iterator[None]:
         raise CallError(type_, message, error.policy, retry_after_s=error.retry_after_s) from None
 
 
+def warn_of_plain_http(address: str) -> None:
+    """Warn where credentials and prompts are sent to another machine without encryption."""
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    if parts.scheme == "http" and not (host == "localhost" or host == "::1" or host.startswith("127.")):
+        log.warning(
+            "credentials and prompts are sent to %s over plain http, where others can read them: use https", host
+        )
+
+
 def invalid_utf8(error: UnicodeEncodeError) -> str:
     """Return why a prompt cannot be sent to a service or tokenized."""
     surrogate = f"U+{ord(error.object[error.start]):04X}"
     return f"the prompt has a lone surrogate ({surrogate}), which cannot be written as UTF-8: correct its text"
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, what caused it, what caused that, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def too_many_open_files(error: BaseException) -> CallError | None:
+    """Return the CallError where an error's cause is this process's limit of open files; None for any other cause."""
+    if not any(isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE) for cause in causes(error)):
+        return None
+    max_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    message = (
+        f"this process may have {max_files} files open, and all are: lower batch.size, or raise the limit (ulimit -n)"
+    )
+    return CallError("TooManyOpenFiles", message, ErrorPolicy(retryable=True, not_billed=True))
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
@@ -85,7 +125,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
             wait_s = float(headers[name]) * unit_s
             if math.isfinite(wait_s) and wait_s >= 0:
                 return wait_s
-    with suppress(KeyError, ValueError, TypeError):
+    with suppress(KeyError, ValueError, TypeError, OverflowError):  # a year of 0 or 10000, a time zone of days
         until = parsedate_to_datetime(headers["retry-after"])
         return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
     return None

@@ -164,6 +164,14 @@ class ConcurrentProvider(Protocol):
 
 
 @runtime_checkable
+class BlockingProvider(Protocol):
+    """A provider whose requests block threads, which nobody can interrupt."""
+
+    def set_timeout(self, timeout_s: float) -> None:
+        """Have no request block its thread for longer than this without a byte. Called before `with provider:`."""
+
+
+@runtime_checkable
 class ListProvider(Protocol):
     """A service that takes a list of prompts in one request: static batches over HTTP."""
 

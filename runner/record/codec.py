@@ -58,7 +58,7 @@ def to_record(outcome: Outcome) -> dict[str, Any]:
     """Return the fields of a line of outcomes.jsonl; those that not every provider has only where they exist."""
     completion = outcome if isinstance(outcome, Completion) else None
     error = outcome.error if isinstance(outcome, Failure) else None
-    timing = outcome.timing
+    timing, usage = outcome.timing, completion and completion.usage
     return {
         "prompt_id": outcome.prompt_id,
         "choice": outcome.choice,
@@ -66,8 +66,8 @@ def to_record(outcome: Outcome) -> dict[str, Any]:
         "batch": outcome.batch,
         "text": completion and completion.text,
         "finish_reason": completion and completion.finish_reason,
-        "input_tokens": completion and completion.usage.input_tokens,
-        "output_tokens": completion and completion.usage.output_tokens,
+        "input_tokens": usage and usage.input_tokens,
+        "output_tokens": usage and usage.output_tokens,
         **(_optional_fields(completion) if completion else {}),
         "latency_s": timing.latency_s,
         "time_to_first_token_s": timing.time_to_first_token_s,
@@ -102,18 +102,11 @@ def from_record(record: dict[str, Any]) -> Outcome:
         if not (isinstance(error.type, str) and isinstance(error.message, str)):
             raise TypeError("the error's type and message are texts")
         return Failure(**shared, timing=timing, error=error)
-    usage = Usage(
-        input_tokens=record["input_tokens"],
-        output_tokens=record["output_tokens"],
-        cached_input_tokens=record.get("cached_input_tokens", 0),
-        cache_written_tokens=record.get("cache_written_tokens", 0),
-        reasoning_tokens=record.get("reasoning_tokens"),
-    )
     token_ids = record.get("token_ids")
     return Completion(
         **shared,
         timing=timing,
-        usage=usage,
+        usage=_usage(record),
         text=record["text"],
         finish_reason=record["finish_reason"],
         token_ids=None if token_ids is None else tuple(token_ids),
@@ -125,7 +118,7 @@ def _check_types(record: Mapping[str, Any]) -> None:
     for name, types in _TYPES.items():
         if not isinstance(record.get(name), types):
             raise TypeError(f"{name} is {shorten(repr(record.get(name)), 40)}")
-    needed = ("text", "finish_reason", "input_tokens", "output_tokens")
+    needed = ("text", "finish_reason")
     if record["error"] is None and any(record[name] is None for name in needed):
         raise TypeError("it has neither an error nor an answer")
     if not all(
@@ -141,8 +134,21 @@ def _time(text: str) -> datetime:
     return time
 
 
+def _usage(record: dict[str, Any]) -> Usage | None:
+    """Return the tokens of a completion; None where the service counted nothing."""
+    if record["input_tokens"] is None or record["output_tokens"] is None:
+        return None
+    return Usage(
+        input_tokens=record["input_tokens"],
+        output_tokens=record["output_tokens"],
+        cached_input_tokens=record.get("cached_input_tokens", 0),
+        cache_written_tokens=record.get("cache_written_tokens", 0),
+        reasoning_tokens=record.get("reasoning_tokens"),
+    )
+
+
 def _optional_fields(completion: Completion) -> dict[str, Any]:
-    counts = {name: getattr(completion.usage, name) for name in _OPTIONAL_COUNTS}
+    counts = {name: getattr(completion.usage, name, None) for name in _OPTIONAL_COUNTS}
     fields = {name: count for name, count in counts.items() if count is not None and count >= _MIN_COUNTS.get(name, 0)}
     if completion.system_fingerprint is not None:
         fields["system_fingerprint"] = completion.system_fingerprint

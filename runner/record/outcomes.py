@@ -116,13 +116,17 @@ def end_of_last_line(file: BinaryIO, *, before: int | None = None) -> int:
 
 
 def _read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield number and fields of every whole line."""
+    """Yield number and fields of every whole line; of equal lines (a file was appended to itself, say) the first."""
     if not path.exists():
         return
+    seen = set[int]()  # hashes: 64 bytes an outcome
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 return
+            if (digest := hash(line)) in seen:
+                continue
+            seen.add(digest)
             try:
                 record = decode_line(line)
             except ValueError as error:

@@ -138,6 +138,8 @@ def _generate(run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, 
     If the loop ends early, the stop request has the reason.
     """
     stop, config = run.calls.stop, run.config
+    if run.calls.limited and pending.skipped:
+        run.calls.limited.answers.any = True  # an earlier process was answered
     failures = FailureLimit(config, run.folder.outcomes, pending.skipped, stop)
     pending = replace(pending, on_outcomes=failures.count)
     start = end = time.perf_counter()

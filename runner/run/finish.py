@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from runner.dispatch.budget import lost_usd
+from runner.dispatch.budget import lost_usd, possibly_billed
 from runner.errors import JournalError, RunnerError, ServiceError, UsageError
 from runner.metrics.definitions import MEASURED, in_order
 from runner.metrics.summary import summarize
@@ -73,7 +73,7 @@ class _Digest:
                 self._first_calls.add(outcome)
             if price:
                 self._answers_usd += price.outcome_usd(outcome)
-                if outcome.lost_answers:
+                if possibly_billed(outcome):
                     self._with_lost_answers.append(outcome)
             yield outcome, is_superseded
 

@@ -32,14 +32,15 @@ class _Call:
 
     @classmethod
     def of(cls, rows: Sequence[Completion]) -> Self:
-        """Return the call of these answers, at least one."""
-        timing, steps = rows[0].timing, max(row.usage.output_tokens for row in rows)
+        """Return the call of these answers, at least one, all with their usage."""
+        usages = [row.usage for row in rows if row.usage is not None]
+        timing, steps = rows[0].timing, max(usage.output_tokens for usage in usages)
         start_s, prompt_s = timing.started_at.timestamp(), timing.time_to_first_token_s or 0.0
         return cls(
             start_s=start_s,
             end_s=start_s + timing.latency_s,
             rows=len(rows),
-            width=max(row.usage.input_tokens for row in rows),
+            width=max(usage.input_tokens for usage in usages),
             steps=steps,
             prompt_s=prompt_s,
             step_s=(timing.latency_s - prompt_s) / max(1, steps - 1),
@@ -65,7 +66,7 @@ class FirstCalls:
         """Count an outcome; those of one call are adjacent."""
         if self._rows and (outcome.segment, outcome.batch) != (self._rows[0].segment, self._rows[0].batch):
             self._finish_call()
-        if isinstance(outcome, Completion) and len(self._kept.get(outcome.segment, ())) <= _MAX_PEERS:
+        if isinstance(outcome, Completion) and outcome.usage and len(self._kept.get(outcome.segment, ())) <= _MAX_PEERS:
             self._rows.append(outcome)
 
     def _finish_call(self) -> None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
+from operator import itemgetter
 
 from runner.batching.base import PendingPrompts
 from runner.run.prepare import PreparedRun
@@ -77,11 +78,11 @@ def _generate(run: PreparedRun, prompts: Sequence[Prompt], clock: Callable[[], f
 
 def _step_s(completions: Sequence[Completion]) -> float:
     """Return the seconds of one decode step, of the longest answer: rows of a batch share its time; 0 if not known."""
-    longest = max(completions, key=lambda completion: completion.usage.output_tokens, default=None)
-    first_token_s = longest.timing.time_to_first_token_s if longest else None
-    if longest is None or first_token_s is None or longest.usage.output_tokens < 2:
+    counted = [(entry.usage.output_tokens, entry.timing) for entry in completions if entry.usage]
+    tokens, timing = max(counted, key=itemgetter(0), default=(0, None))
+    if timing is None or timing.time_to_first_token_s is None or tokens < 2:
         return 0.0
-    return (longest.timing.latency_s - first_token_s) / (longest.usage.output_tokens - 1)
+    return (timing.latency_s - timing.time_to_first_token_s) / (tokens - 1)
 
 
 def _needs_more(done: Sequence[_Call], run: PreparedRun, calls: float) -> bool:

@@ -7,7 +7,7 @@ from runner.batching.modes import MODES
 from runner.config.schema import RunConfig
 from runner.pricing import Price
 from runner.tracking.store import storable
-from runner.types import Completion, Outcome, Prompt
+from runner.types import Completion, Outcome, Prompt, Usage
 
 OPERATION, MODEL = "gen_ai.operation.name", "gen_ai.request.model"
 _PROVIDER = "gen_ai.provider.name"
@@ -59,12 +59,19 @@ def _message(role: str, text: str) -> dict[str, Any]:
 
 
 def _completion_attributes(outcome: Completion) -> dict[str, Any]:
-    usage = outcome.usage
     reason = _FINISH_REASONS.get(outcome.finish_reason, outcome.finish_reason)
     attributes = {
         "gen_ai.output.messages": [{**_message("assistant", outcome.text), "finish_reason": reason}],
         "gen_ai.response.model": outcome.model,
         "gen_ai.response.finish_reasons": [outcome.finish_reason],
+    }
+    if outcome.system_fingerprint is not None:
+        attributes["openai.response.system_fingerprint"] = outcome.system_fingerprint
+    return attributes | (_usage_attributes(outcome.usage) if outcome.usage is not None else {})
+
+
+def _usage_attributes(usage: Usage) -> dict[str, Any]:
+    attributes: dict[str, Any] = {
         "gen_ai.usage.input_tokens": usage.input_tokens,
         "gen_ai.usage.output_tokens": usage.output_tokens,
         "gen_ai.usage.cache_read.input_tokens": usage.cached_input_tokens,
@@ -79,19 +86,17 @@ def _completion_attributes(outcome: Completion) -> dict[str, Any]:
     }
     if usage.reasoning_tokens is not None:
         attributes["gen_ai.usage.reasoning.output_tokens"] = usage.reasoning_tokens
-    if outcome.system_fingerprint is not None:
-        attributes["openai.response.system_fingerprint"] = outcome.system_fingerprint
     return attributes
 
 
 def _cost(outcome: Completion, price: Price | None) -> dict[str, Any]:
     """Return the cost in US dollars as MLflow sums it.
 
-    Where the price is not known, or is one of hours, the attribute of the model's name is empty: the store looks up a
-    span without cost by that name in a price list of its own, and takes an empty cost for 0. `gen_ai.response.model`
-    keeps the name.
+    Where the price is not known, or is one of hours, or the service counted nothing, the attribute of the model's name
+    is empty: the store looks up a span without cost by that name in a price list of its own, and takes an empty cost
+    for 0. `gen_ai.response.model` keeps the name.
     """
-    if price is None or price.usd_per_hour:
+    if price is None or price.usd_per_hour or outcome.usage is None:
         return {"mlflow.llm.model": ""}
     total_usd = price.outcome_usd(outcome)
     output_usd = price.usage_usd(outcome.usage, with_input=False)

@@ -108,14 +108,15 @@ def _untraced(sample: Sequence[Outcome], retried: Mapping[str, Outcome], traced:
 
 def _table_row(outcome: Outcome, prompt: Prompt) -> dict[str, Any]:
     completion = outcome if isinstance(outcome, Completion) else None
+    usage = completion and completion.usage
     return {
         "prompt_id": outcome.prompt_id,
         "choice": outcome.choice,
         "prompt": prompt.text,
         "text": completion.text if completion else None,
         "finish_reason": completion.finish_reason if completion else None,
-        "input_tokens": completion.usage.input_tokens if completion else None,
-        "output_tokens": completion.usage.output_tokens if completion else None,
+        "input_tokens": usage and usage.input_tokens,
+        "output_tokens": usage and usage.output_tokens,
         "latency_s": outcome.timing.latency_s,
         "batch": outcome.batch,
         "error": None if isinstance(outcome, Completion) else f"{outcome.error.type}: {outcome.error.message}",

@@ -15,7 +15,7 @@ from runner.providers.echo import EchoProvider
 from runner.providers.factory import build
 from runner.types import Completion, Failure, Generated, Prompt, Stopwatch
 from tests.conftest import Compose
-from tests.factories import outcomes_of, prompts
+from tests.factories import outcomes_of, prompts, usage_of
 
 
 def batch(mode: BatchMode = "static", size: int = 2, order: Literal["length", "given"] = "given") -> BatchConfig:
@@ -50,9 +50,9 @@ def test_echo_stops_at_a_stop_sequence_and_at_max_tokens(echo: EchoProvider, par
     short = params.model_copy(update={"max_tokens": 3, "stop_sequences": ("STOP",)})
     cut, stopped = echo.generate_batch(prompts("a b c d", "a STOP b"), short)
     (cut_answer,), (stopped_answer,) = cut.answers, stopped.answers
-    assert (cut_answer.text, cut_answer.finish_reason, cut_answer.usage.output_tokens) == ("a b c", "length", 3)
+    assert (cut_answer.text, cut_answer.finish_reason, usage_of(cut_answer).output_tokens) == ("a b c", "length", 3)
     assert (stopped_answer.text, stopped_answer.finish_reason) == ("a ", "stop")
-    assert stopped_answer.usage.output_tokens == 1
+    assert usage_of(stopped_answer).output_tokens == 1
 
 
 def test_batches_are_formed_by_length_longest_first_and_always_the_same(echo: EchoProvider):

@@ -270,6 +270,22 @@ def test_deployments_that_cannot_be_had_are_one_message(answer: Any, message: st
 
 
 @pytest.mark.usefixtures("identity")
+def test_the_management_token_is_sent_to_no_other_host(config: Compose):
+    resource = "/subscriptions/s"
+    with serving_json({"/more": {"value": []}}) as (elsewhere, requests), OpenAIServer() as server:
+        page = {"value": [], "nextLink": f"{elsewhere}/more"}
+        with serving_json({f"{resource}/deployments": page}) as (management, _):
+            settings = (
+                f"provider.azure_endpoint={server.url}",
+                "provider.auth=entra",
+                f"provider.resource_id={resource}",
+            )
+            with pytest.raises(AccessError, match=r"goes on at .* not followed"):
+                models.models(config("provider=azure", *settings, f"provider.management_url={management}"))
+    assert requests == []
+
+
+@pytest.mark.usefixtures("identity")
 def test_an_identity_that_is_refused_is_not_asked_for_a_key(config: Compose, tmp_path: Path):
     refused = {"status": 401, "body": {"error": {"message": "not you, Bearer entra-token"}}}
     with OpenAIServer(fault=lambda *_: refused) as server:

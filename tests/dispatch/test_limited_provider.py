@@ -329,6 +329,16 @@ def test_a_long_pause_is_logged_once_and_an_interrupt_ends_it(simulate: Simulate
     ]
 
 
+def test_a_long_wait_that_one_request_was_asked_for_is_logged(simulate: Simulate, caplog: pytest.LogCaptureFixture):
+    busy = CallError("InternalServerError", "busy", RETRY, retry_after_s=3000)
+    with caplog.at_level(logging.INFO, logger="runner.dispatch.gate"):
+        run = simulate(numbered(2), workers=1, fault=lambda number, _: busy if number == 0 else None)
+    assert run.completed == {"p0", "p1"}
+    assert [record.getMessage() for record in caplog.records] == [
+        "the service asks for a pause of 3000 s (InternalServerError): waiting"
+    ]
+
+
 @pytest.mark.parametrize("wait_s", [3601.0, float("inf"), float("nan")])
 def test_a_wait_that_nobody_would_wait_ends_the_run(wait_s: float, simulate: Simulate):
     run = simulate(numbered(3), fault=lambda *_: CallError("Busy", "no", NOT_BILLED, retry_after_s=wait_s))

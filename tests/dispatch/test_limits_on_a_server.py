@@ -27,7 +27,7 @@ from runner.record.folder import RunFolder
 from runner.run.prepare import prepare_calls
 from runner.types import Completion, Failure
 from tests.conftest import Compose
-from tests.factories import DEAR, generate, generate_until_stopped, numbered, prompts, prompts_file
+from tests.factories import DEAR, generate, generate_until_stopped, numbered, prompts, prompts_file, usage_of
 from tests.servers.openai_server import OpenAIServer
 
 
@@ -75,7 +75,9 @@ def test_the_budget_counts_what_was_spent_before_a_resume(hosted: Compose, tmp_p
                 app.resume(tmp_path / "run")
         assert len(server.asked) == sent, "there is no more room than there was"
     usages = [
-        outcome.usage for outcome in RunFolder(tmp_path / "run").outcomes.read_all() if isinstance(outcome, Completion)
+        usage_of(outcome)
+        for outcome in RunFolder(tmp_path / "run").outcomes.read_all()
+        if isinstance(outcome, Completion)
     ]
     assert 0.14 < sum(usage.input_tokens + usage.output_tokens for usage in usages) / 1000 <= 0.2
 

@@ -52,14 +52,7 @@ def _odd(**parts: Any) -> dict[str, Any]:
     return {"raw": b"data: " + json.dumps(answer).encode() + b"\n\ndata: [DONE]\n\n", "headers": EVENTS}
 
 
-NO_OBJECT = "MalformedAnswer: the answer is no object of the API"
 STREAMED: Faults = FAULTS | {
-    "usage-of-nothing": (_odd(usage={"prompt_tokens": None}), NO_OBJECT),
-    "usage-below-zero": (_odd(usage={"prompt_tokens": -3}), NO_OBJECT),
-    "usage-beyond-counting": (_odd(usage={"completion_tokens": 10**400}), NO_OBJECT),
-    "usage-that-is-no-number": (_odd(usage={"completion_tokens": float("nan")}), NO_OBJECT),
-    "model-that-is-a-list": (_odd(model=["m"]), NO_OBJECT),
-    "fingerprint-that-is-a-list": (_odd(system_fingerprint=["x"]), NO_OBJECT),
     "nested-too-deep": ({"raw": b"data: " + b"[" * 100_000 + b"\n\n", "headers": EVENTS}, "the answer is not JSON"),
     "error-code-that-is-a-list": ({"status": 500, "body": {"error": {"message": "m", "code": ["a"]}}}, "500: m"),
     "cut-before-the-first-token": ({"cut": 0}, "ConnectionLost: 127.0.0.1 closed the connection"),
@@ -72,6 +65,15 @@ STREAMED: Faults = FAULTS | {
     "empty": ({"raw": b""}, "EmptyAnswer: no event in the answer"),
     "no-events": ({"raw": b"data: [DONE]\n\n", "headers": EVENTS}, "EmptyAnswer: no event in the answer"),
 }  # fmt: skip
+ODD_FIELDS: dict[str, tuple[dict[str, Any], bool]] = {
+    "usage-of-nothing": (_odd(usage={"prompt_tokens": None}), False),
+    "usage-below-zero": (_odd(usage={"prompt_tokens": -3}), False),
+    "usage-beyond-counting": (_odd(usage={"completion_tokens": 10**400}), False),
+    "usage-that-is-no-number": (_odd(usage={"completion_tokens": float("nan")}), False),
+    "model-that-is-a-list": (_odd(model=["m"]), True),
+    "fingerprint-that-is-a-list": (_odd(system_fingerprint=["x"]), True),
+}
+"""Answers that are there, beside a field that cannot be read; and whether their tokens are known."""
 SLOW: Faults = {
     name: ({"wire": sent, "every_s": 0.05}, "Timeout: no answer within limits.timeout_s=1")
     for name, sent in {
@@ -142,6 +144,16 @@ def test_a_fault_that_passes_costs_an_attempt_and_one_that_stays_costs_its_own_p
         assert message in error_of(lasting)
     assert (summary.status, summary.metrics["failed_prompts"]) == ("FINISHED", len(faults))
     assert summary.metrics["retries"] == 2 * len(faults)
+
+
+def test_an_answer_beside_a_field_that_cannot_be_read_is_kept_and_asked_for_once(hosted_texts: Any, tmp_path: Path):
+    with OpenAIServer(fault=lambda _, body: ODD_FIELDS[body["messages"][-1]["content"]][0]) as server:
+        app.run(hosted_texts(server, list(ODD_FIELDS)), tmp_path / "run")
+        assert len(server.asked) == len(ODD_FIELDS)
+    for name, outcome in outcomes_of(tmp_path / "run").items():
+        assert isinstance(outcome, Completion), f"{name}: {error_of(outcome)}"
+        assert outcome.text, name
+        assert (outcome.usage is not None) == ODD_FIELDS[name][1], name
 
 
 @pytest.mark.parametrize("fault", [{"status": 400}, {"status": 500}, {"wire": b""}, {"raw": b"{"}], ids=str)

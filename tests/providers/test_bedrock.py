@@ -14,7 +14,7 @@ from runner.errors import ConfigError
 from runner.pricing import find_price
 from runner.providers.factory import build
 from runner.types import Completion
-from tests.factories import generate
+from tests.factories import generate, usage_of
 from tests.providers.bedrock import FAMILIES, SECRET, ComposeBedrock, complete, prompt
 from tests.servers.bedrock_server import BedrockServer, Cached, StopReason, Thinks
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("aws_credentials")
 def test_converse_gives_text_tokens_and_finish_reason(stream: bool, bedrock: ComposeBedrock):
     done = complete(bedrock(stream=stream), prompt("the quick brown fox", system="Be brief."))
     assert (done.text, done.finish_reason) == ("the quick brown fox", "stop")
-    assert (done.usage.input_tokens, done.usage.output_tokens) == (6, 4)
+    assert (usage_of(done).input_tokens, usage_of(done).output_tokens) == (6, 4)
     assert done.model == "amazon.nova-micro-v1:0"
 
 
@@ -45,7 +45,7 @@ def test_invoke_uses_the_familys_bodies(family: str, stream: bool, bedrock: Comp
     config = bedrock(f"model.id={FAMILIES[family]}", "generation.max_tokens=3", api="invoke", stream=stream)
     done = complete(config, prompt("the quick brown fox"))
     assert (done.text.strip(), done.finish_reason) == ("the quick brown", "length")
-    assert (done.usage.input_tokens, done.usage.output_tokens) == (4, 3)
+    assert (usage_of(done).input_tokens, usage_of(done).output_tokens) == (4, 3)
     assert complete(config, prompt("two words")).finish_reason == "stop"
 
 
@@ -164,10 +164,10 @@ def test_tokens_from_the_cache_are_input_at_their_own_price(
 ):
     server.faults.append(Cached(30))
     done = complete(bedrock(stream=stream), prompt("word " * 40))
-    assert (done.usage.input_tokens, done.usage.cached_input_tokens) == (40, 30)
+    assert (usage_of(done).input_tokens, usage_of(done).cached_input_tokens) == (40, 30)
     price = find_price(bedrock().model, "aws")
     assert price is not None
-    assert price.usage_usd(done.usage) == pytest.approx((10 * 0.035 + 30 * 0.00875 + 40 * 0.14) / 1e6)
+    assert price.usage_usd(usage_of(done)) == pytest.approx((10 * 0.035 + 30 * 0.00875 + 40 * 0.14) / 1e6)
 
 
 def test_without_credentials_and_region_one_message_names_both(

@@ -3,15 +3,28 @@
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
-from runner.errors import AccessError, ServiceError
+from runner.errors import AccessError, ConfigError, ServiceError
+from runner.providers.factory import build
 from runner.types import Completion, Failure
 from tests.factories import generate
-from tests.providers.bedrock import FAMILIES, ComposeBedrock, call_error, prompt
-from tests.servers.bedrock_server import BedrockServer, Cut, Hang, InBand, NoUsage, Refusal, StopReason
+from tests.providers.bedrock import FAMILIES, SECRET, ComposeBedrock, call_error, complete, prompt
+from tests.servers.bedrock_server import (
+    BedrockServer,
+    Cut,
+    Hang,
+    InBand,
+    NoUsage,
+    Refusal,
+    StopReason,
+    Wire,
+    event_frame,
+)
 
 pytestmark = pytest.mark.usefixtures("aws_credentials")
 THROTTLED = Refusal(429, "ThrottlingException", "Too many tokens, please wait before trying again.", retry_after="0")
@@ -101,11 +114,12 @@ def test_a_cut_stream_is_a_failure_not_a_short_text(
 
 @pytest.mark.parametrize(("api", "family"), [("converse", "nova"), *(("invoke", family) for family in FAMILIES)])
 @pytest.mark.parametrize("stream", [True, False])
-def test_an_answer_without_token_counts_is_a_failure(
+def test_an_answer_without_token_counts_is_kept_without_tokens(
     stream: bool, api: str, family: str, bedrock: ComposeBedrock, server: BedrockServer
 ):
     server.faults.append(NoUsage())
-    assert call_error(bedrock(f"model.id={FAMILIES[family]}", api=api, stream=stream)).type == "UsageMissing"
+    done = complete(bedrock(f"model.id={FAMILIES[family]}", api=api, stream=stream), prompt("one two"))
+    assert (done.text, done.usage) == ("one two", None)
 
 
 @pytest.mark.parametrize(
@@ -188,9 +202,10 @@ def test_no_service_at_the_address_is_a_connection_error(bedrock: ComposeBedrock
     assert (error.type, error.policy.retryable, error.policy.fatal) == ("ConnectionError", True, False)
 
 
-def test_https_to_a_plain_server_is_fatal(bedrock: ComposeBedrock, server: BedrockServer):
+def test_a_failed_handshake_is_a_connection_error(bedrock: ComposeBedrock, server: BedrockServer):
     error = call_error(bedrock(endpoint_url=server.url.replace("http", "https")))
-    assert (error.type, error.policy.fatal) == ("SSLError", True)
+    assert (error.type, error.policy.fatal, error.policy.retryable) == ("ConnectionError", False, True)
+    assert "provider.endpoint_url" in str(error)
 
 
 def test_an_attempt_that_timed_out_does_not_delay_the_next_one(bedrock: ComposeBedrock, server: BedrockServer):
@@ -203,6 +218,103 @@ def test_an_attempt_that_timed_out_does_not_delay_the_next_one(bedrock: ComposeB
         release.set()
     assert isinstance(done, Completion)
     assert (done.attempts, len(server.seen)) == (2, 2)
+
+
+def bedrock_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "bedrock"]
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def wait_until(condition: Callable[[], bool], within_s: float) -> None:
+    until = time.monotonic() + within_s
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert condition()
+
+
+def test_attempts_that_time_out_leave_no_thread_and_no_socket(bedrock: ComposeBedrock, server: BedrockServer):
+    release = threading.Event()
+    server.fault = lambda _: Hang(release)
+    before = open_files()
+    try:
+        outcomes = generate(
+            bedrock("limits.timeout_s=0.5", "limits.max_attempts=2", "batch.size=16"),
+            [prompt("hello", id=f"p{number}") for number in range(32)],
+        )
+        wait_until(lambda: not bedrock_threads(), within_s=5)
+        assert open_files() - before <= 64 + 2, "the server's side of each attempt, which it still holds"
+    finally:
+        release.set()
+    assert [outcome.error.type for outcome in outcomes if isinstance(outcome, Failure)] == ["Timeout"] * 32
+
+
+def streamed(frames: Iterable[bytes]) -> Wire:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/vnd.amazon.eventstream\r\n\r\n"
+    return Wire(head + b"".join(frames))
+
+
+def delta(text: str) -> bytes:
+    return event_frame("contentBlockDelta", {"delta": {"text": text}, "contentBlockIndex": 0})
+
+
+BODY = b'{"output": {"message": {"role": "assistant", "content": [{"text": "' + b"x" * (3 << 20) + b'"}]}}}'
+TOO_MUCH = {
+    # 1,024 and 16 chunks a token, 1 MiB and 4 KiB a token, for 64 tokens
+    "chunks": ("converse", True, streamed([delta("x")] * 3_000), "more than 2,048 chunks"),
+    "characters": ("converse", True, streamed([delta("x" * 100_000)] * 14), "more than 1,310,720 characters"),
+    "bytes": ("invoke", False, Wire(b"HTTP/1.1 200 OK\r\n\r\n" + BODY), "more than 1,310,720 bytes"),
+}
+
+
+@pytest.mark.parametrize("name", TOO_MUCH)
+def test_an_answer_is_read_no_further_than_max_tokens_can_need(
+    name: str, bedrock: ComposeBedrock, server: BedrockServer
+):
+    api, stream, fault, message = TOO_MUCH[name]
+    server.faults.append(fault)
+    model = f"model.id={FAMILIES['nova']}"
+    error = call_error(bedrock(model, "generation.max_tokens=64", api=api, stream=stream))
+    assert (error.type, error.policy.retryable) == ("AnswerTooLarge", False)
+    assert message in str(error)
+
+
+def test_a_count_that_is_no_number_costs_no_answer(bedrock: ComposeBedrock, server: BedrockServer):
+    body = b'{"outputs": [{"text": "yes", "stop_reason": "stop"}]}'
+    head = b"HTTP/1.1 200 OK\r\nx-amzn-bedrock-input-token-count: many\r\ncontent-length: %d\r\n\r\n" % len(body)
+    server.faults.append(Wire(head + body))
+    done = complete(bedrock(f"model.id={FAMILIES['mistral']}", api="invoke", stream=False), prompt("a"))
+    assert (done.text, done.usage) == ("yes", None)
+
+
+def test_a_key_that_the_service_repeats_is_in_the_text_at_most(
+    bedrock: ComposeBedrock, server: BedrockServer, caplog: pytest.LogCaptureFixture
+):
+    server.faults.append(StopReason(f"because {SECRET}"))
+    done = complete(bedrock(), prompt(f"say {SECRET}"))
+    assert (done.text, done.finish_reason) == (f"say {SECRET}", "unknown")
+    assert "the answer's text repeats the key" in caplog.text
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL"])
+def test_a_password_in_the_environments_address_is_refused_and_not_repeated(
+    variable: str, bedrock: ComposeBedrock, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(variable, "http://someone:planted-password@127.0.0.1:9")
+    with pytest.raises(ConfigError, match="AWS_ENDPOINT_URL_BEDROCK_RUNTIME") as caught:
+        complete(bedrock(endpoint_url=None), prompt("a"))
+    assert "planted-password" not in str(caught.value)
+
+
+def test_credentials_over_plain_http_to_another_machine_are_said(
+    bedrock: ComposeBedrock, caplog: pytest.LogCaptureFixture
+):
+    with build(bedrock(endpoint_url="http://bedrock.example.org")):
+        pass
+    assert caplog.text.count("over plain http") == 1
 
 
 def test_a_call_that_never_ends_does_not_keep_the_process_alive(server: BedrockServer, tmp_path: Path):

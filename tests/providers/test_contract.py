@@ -22,7 +22,7 @@ from runner.providers.protocols import (
 )
 from runner.types import ErrorInfo, FinishReason, Generated, Prompt
 from tests.conftest import Compose
-from tests.factories import prompts
+from tests.factories import prompts, usage_of
 from tests.servers.bedrock_server import BedrockServer, Thinks
 from tests.servers.openai_server import OpenAIServer
 
@@ -213,7 +213,7 @@ def test_every_prompt_has_its_answers_in_the_order_of_the_prompts(subject: Subje
     config = subject.config()
     results = answered(run(subject, config, *TEXTS))
     assert [len(result.answers) for result in results] == [1] * 4
-    input_tokens = [result.answers[0].usage.input_tokens for result in results]
+    input_tokens = [usage_of(result.answers[0]).input_tokens for result in results]
     if subject.protocol is not ListProvider:  # a service counts a list as a whole
         assert input_tokens == sorted(input_tokens)
         assert len(set(input_tokens)) == 4
@@ -238,14 +238,14 @@ def test_usage_finish_reason_and_model_are_recorded(subject: Subject):
         for answer in result.answers:
             assert answer.text
             assert answer.finish_reason in get_args(FinishReason)
-            for count in (answer.usage.input_tokens, answer.usage.output_tokens):
+            for count in (usage_of(answer).input_tokens, usage_of(answer).output_tokens):
                 assert type(count) is int
                 assert count > 0
 
 
 def test_an_answer_that_reaches_max_tokens_is_cut_and_says_length(subject: Subject):
     for result in answered(run(subject, subject.config("generation.max_tokens=2"), "one two three four")):
-        assert (result.answers[0].finish_reason, result.answers[0].usage.output_tokens) == ("length", 2)
+        assert (result.answers[0].finish_reason, usage_of(result.answers[0]).output_tokens) == ("length", 2)
 
 
 def test_timing_has_a_start_a_latency_and_no_later_first_token(subject: Subject):
@@ -275,13 +275,13 @@ def test_reasoning_before_the_text_has_a_first_token_and_a_count_of_its_own(subj
     assert timing.time_to_first_answer_token_s is not None
     assert timing.time_to_first_token_s + 0.001 < timing.time_to_first_answer_token_s <= timing.latency_s
     assert len(timing.chunk_gaps_s) == 2, "the thought and two words"
-    assert result.answers[0].usage.reasoning_tokens == subject.reasoning_tokens
+    assert usage_of(result.answers[0]).reasoning_tokens == subject.reasoning_tokens
 
 
 def test_what_a_service_says_of_its_system_is_in_every_answer_and_what_it_does_not_say_is_none(subject: Subject):
     for result in answered(run(subject, subject.config(), *TEXTS)):
         assert [answer.system_fingerprint for answer in result.answers] == [subject.fingerprint]
-        assert [answer.usage.reasoning_tokens for answer in result.answers] == [None]
+        assert [usage_of(answer).reasoning_tokens for answer in result.answers] == [None]
         assert result.timing.time_to_first_answer_token_s is None
 
 

@@ -18,7 +18,7 @@ from runner.providers.transformers.provider import TransformersProvider
 from runner.record.folder import RunFolder
 from runner.types import Completion, Failure, Outcome
 from tests.conftest import Compose
-from tests.factories import not_superseded, outcomes_of, prompts
+from tests.factories import not_superseded, outcomes_of, prompts, usage_of
 
 TEXTS = ["a", "some words", "a much longer prompt than the others are", "mid length here", "zz"]
 
@@ -68,8 +68,8 @@ def test_padded_rows_are_what_each_prompt_gives_alone(size: int, tiny: Any, tiny
         assert isinstance(outcome, Completion)
         assert outcome.text == tokenizer.decode(expected, skip_special_tokens=True)
         assert outcome.token_ids == tuple(expected)
-        assert outcome.usage.output_tokens == len(expected)
-        assert outcome.usage.input_tokens == len(text), "letters are tokens here; padding is not counted"
+        assert usage_of(outcome).output_tokens == len(expected)
+        assert usage_of(outcome).input_tokens == len(text), "letters are tokens here; padding is not counted"
         assert outcome.finish_reason == ("stop" if expected[-1] == tokenizer.eos_token_id else "length")
 
 
@@ -100,7 +100,7 @@ def test_each_row_ends_at_its_own_first_end_of_sequence(early_end: Path, tiny_mo
         tokens = by_hand(tiny_model, TEXTS[int(outcome.prompt_id[1:])], 12)
         expected = tokens.index(end) + 1 if end in tokens else len(tokens)
         assert isinstance(outcome, Completion)
-        assert outcome.usage.output_tokens == expected
+        assert usage_of(outcome).output_tokens == expected
         assert outcome.token_ids == tuple(tokens[:expected])
         assert outcome.finish_reason == ("stop" if end in tokens else "length")
         tokens_out.append(expected)
@@ -132,7 +132,7 @@ def test_a_stop_sequence_ends_a_row_and_is_not_in_its_text(tiny: Any, tiny_model
         assert outcome.text == before
         if found:
             assert outcome.finish_reason == "stop"
-            assert outcome.usage.output_tokens == len(tokenizer(before + stop)["input_ids"])
+            assert usage_of(outcome).output_tokens == len(tokenizer(before + stop)["input_ids"])
 
 
 def test_the_same_seed_gives_the_same_samples_and_another_seed_others(tiny: Any):
@@ -234,8 +234,8 @@ def test_a_chat_template_is_applied_where_there_is_one_and_can_be_turned_off(
     )
     assert isinstance(chat[0], Completion)
     assert isinstance(plain[0], Completion)
-    assert chat[0].usage.input_tokens == len("[user]hi[assistant]")
-    assert plain[0].usage.input_tokens == len("hi")
+    assert usage_of(chat[0]).input_tokens == len("[user]hi[assistant]")
+    assert usage_of(plain[0]).input_tokens == len("hi")
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile on a CPU needs a C++ compiler")

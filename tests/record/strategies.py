@@ -24,7 +24,7 @@ _shared = {
 }  # fmt: skip
 _completions = st.builds(
     Completion, **_shared, text=_texts, finish_reason=st.sampled_from(["stop", "length", "unknown"]),
-    usage=st.builds(
+    usage=st.none() | st.builds(
         Usage, input_tokens=st.integers(0, 10**6), output_tokens=st.integers(0, 10**6),
         cached_input_tokens=st.integers(0, 9), cache_written_tokens=st.integers(0, 9),
         reasoning_tokens=st.none() | st.integers(0, 9),

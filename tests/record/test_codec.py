@@ -14,7 +14,7 @@ from tests.factories import completion, failure
 from tests.record.strategies import outcomes as written_outcomes
 
 
-@given(st.lists(written_outcomes, max_size=5))
+@given(st.lists(written_outcomes, max_size=5, unique=True))
 def test_outcomes_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, outcomes: list[Outcome]):
     folder = tmp_path_factory.mktemp("outcomes")
     with OutcomeWriter(RunFolder(folder)) as writer:

@@ -10,7 +10,7 @@ from runner.errors import ConfigError
 from runner.record.folder import RunFolder
 from runner.types import Completion
 from tests.conftest import Compose
-from tests.factories import DEAR, prompts_file, summary_of
+from tests.factories import DEAR, prompts_file, summary_of, usage_of
 from tests.servers.openai_server import OpenAIServer
 
 
@@ -42,7 +42,7 @@ def test_a_lost_answer_may_cost_its_prompt_and_all_of_max_tokens(hosted: Compose
     with OpenAIServer(fault=lambda number, _: {"cut": 1} if number == 0 else None) as server:
         metrics = app.run(hosted(server, *settings), tmp_path / "run").metrics
     answers = [answer for answer in RunFolder(tmp_path / "run").outcomes.read() if isinstance(answer, Completion)]
-    usages = [answer.usage for answer in answers]
+    usages = [usage_of(answer) for answer in answers]
     assert [answer.lost_answers for answer in answers] == [1, 0, 0]
     billed_usd = sum(usage.input_tokens + usage.output_tokens for usage in usages) / 1000
     assert metrics["cost_usd"] == pytest.approx(billed_usd)
@@ -74,4 +74,4 @@ def test_an_answer_that_a_resume_superseded_was_paid_for(config: Compose, tmp_pa
     assert isinstance(last, Completion)
     assert is_superseded
     # two whole prompts as before, and the last prompt's first answer with its input once more
-    assert resumed_usd == pytest.approx(whole_usd + (last.usage.input_tokens + last.usage.output_tokens) / 1000)
+    assert resumed_usd == pytest.approx(whole_usd + (usage_of(last).input_tokens + usage_of(last).output_tokens) / 1000)

@@ -12,7 +12,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -106,7 +106,14 @@ class Cached:
     read: int
 
 
-Fault = Refusal | InBand | Cut | Hang | StopReason | NoUsage | Thinks | Cached
+@dataclass(frozen=True)
+class Wire:
+    """These bytes, and the end of the connection."""
+
+    data: bytes
+
+
+Fault = Refusal | InBand | Cut | Hang | StopReason | NoUsage | Thinks | Cached | Wire
 
 
 @dataclass(frozen=True)
@@ -168,6 +175,7 @@ class BedrockServer(ThreadingHTTPServer):
 
     Attributes:
         faults: what the next requests get instead of an answer, one each.
+        fault: given a request's body, what it gets instead of an answer, once `faults` is empty.
         refused_text: a request that contains this text gets an error.
         seen: the requests that arrived.
         barrier: answers wait for each other here.
@@ -179,6 +187,7 @@ class BedrockServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.faults: deque[Fault] = deque()
+        self.fault: Callable[[str], Fault | None] = lambda _: None
         self.refused_text: str | None = None
         self.seen: list[Seen] = []
         self.barrier: threading.Barrier | None = None
@@ -237,11 +246,15 @@ class _Handler(BaseHTTPRequestHandler):
                     self.client_address[1],
                 )
             )
-            return self.server.faults.popleft() if self.server.faults else None
+            return self.server.faults.popleft() if self.server.faults else self.server.fault(self.raw.decode())
 
     def _reply(self, fault: Fault | None) -> None:
         if self.server.barrier is not None:
             self.server.barrier.wait(timeout=30)
+        if isinstance(fault, Wire):
+            self.wfile.write(fault.data)
+            self.close_connection = True
+            return
         if isinstance(fault, Hang):
             fault.release.wait(timeout=600)
         if self.server.refused_text is not None and self.server.refused_text in self.raw.decode():
@@ -276,7 +289,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _whole(self, fault: Fault | None) -> None:
         reply = self._compose(fault)
         if self.action == "converse":
-            self._send(200, _converse_body(reply), {})
+            self._send(200, converse_body(reply), {})
             return
         family = _family(self.model_id)
         headers = {
@@ -357,7 +370,7 @@ def _read(family: str, body: Mapping[str, Any]) -> tuple[str, str, int]:
     return turns[-1], " ".join(turns), int(limit or 0)
 
 
-def _converse_body(reply: Reply) -> dict[str, Any]:
+def converse_body(reply: Reply) -> dict[str, Any]:
     return {
         "output": {"message": {"role": "assistant", "content": [{"text": reply.text}]}},
         "stopReason": reply.finish("end_turn", "max_tokens"),
@@ -377,7 +390,7 @@ def _invoke_body(family: str, reply: Reply) -> dict[str, Any]:
             "usage": usage if counted else {},
         }
     if family == "nova":
-        return _converse_body(reply)
+        return converse_body(reply)
     if family.startswith("llama"):
         counts = {"prompt_token_count": reply.input_tokens, "generation_token_count": reply.output_tokens}
         return {

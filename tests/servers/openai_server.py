@@ -135,7 +135,7 @@ class OpenAIServer:
             return True
         if not asked.body.get("stream"):
             await asyncio.sleep(self.first_token_s)
-            payload = json.dumps(_whole(asked)).encode()
+            payload = json.dumps(whole_answer(asked)).encode()
             _head(writer, 200, {"content-length": str(len(payload))})
             writer.write(payload)
             await writer.drain()
@@ -158,7 +158,7 @@ class OpenAIServer:
 
     async def _paced(self, asked: Asked) -> AsyncIterator[dict[str, Any]]:
         due = asked.arrived + self.first_token_s
-        for event, is_token in _events(asked):
+        for event, is_token in stream_events(asked):
             if is_token:
                 await asyncio.sleep(max(0.0, due - time.perf_counter()))
                 due += self.token_s
@@ -176,6 +176,10 @@ def sse(*events: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _write_slowly(writer: asyncio.StreamWriter, data: bytes, every_s: float) -> bool:
+    if not every_s:
+        writer.write(data)
+        await writer.drain()
+        return False
     for place in range(len(data)):
         writer.write(data[place : place + 1])
         await writer.drain()
@@ -231,7 +235,7 @@ def _base(asked: Asked) -> dict[str, Any]:
     return {"id": "x", "created": 0, "model": f"{asked.body.get('model')}-2026", "system_fingerprint": "fp_local"}
 
 
-def _whole(asked: Asked) -> dict[str, Any]:
+def whole_answer(asked: Asked) -> dict[str, Any]:
     if asked.path.endswith("/responses"):
         return _response(asked)
     chat = "messages" in asked.body
@@ -281,7 +285,7 @@ def _response(asked: Asked) -> dict[str, Any]:
     }
 
 
-def _events(asked: Asked) -> list[tuple[dict[str, Any], bool]]:
+def stream_events(asked: Asked) -> list[tuple[dict[str, Any], bool]]:
     answers = _answers(asked)
     if asked.path.endswith("/responses"):
         return _response_events(asked, answers[0][0])

@@ -12,6 +12,7 @@ class Proxy:
     Attributes:
         is_open: False drops every connection.
         delay_s: seconds that each piece of a request waits.
+        garbled: numbers of the connections, from 1, that get a line of text and an end instead of the server.
         max_requests: the proxy closes for good after so many pieces of requests; None is no bound.
     """
 
@@ -20,7 +21,8 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.max_requests: int | None = None
-        self._forwarded = 0
+        self.garbled: set[int] = set()
+        self._forwarded = self._accepted = 0
 
     def __enter__(self) -> "Proxy":
         threading.Thread(target=self._accept, daemon=True).start()
@@ -37,6 +39,10 @@ class Proxy:
 
     def _serve(self, client: socket.socket) -> None:
         with client, suppress(OSError):
+            self._accepted += 1
+            if self._accepted in self.garbled:
+                client.sendall(b"400 this is no handshake\r\n")
+                return
             if not self.is_open:
                 return
             with socket.create_connection(("127.0.0.1", self._port)) as server:

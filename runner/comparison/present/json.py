@@ -120,7 +120,8 @@ def _divergence(divergence: Divergence) -> dict[str, Any]:
             {"reference": before, "run": after, "count": count}
             for (before, after), count in divergence.finish_reasons.items()
         ],
-        "output_tokens": {"reference": divergence.output_tokens[0], "run": divergence.output_tokens[1]},
+        "output_tokens": divergence.output_tokens
+        and dict(zip(("reference", "run"), divergence.output_tokens, strict=True)),
         "mean_output_token_change": divergence.mean_token_change,
         "only_reference_completed": divergence.only_reference,
         "only_run_completed": divergence.only_run,

@@ -105,7 +105,7 @@ def _open_dated(api_version: str, argument: str, address: str, secret: Secret) -
     from openai import AsyncAzureOpenAI
 
     credential: dict[str, Any] = {argument: secret}
-    return AsyncAzureOpenAI(azure_endpoint=address, api_version=api_version, **credential, **client_settings())
+    return AsyncAzureOpenAI(azure_endpoint=address, api_version=api_version, **credential, **client_settings(address))
 
 
 def _address(configured: str | None, path: str) -> str:

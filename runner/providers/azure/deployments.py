@@ -48,11 +48,12 @@ def next_page(page: Mapping[str, Any], management_url: str) -> str | None:
     """Return the address of the page after this one; None after the last.
 
     Raises:
-        ValueError: it is on another host, which would get the token.
+        CallError: the page is at another host, port or scheme, which would get the management token.
     """
     url: str | None = page.get("nextLink")
-    if url and urlsplit(url)[:2] != urlsplit(management_url)[:2]:
-        raise ValueError(f"the next page is at {url!r}, and the token is for {management_url} only")
+    if url is not None and urlsplit(url)[:2] != urlsplit(management_url)[:2]:
+        message = f"the list of deployments goes on at another host than {management_url}: not followed"
+        raise CallError("DeploymentsRefused", message, FATAL)
     return url
 
 

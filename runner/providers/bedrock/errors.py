@@ -6,11 +6,22 @@ Source of the codes: AWS, "Troubleshooting Amazon Bedrock API Error Codes".
 import contextlib
 import json
 import re
+import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from runner.providers.errors import REFUSED, RETRY, THROTTLED, UNREACHABLE, CallError, ErrorPolicy, retry_after_s
+from runner.providers.errors import (
+    REFUSED,
+    RETRY,
+    THROTTLED,
+    UNREACHABLE,
+    CallError,
+    ErrorPolicy,
+    causes,
+    retry_after_s,
+    too_many_open_files,
+)
 from runner.text import first_line
 
 GENERATING = "bedrock:InvokeModel and bedrock:InvokeModelWithResponseStream, and the account access to the model"
@@ -29,7 +40,7 @@ def call_errors(where: str, *, rights: str) -> Iterator[None]:
     import urllib3
     from botocore import eventstream, exceptions, parsers
 
-    unreadable = (eventstream.ParserError, parsers.ResponseParserError, json.JSONDecodeError)
+    unreadable = (eventstream.ParserError, parsers.ResponseParserError, json.JSONDecodeError, UnicodeDecodeError)
     try:
         yield
     except exceptions.ClientError as error:  # also what came inside a stream
@@ -46,6 +57,10 @@ def _transport_error(error: Exception) -> CallError:
     from botocore import exceptions as sdk
 
     type_, message = type(error).__name__, first_line(error)
+    if open_files := too_many_open_files(error):
+        return open_files
+    if isinstance(error, sdk.SSLError) and not _is_certificate(error):
+        return CallError(UNREACHABLE, f"{message}: check provider.endpoint_url and the network", _UNSENT_RETRY)
     if isinstance(error, sdk.SSLError):
         return CallError(type_, f"{message}: check provider.endpoint_url and AWS_CA_BUNDLE", _UNSENT_FATAL)
     if isinstance(error, sdk.ConnectionError):
@@ -64,6 +79,14 @@ def _transport_error(error: Exception) -> CallError:
     return CallError(type_, message, _UNSENT_FATAL if isinstance(error, unusable) else _UNSENT)
 
 
+def _is_certificate(error: Exception) -> bool:
+    """Return whether a certificate was not accepted; urllib3 names a wrong host only in its message."""
+    return any(
+        isinstance(cause, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in str(cause)
+        for cause in causes(error)
+    )
+
+
 _UNSENT = ErrorPolicy(not_billed=True)
 _UNSENT_FATAL = ErrorPolicy(fatal=True, not_billed=True)
 _UNSENT_RETRY = ErrorPolicy(retryable=True, not_billed=True)
@@ -80,10 +103,12 @@ _EXPIRED = ErrorPolicy(
 )
 _NO_ACCESS = ErrorPolicy(
     fatal=True,
+    may_concern_one_prompt=True,
     advice="the AWS user or role (AWS_PROFILE or provider.profile) needs {rights}",
 )
 _NO_MODEL = ErrorPolicy(
     fatal=True,
+    may_concern_one_prompt=True,
     advice="set model.id to one that provider.region has; many models are reached through an inference profile only "
     "(model.id=us.MODEL, eu.MODEL, apac.MODEL, global.MODEL)",
 )
@@ -105,8 +130,8 @@ _BY_CODE: Mapping[str, ErrorPolicy] = {
     "ResourceNotFound": _NO_MODEL,
 }
 _BY_STATUS: Mapping[int, ErrorPolicy] = {
-    401: _CREDENTIALS,
-    403: _CREDENTIALS,
+    401: replace(_CREDENTIALS, may_concern_one_prompt=True),
+    403: replace(_CREDENTIALS, may_concern_one_prompt=True),
     404: _NO_MODEL,
     408: RETRY,
     429: THROTTLED,

@@ -11,16 +11,17 @@ import logging
 import os
 import threading
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import validate_call
+from pydantic import ValidationError, validate_call
 
-from runner.config.schema import STRICT, Address, BatchMode, GenerationParams, ModelConfig, NonEmptyStr
+from runner.config.schema import STRICT, Address, BatchMode, GenerationParams, ModelConfig, NonEmptyStr, web_address
+from runner.config.secrets import has_secret, redact
 from runner.errors import ConfigError, MissingPackageError
 from runner.providers.bedrock.errors import GENERATING, LISTING, call_errors
+from runner.providers.bedrock.receive import RequestThreads, check_size, stream_bodies, whole_body
 from runner.providers.bedrock.wire import (
     CONVERSE,
     FAMILIES,
@@ -30,18 +31,19 @@ from runner.providers.bedrock.wire import (
     WireFormat,
     family_of,
 )
-from runner.providers.errors import RETRY, CallError, redact_errors
+from runner.providers.errors import REPEATED, RETRY, CallError, ErrorPolicy, redact_errors, warn_of_plain_http
 from runner.providers.protocols import LIST_TIMEOUT_S, ModelInfo
-from runner.providers.responses import shape_errors, token_count
-from runner.text import first_line
+from runner.providers.responses import readable_usage, shape_errors
+from runner.text import excerpt, first_line
 from runner.types import Answer, ChunkTimes, Generated, Prompt, Stopwatch, Timing, Usage
 
 log = logging.getLogger(__name__)
 
 Api = Literal["converse", "invoke"]
-Result = TypeVar("Result")
 
-_READ_TIMEOUT_S, _CONNECT_TIMEOUT_S = 3600, 10
+_READ_TIMEOUT_S, _CONNECT_TIMEOUT_S = 3600.0, 10
+_MAX_ABANDONED = 256
+"""Threads of requests that timed out and have not ended, each with a socket."""
 _CONNECTIONS = 10_000
 """An upper bound that is never reached: urllib3 opens connections as needed, and the batch mode decides how many."""
 _TOKEN_HEADERS = {
@@ -91,6 +93,9 @@ class BedrockProvider:
         self._family = family_of(model.id)
         self._client: Any = None
         self._secrets: set[str] = set()
+        self._threads = RequestThreads()
+        self._read_timeout_s = _READ_TIMEOUT_S
+        self._lacks_usage = False
 
     @property
     def supported_params(self) -> frozenset[str]:
@@ -163,11 +168,26 @@ class BedrockProvider:
         return [*map(_model_info, models), *map(_profile_info, profiles)]
 
     async def generate(self, prompt: Prompt, params: GenerationParams) -> Generated:
-        """Send one request, in a thread of its own, and return its answer."""
-        send = functools.partial(self._send, self._request(prompt, params))
-        response, timing = await asyncio.wrap_future(_run_in_thread(send))
+        """Send one request, in a thread of its own, and return its answer.
+
+        The thread of a request that is cancelled ends with the next event, or after `set_timeout` without a byte.
+        """
+        if self._threads.count_abandoned() >= _MAX_ABANDONED:
+            message = f"{_MAX_ABANDONED} requests that timed out have not ended: the service sends bytes and no answer"
+            raise CallError("RequestsHang", message, ErrorPolicy(fatal=True, not_billed=True))
+        abandoned = threading.Event()
+        send = functools.partial(self._send, self._request(prompt, params), params, abandoned)
+        try:
+            response, timing = await asyncio.wrap_future(self._threads.run(send, abandoned))
+        except asyncio.CancelledError:
+            abandoned.set()
+            raise
         with shape_errors():
             return self._generated(prompt, response, timing)
+
+    def set_timeout(self, timeout_s: float) -> None:
+        """Have no request block its thread for longer than this without a byte from the service."""
+        self._read_timeout_s = timeout_s
 
     @property
     def _wire_format(self) -> WireFormat:
@@ -177,8 +197,16 @@ class BedrockProvider:
         session = self._session()
         plain_http = urllib.parse.urlsplit(self._endpoint_url or "").scheme == "http"
         self._secrets |= _require_region_and_credentials(session, bearer=not plain_http)
-        config = _client_config(plain_http=plain_http, read_timeout_s=_READ_TIMEOUT_S)
-        return session.client("bedrock-runtime", endpoint_url=self._endpoint_url, config=config)
+        config = _client_config(plain_http=plain_http, read_timeout_s=self._read_timeout_s)
+        client = session.client("bedrock-runtime", endpoint_url=self._endpoint_url, config=config)
+        try:
+            warn_of_plain_http(web_address(client.meta.endpoint_url))
+        except ValueError as error:
+            client.close()
+            raise ConfigError(
+                f"AWS_ENDPOINT_URL_BEDROCK_RUNTIME, or the endpoint_url of AWS's files: {error}"
+            ) from None
+        return client
 
     @contextlib.contextmanager
     def _errors(self, where: str, *, rights: str) -> Iterator[None]:
@@ -199,7 +227,9 @@ class BedrockProvider:
             body["additionalModelRequestFields"] = self._family.converse_top_k(params.top_k)
         return {"modelId": self._model.id, **body}
 
-    def _send(self, request: Mapping[str, Any]) -> tuple[ResponseAccumulator, Timing]:
+    def _send(
+        self, request: Mapping[str, Any], params: GenerationParams, abandoned: threading.Event
+    ) -> tuple[ResponseAccumulator, Timing]:
         paths = self._wire_format.chunk if self._stream else self._wire_format.response
         chunks = ChunkTimes()
         accumulated = ResponseAccumulator(paths, chunks if self._stream else None)
@@ -208,9 +238,14 @@ class BedrockProvider:
         where = f"model.id={self._model.id!r} in region {self._client.meta.region_name}"
         with self._errors(where, rights=GENERATING):
             response = operation(**request)
-            for body in _stream_bodies(response) if self._stream else _whole_body(response):
-                with shape_errors():
-                    accumulated.add(body)
+            bodies = stream_bodies(response) if self._stream else whole_body(response, params.max_tokens)
+            with contextlib.closing(bodies):
+                for count, body in enumerate(bodies):
+                    if abandoned.is_set():
+                        raise CallError("Cancelled", "nobody waits for this answer", RETRY)
+                    with shape_errors():
+                        accumulated.add(body)
+                    check_size(accumulated, count, params.max_tokens)
         timing = watch.stop_stream([chunks])
         headers = response["ResponseMetadata"]["HTTPHeaders"]
         accumulated.add_counts({name: headers.get(header) for name, header in _TOKEN_HEADERS.items()})
@@ -219,12 +254,16 @@ class BedrockProvider:
     def _generated(self, prompt: Prompt, response: ResponseAccumulator, timing: Timing) -> Generated:
         if response.finish_reason is None:
             raise CallError("AnswerCut", "the answer ended without a stop reason", RETRY)
-        if response.input_tokens is None or response.output_tokens is None:
-            raise CallError("UsageMissing", "the answer has no token counts")
         finish_reason = FINISH_REASONS.get(response.finish_reason.lower(), "unknown")
         if finish_reason == "unknown":
-            log.warning("prompt %s: stop reason %r is not known", prompt.id, response.finish_reason)
-        usage = _usage(response, response.input_tokens, response.output_tokens)
+            reason = redact(excerpt(response.finish_reason, 40), self._secrets)
+            log.warning("prompt %s: stop reason %r is not known", prompt.id, reason)
+        if has_secret(response.text, self._secrets):
+            log.warning(REPEATED, prompt.id)
+        usage = _usage(response)
+        if usage is None and not self._lacks_usage:
+            self._lacks_usage = True
+            log.warning("the service's answers have no token counts: their texts are kept, their tokens are not known")
         answer = Answer(text=response.text, finish_reason=finish_reason, usage=usage)
         return Generated(model=self._model.id, timing=timing, answers=(answer,))
 
@@ -265,52 +304,23 @@ _OPERATIONS: Mapping[tuple[Api, bool], str] = {
 """The client's method, by api and stream."""
 
 
-def _whole_body(response: Body) -> Iterator[Body]:
-    """Yield the one body of an unstreamed response; InvokeModel's is JSON that is still to be read."""
-    if "body" not in response:
-        yield response
-        return
-    with contextlib.closing(response["body"]) as body:
-        yield json.loads(body.read())
+def _usage(response: ResponseAccumulator) -> Usage | None:
+    """Return the usage with all input tokens, as other services count: AWS's count excludes those of its cache.
 
-
-def _stream_bodies(response: Body) -> Iterator[Body]:
-    """Yield the bodies of a streamed response: Converse's events, or the JSON in InvokeModel's chunks."""
-    with contextlib.closing(response["stream"] if "stream" in response else response["body"]) as events:
-        for event in events:
-            yield json.loads(event["chunk"]["bytes"]) if "chunk" in event else event
-
-
-def _run_in_thread(call: Callable[[], Result]) -> Future[Result]:
-    """Run a blocking call in a daemon thread.
-
-    A call that has timed out cannot be interrupted. In a thread pool, such a call would keep the next attempt from
-    being sent, and the process from ending, until the SDK's read timeout.
+    None where the service counts nothing, or what cannot be read: the text is there and paid for.
     """
-    future: Future[Result] = Future()
-    future.set_running_or_notify_cancel()
-
-    def work() -> None:
-        try:
-            result = call()
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
-
-    threading.Thread(target=work, name="bedrock", daemon=True).start()
-    return future
-
-
-def _usage(response: ResponseAccumulator, input_tokens: int, output_tokens: int) -> Usage:
-    """Return the usage with all input tokens, as other services count: AWS's count excludes those of its cache."""
-    cached, written = token_count(response.cached_input_tokens or 0), token_count(response.cache_written_tokens or 0)
-    return Usage(
-        input_tokens=token_count(input_tokens) + cached + written,
-        output_tokens=token_count(output_tokens),
-        cached_input_tokens=cached,
-        cache_written_tokens=written,
-    )
+    cached, written = response.cached_input_tokens or 0, response.cache_written_tokens or 0
+    if response.input_tokens is None:
+        return None
+    try:
+        return readable_usage(
+            input_tokens=response.input_tokens + cached + written,
+            output_tokens=response.output_tokens,
+            cached_input_tokens=cached,
+            cache_written_tokens=written,
+        )
+    except ValidationError:
+        return None
 
 
 def _require_region_and_credentials(session: Any, *, bearer: bool) -> set[str]:

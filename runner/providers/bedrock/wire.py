@@ -95,6 +95,7 @@ class ResponseAccumulator:
     paths: ResponsePaths
     chunks: ChunkTimes | None
     texts: list[str] = field(default_factory=list)
+    characters: int = 0
     finish_reason: str | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -105,9 +106,11 @@ class ResponseAccumulator:
         """Add what this body holds, and when it came if it holds new tokens, of the text or of the reasoning."""
         text = "".join(_values(body, self.paths.text))
         self.texts.append(text)
+        self.characters += len(text)
         self.finish_reason = next(iter(_values(body, self.paths.finish_reason)), self.finish_reason)
         for name in _TOKEN_COUNTS:
-            if counts := _values(body, getattr(self.paths, name)):
+            counts = [count for count in _values(body, getattr(self.paths, name)) if isinstance(count, int)]
+            if counts:
                 setattr(self, name, sum(counts))
         if self.chunks is not None and (text or any(_values(body, self.paths.reasoning))):
             self.chunks.add(has_text=bool(text))
@@ -115,7 +118,7 @@ class ResponseAccumulator:
     def add_counts(self, counts: Mapping[str, str | None]) -> None:
         """Add token counts from response headers where the bodies held none."""
         for name, count in counts.items():
-            if getattr(self, name) is None and count is not None:
+            if getattr(self, name) is None and count is not None and re.fullmatch("[0-9]{1,10}", count):
                 setattr(self, name, int(count))
 
     @property

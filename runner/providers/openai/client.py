@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from runner.config.schema import web_address
 from runner.errors import ConfigError, MissingPackageError
-from runner.providers.errors import redact_errors
+from runner.providers.errors import redact_errors, warn_of_plain_http
 from runner.providers.openai.errors import call_errors
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 OPENAI_ADDRESS = "https://api.openai.com/v1"
+NO_KEY = "none"
+"""Sent to a server that takes no key: the SDK wants one."""
 _MAX_CONNECTIONS = 1_000_000
 """Never reached: the batch mode alone decides how many there are. None would be aiohttp's own limit, which is 100."""
 
@@ -74,7 +76,7 @@ class ApiKey:
             ConfigError: the variable is not set, or has a character that no header can have.
         """
         if self.variable is None:
-            return "none"
+            return NO_KEY
         key = os.environ.get(self.variable)
         if not key:
             raise ConfigError(
@@ -124,8 +126,9 @@ class Client:
                 raise MissingPackageError.for_extra(
                     f"provider={self.provider}", package=package, extra=self.provider
                 ) from None
-        self.address()
-        self.credential.secret()
+        address, secret = self.address(), self.credential.secret()
+        if not (isinstance(secret, str) and secret == NO_KEY):
+            warn_of_plain_http(address)
 
     def connect(self) -> "AsyncOpenAI":
         """Return the SDK's client. The caller closes it, and then the credential."""
@@ -153,11 +156,13 @@ def open_plain(base_url: str, secret: Secret) -> "AsyncOpenAI":
     """Return the SDK's plain client."""
     from openai import AsyncOpenAI
 
-    return AsyncOpenAI(base_url=base_url, api_key=secret, **client_settings())
+    return AsyncOpenAI(base_url=base_url, api_key=secret, **client_settings(base_url))
 
 
-def client_settings() -> dict[str, Any]:
+def client_settings(address: str) -> dict[str, Any]:
     """Return arguments for every SDK client: no retries, no timeout, and no limit of connections.
+
+    Compressed answers are not asked for: their chunks would come when the compressor lets them.
 
     The default transport's pool gets slower with every connection; aiohttp's does not. Connections are as many as the
     batch mode asks for.
@@ -165,8 +170,15 @@ def client_settings() -> dict[str, Any]:
     import httpx2
     from openai import DefaultAioHttpClient
 
+    from runner.providers.openai.hooks import event_hooks
+
     limits = httpx2.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=_MAX_CONNECTIONS)
-    http_client = DefaultAioHttpClient(limits=limits, timeout=httpx2.Timeout(None, connect=10.0))
+    http_client = DefaultAioHttpClient(
+        limits=limits,
+        timeout=httpx2.Timeout(None, connect=10.0),
+        headers={"Accept-Encoding": "identity"},
+        event_hooks=event_hooks(address),
+    )
     return {"max_retries": 0, "timeout": httpx2.Timeout(None, connect=10.0), "http_client": http_client}
 
 

@@ -1,6 +1,8 @@
 """The endpoints of OpenAI's API as values: the request's body, the SDK's method, the reading of the response."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import json
+import pkgutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
@@ -10,7 +12,7 @@ from pydantic import Field
 
 from runner.config.schema import GenerationParams
 from runner.errors import ConfigError
-from runner.providers.openai.stream import ChoiceResult, read_choices, read_response
+from runner.providers.openai.stream import ChoiceResult, empty_answer, read_choices, read_response
 from runner.types import Prompt
 
 EndpointName = Literal["chat", "responses", "completions"]
@@ -61,6 +63,7 @@ class Endpoint:
         stream_fields: fields that request a stream; the sender adds them to the body.
         takes_lists: whether one request may hold a list of prompts.
         method: the SDK client's method that sends a body.
+        response_type: the SDK's class of a whole response, as `pkgutil.resolve_name` takes it.
         read: reads the choices of a response; the arguments are those of `stream.read_choices`.
     """
 
@@ -75,7 +78,8 @@ class Endpoint:
     stream_fields: Mapping[str, Any]
     takes_lists: bool = False
     method: Callable[[Any], Callable[..., Awaitable[Any]]]
-    read: Callable[[Any, bool, int], Awaitable[Sequence[ChoiceResult]]]
+    read: Callable[[AsyncIterator[Any], bool, int], Awaitable[Sequence[ChoiceResult]]]
+    response_type: str
 
     @property
     def supported_params(self) -> frozenset[str]:
@@ -103,6 +107,26 @@ class Endpoint:
             if (value := getattr(settings, name)) is not None:
                 body |= part(value)
         return {**body, **self.constants}
+
+    async def parse(self, stream: Any) -> Any:
+        """Return the whole response that a server sent instead of a stream, as the SDK would have read it.
+
+        Raises:
+            APIConnectionError: the response was cut.
+            CallError: the response is empty.
+            TypeError: the response is JSON, and no object.
+        """
+        import httpx2
+        from openai import APIConnectionError
+
+        try:
+            async with stream:
+                raw = await stream.response.aread()
+        except httpx2.RequestError as error:  # as the SDK does it for a stream
+            raise APIConnectionError(request=stream.response.request) from error
+        if not raw:
+            raise empty_answer(stream)
+        return pkgutil.resolve_name(self.response_type).construct(**json.loads(raw))
 
     def validate(self, params: GenerationParams, settings: RequestSettings) -> None:
         """Refuse settings that requests have no field for.
@@ -176,6 +200,7 @@ ENDPOINTS: Mapping[EndpointName, Endpoint] = {
         stream_fields=_STREAM_WITH_USAGE,
         method=attrgetter("chat.completions.create"),
         read=partial(read_choices, text=_chat_text),
+        response_type="openai.types.chat:ChatCompletion",
     ),
     "completions": Endpoint(
         name="completions",
@@ -190,6 +215,7 @@ ENDPOINTS: Mapping[EndpointName, Endpoint] = {
         takes_lists=True,
         method=attrgetter("completions.create"),
         read=partial(read_choices, text=_completion_text),
+        response_type="openai.types:Completion",
     ),
     "responses": Endpoint(
         name="responses",
@@ -203,5 +229,6 @@ ENDPOINTS: Mapping[EndpointName, Endpoint] = {
         stream_fields={"stream": True},
         method=attrgetter("responses.create"),
         read=read_response,
+        response_type="openai.types.responses:Response",
     ),
 }

@@ -15,8 +15,10 @@ from runner.providers.errors import (
     UNSENDABLE,
     CallError,
     ErrorPolicy,
+    causes,
     invalid_utf8,
     retry_after_s,
+    too_many_open_files,
 )
 from runner.text import excerpt, first_line
 
@@ -24,13 +26,17 @@ if TYPE_CHECKING:
     import openai
 
 _QUOTA = ErrorPolicy(fatal=True, advice="the quota is used up")
-_KEY = ErrorPolicy(fatal=True)
+_KEY = ErrorPolicy(fatal=True, may_concern_one_prompt=True)
 """Without advice, which is the credential's, and depends on whether a key or an identity was refused."""
 _RIGHTS = ErrorPolicy(
-    fatal=True, advice="the key has no right to this: check the project's or resource's permissions, and model.id"
+    fatal=True,
+    may_concern_one_prompt=True,
+    advice="the key has no right to this: check the project's or resource's permissions, and model.id",
 )
 _NO_MODEL = ErrorPolicy(
-    fatal=True, advice="there is no such model or address: check model.id and the provider's address"
+    fatal=True,
+    may_concern_one_prompt=True,
+    advice="there is no such model or address: check model.id and the provider's address",
 )
 
 _BY_CODE: Mapping[str, ErrorPolicy] = {
@@ -161,9 +167,13 @@ def _from_connection(error: "openai.APIConnectionError") -> CallError:
     """Return the error of a refused certificate, of a lost connection (one prompt may be why), or of no connection."""
     import aiohttp
 
+    if open_files := too_many_open_files(error):
+        return open_files
     host = error.request.url.host
-    for cause in _causes(error):
-        if isinstance(cause, ssl.SSLError) or "certificate" in str(cause).lower():
+    for cause in causes(error):
+        if isinstance(cause, CallError):
+            return cause
+        if isinstance(cause, ssl.SSLCertVerificationError):
             reason = excerpt(first_line(cause))
             message = f"TLS: {reason}: check the address's certificate (SSL_CERT_FILE names your own authority)"
             return CallError("TLSError", message, ErrorPolicy(fatal=True, not_billed=True))
@@ -173,12 +183,6 @@ def _from_connection(error: "openai.APIConnectionError") -> CallError:
     reason = excerpt(first_line(error.__cause__ or error))
     message = f"cannot reach {host}: {reason}: check the provider's address and the network"
     return CallError(UNREACHABLE, message, ErrorPolicy(retryable=True, not_billed=True))
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _message(error: "openai.APIError") -> str:

@@ -4,7 +4,8 @@ The SDK's own retries are off: `dispatch` retries.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,18 +13,22 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from runner.config.schema import BatchMode, GenerationParams, ModelConfig
+from runner.config.secrets import has_secret, redact
 from runner.errors import ConfigError
-from runner.providers.errors import FATAL, UNSENDABLE, CallError, ErrorPolicy
+from runner.providers.errors import FATAL, REPEATED, UNSENDABLE, CallError, ErrorPolicy
 from runner.providers.openai.client import Client
 from runner.providers.openai.endpoints import ENDPOINTS, EndpointName, RequestSettings
-from runner.providers.openai.stream import ChoiceResult, ChoicesMissing, share
+from runner.providers.openai.stream import ChoiceResult, ChoicesMissing, chunks_of, share
 from runner.providers.protocols import LIST_TIMEOUT_S, ModelInfo
-from runner.providers.responses import shape_errors
+from runner.providers.responses import bounded_answer, max_answer_chunks, shape_errors
+from runner.text import excerpt
 from runner.types import Answer, Generated, Prompt, Stopwatch, Timing, Usage
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
     from openai.types import Model
+
+log = logging.getLogger(__name__)
 
 _TAKES_NO_LISTS = "this server may take no list of prompts in one request: set batch.mode=concurrent"
 
@@ -61,7 +66,8 @@ class RequestProvider:
         self._stream = stream
         self.supported_params = self._endpoint.supported_params - set(unsupported_params)
         self._connection: AsyncOpenAI | None = None
-        self._fingerprints: set[str] = set()
+        self._fingerprints: set[str | None] = set()
+        self._lacks_usage = False
         self._takes_lists = False
 
     def validate(self, params: GenerationParams) -> None:
@@ -116,7 +122,7 @@ class RequestProvider:
             "stream": self._stream,
             "service_tier": self._settings.service_tier,
             "sends_seed": self._settings.seed and "seed" in self._endpoint.params,
-            "system_fingerprint": ", ".join(sorted(self._fingerprints)) or None,
+            "system_fingerprint": ", ".join(sorted(filter(None, self._fingerprints))) or None,
         }
 
     def list_models(self) -> Sequence[ModelInfo]:
@@ -164,9 +170,15 @@ class RequestProvider:
         body = self._endpoint.body(content, params, self._settings)
         if self._stream:
             body |= self._endpoint.stream_fields
-        response = await self._endpoint.method(self._open_connection)(**body)
-        with shape_errors():
-            return await self._endpoint.read(response, self._stream, count)
+        tokens = params.max_tokens * count
+        with bounded_answer(tokens):
+            response = await self._endpoint.method(self._open_connection)(**body)
+            with shape_errors():
+                streamed, whole = self._stream, response
+                if streamed and _is_json(response):  # the server ignores `stream`
+                    streamed, whole = False, await self._endpoint.parse(response)
+                chunks = chunks_of(response, max_answer_chunks(tokens)) if streamed else _once(whole)
+                return await self._endpoint.read(chunks, streamed, count)
 
     def _generated(
         self, prompts: Sequence[Prompt], params: GenerationParams, choices: Sequence[ChoiceResult], watch: Stopwatch
@@ -174,26 +186,46 @@ class RequestProvider:
         groups = [choices[start : start + params.n] for start in range(0, len(choices), params.n)]
         timings = self._timings(groups, watch)
         usages = _split_input(choices[0].request_usage, [len(prompt.text) for prompt in prompts])
-        self._fingerprints |= {choice.system_fingerprint for choice in choices if choice.system_fingerprint}
-        return [
-            Generated(
-                model=group[0].model or self._model.id,
-                timing=timing,
-                answers=tuple(_answer(choice, usage) for choice in group),
-            )
-            for group, usage, timing in zip(groups, usages, timings, strict=True)
+        if not choices[0].request_usage and not self._lacks_usage:
+            self._lacks_usage = True
+            log.warning("the server's answers have no usage: their texts are kept, their tokens are not known")
+        answers = [
+            tuple(self._answer(choice, usage) for choice in group) for group, usage in zip(groups, usages, strict=True)
         ]
+        self._fingerprints |= {answer.system_fingerprint for group in answers for answer in group} - {None}
+        self._warn_of_secrets(prompts, answers)
+        models = [redact(group[0].model or self._model.id, self._client.credential.secrets) for group in groups]
+        return [
+            Generated(model=model, timing=timing, answers=group)
+            for model, group, timing in zip(models, answers, timings, strict=True)
+        ]
+
+    def _answer(self, choice: ChoiceResult, input_usage: Usage | None) -> Answer:
+        usage = None
+        if input_usage is not None and choice.output_tokens is not None:
+            usage = replace(input_usage, output_tokens=choice.output_tokens, reasoning_tokens=choice.reasoning_tokens)
+        if choice.finish_reason == "unknown":
+            reason = redact(excerpt(str(choice.sent_reason), 40), self._client.credential.secrets)
+            log.warning("finish reason %r is not known", reason)
+        fingerprint = choice.system_fingerprint
+        return Answer(
+            text=choice.text,
+            finish_reason=choice.finish_reason,
+            usage=usage,
+            system_fingerprint=fingerprint and redact(fingerprint, self._client.credential.secrets),
+        )
+
+    def _warn_of_secrets(self, prompts: Sequence[Prompt], answers: Sequence[Sequence[Answer]]) -> None:
+        """Warn of answers that repeat the key: a text is kept as it is."""
+        for prompt, group in zip(prompts, answers, strict=True):
+            if any(has_secret(answer.text, self._client.credential.secrets) for answer in group):
+                log.warning(REPEATED, prompt.id)
 
     def _timings(self, groups: Sequence[Sequence[ChoiceResult]], watch: Stopwatch) -> Sequence[Timing]:
         """Return the timing of each prompt: up to now, or in a streamed list up to the end of its last choice."""
         if len(groups) == 1 or not self._stream:
             return [watch.stop_stream([choice.chunks for choice in groups[0]])] * len(groups)
-        return [
-            watch.stop_stream(
-                [choice.chunks for choice in group], ended_at=max(choice.chunks.ended_at or 0.0 for choice in group)
-            )
-            for group in groups
-        ]
+        return [watch.stop_stream([choice.chunks for choice in group], ended_at=_last_end(group)) for group in groups]
 
     async def _list_models(self) -> list[ModelInfo]:
         async with self:
@@ -207,17 +239,27 @@ class RequestProvider:
         return self._connection
 
 
-def _answer(choice: ChoiceResult, input_usage: Usage) -> Answer:
-    return Answer(
-        text=choice.text,
-        finish_reason=choice.finish_reason,
-        usage=replace(input_usage, output_tokens=choice.output_tokens, reasoning_tokens=choice.reasoning_tokens),
-        system_fingerprint=choice.system_fingerprint,
-    )
+def _last_end(choices: Sequence[ChoiceResult]) -> float | None:
+    """Return when the last choice ended; None where one has not said so."""
+    ends = [choice.chunks.ended_at for choice in choices]
+    known = [end for end in ends if end is not None]
+    return max(known) if len(known) == len(ends) else None
 
 
-def _split_input(total: Usage, weights: Sequence[int]) -> list[Usage]:
+async def _once(response: Any) -> AsyncIterator[Any]:
+    yield response
+
+
+def _is_json(stream: Any) -> bool:
+    """Return whether a stream's response is one JSON object instead of events."""
+    content_type: str = stream.response.headers.get("content-type", "")
+    return content_type.partition(";")[0].strip().lower() == "application/json"
+
+
+def _split_input(total: Usage | None, weights: Sequence[int]) -> Sequence[Usage | None]:
     """Split a request's input over its prompts."""
+    if total is None:
+        return [None] * len(weights)
     parts = [
         share(count, weights) for count in (total.input_tokens, total.cached_input_tokens, total.cache_written_tokens)
     ]

@@ -6,18 +6,17 @@ in, its reasoning tokens by the output tokens. Reasoning is not part of a choice
 chunk is the first token.
 """
 
-import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from runner.providers.errors import REFUSED, RETRY, CallError
 from runner.providers.openai.errors import StreamedError
-from runner.providers.responses import optional_text, token_count
+from runner.providers.responses import optional_text, readable_usage, too_large
 from runner.types import ChunkTimes, FinishReason, Usage
-
-log = logging.getLogger(__name__)
 
 _FINISH_REASONS: Mapping[str, FinishReason] = {
     "stop": "stop",
@@ -35,17 +34,19 @@ class ChoiceResult:
     """One choice of a response.
 
     Attributes:
-        output_tokens: the choice's share of the request's.
+        sent_reason: the finish reason in the service's words.
+        output_tokens: the choice's share of the request's; None where the service counted nothing.
         reasoning_tokens: the choice's share of the request's; None where the service does not count them.
-        request_usage: of the whole request, for all its prompts and choices.
+        request_usage: of the whole request, for all its prompts and choices; None where the service counted nothing.
         chunks: when the choice's chunks came; empty without a stream.
     """
 
     text: str
     finish_reason: FinishReason
-    output_tokens: int
+    sent_reason: str | None
+    output_tokens: int | None
     reasoning_tokens: int | None
-    request_usage: Usage
+    request_usage: Usage | None
     model: str | None
     chunks: ChunkTimes
     system_fingerprint: str | None = None
@@ -74,6 +75,7 @@ class _ChoiceAccumulator:
 
     def add(self, chunk: Any, text: Callable[[Any, bool], str | None], *, streamed: bool) -> None:
         """Add a chunk, or a whole response."""
+        raise_error_in(chunk)
         self.usage = getattr(chunk, "usage", None) or self.usage
         self.model = getattr(chunk, "model", None) or self.model
         self.fingerprint = getattr(chunk, "system_fingerprint", None) or self.fingerprint
@@ -86,73 +88,96 @@ class _ChoiceAccumulator:
                     self.chunks[choice.index].add(has_text=bool(piece))
                 self.texts[choice.index].append(piece or "")
             if choice.finish_reason:
-                self.finish[choice.index] = choice.finish_reason
+                self.finish[choice.index] = str(choice.finish_reason)
                 self.chunks[choice.index].ended_at = time.perf_counter()
 
-    def results(self) -> list[ChoiceResult]:
+    def results(self, *, streamed: bool) -> list[ChoiceResult]:
         """Return the choices once the response has ended."""
         begun = sum(bool(texts or finish) for texts, finish in zip(self.texts, self.finish, strict=True))
         if self.usage is not None and 0 < begun < len(self.texts):
             raise ChoicesMissing(f"sent {begun} of {len(self.texts)} answers")
-        reasons = [_finish_reason(finish) for finish in self.finish]
-        if self.usage is None:
-            raise CallError("UsageMissing", "the server's answer has no usage: its tokens cannot be counted")
-        total = _usage(
-            self.usage.prompt_tokens, self.usage.completion_tokens,
-            getattr(self.usage, "prompt_tokens_details", None), getattr(self.usage, "completion_tokens_details", None),
-        )  # fmt: skip
-        shares = share(total.output_tokens, [len(texts) for texts in self.texts])
-        reasoning: Sequence[int | None] = [None] * len(shares)
-        if total.reasoning_tokens is not None:
-            reasoning = share(total.reasoning_tokens, shares)
+        is_whole = self.usage is not None or not streamed  # a stream's usage comes last
+        reasons = [
+            _finish_reason(finish, is_whole=is_whole and bool(texts))
+            for finish, texts in zip(self.finish, self.texts, strict=True)
+        ]
+        total = _usage(self.usage, "prompt_tokens", "completion_tokens")
+        shares: Sequence[int | None] = [None] * len(self.texts)
+        reasoning: Sequence[int | None] = shares
+        if total is not None:
+            shares = parts = share(total.output_tokens, [len(texts) for texts in self.texts])
+            if total.reasoning_tokens is not None:
+                reasoning = share(total.reasoning_tokens, parts)
         return [
             ChoiceResult(
-                text="".join(texts), finish_reason=reason, output_tokens=tokens, reasoning_tokens=thought,
+                text="".join(texts), finish_reason=reason, sent_reason=sent, output_tokens=tokens,
+                reasoning_tokens=thought,
                 request_usage=total, model=optional_text(self.model), chunks=chunks,
                 system_fingerprint=optional_text(self.fingerprint),
             )
-            for texts, reason, tokens, thought, chunks in zip(
-                self.texts, reasons, shares, reasoning, self.chunks, strict=True
+            for texts, reason, sent, tokens, thought, chunks in zip(
+                self.texts, reasons, self.finish, shares, reasoning, self.chunks, strict=True
             )
         ]  # fmt: skip
 
 
+def raise_error_in(body: Any) -> None:
+    """Raise the error that a server has sent with status 200, and with its words.
+
+    Raises:
+        StreamedError: the body has an error instead of an answer.
+    """
+    error = getattr(body, "error", None)
+    if error is None or getattr(body, "choices", None) or getattr(body, "output", None):
+        return
+    code, type_, message = (
+        error.get(name) if isinstance(error, Mapping) else getattr(error, name, None)
+        for name in ("code", "type", "message")
+    )
+    raise StreamedError(
+        None if code is None else str(code),
+        str(message or error),
+        type=None if type_ is None else str(type_),
+        default=REFUSED,
+    )
+
+
 async def read_choices(
-    response: Any, streamed: bool, count: int, *, text: Callable[[Any, bool], str | None]
+    chunks: AsyncIterator[Any], streamed: bool, count: int, *, text: Callable[[Any, bool], str | None]
 ) -> list[ChoiceResult]:
     """Read the choices of a chat or completions request.
 
     Args:
-        response: the SDK's stream of chunks, or its whole response.
+        chunks: those of the stream, or the whole response.
         streamed: whether the response is a stream.
         count: how many choices were requested.
         text: returns the text of a choice, given whether the choice is a chunk's.
 
     Raises:
-        CallError: the stream was cut, a choice has no finish reason, or there is no usage.
+        CallError: the stream was cut, or has more chunks than `max_chunks`.
+        StreamedError: the response is an error.
         ChoicesMissing: the service ended its stream, and some choices never began.
     """
     choices = _ChoiceAccumulator(
         texts=[[] for _ in range(count)], chunks=[ChunkTimes() for _ in range(count)], finish=[None] * count
     )
-    async for chunk in _chunks(response, streamed):
+    async for chunk in chunks:
         choices.add(chunk, text, streamed=streamed)
-    return choices.results()
+    return choices.results(streamed=streamed)
 
 
-async def read_response(response: Any, streamed: bool, _count: int) -> list[ChoiceResult]:
+async def read_response(events: AsyncIterator[Any], streamed: bool, _count: int) -> list[ChoiceResult]:
     """Read the one choice of a responses request; the arguments are those of `read_choices`.
 
     Raises:
-        CallError: the stream was cut, or the response has no usage.
+        CallError: the stream was cut, or has more chunks than `max_chunks`.
         StreamedError: the response is an error.
     """
-    chunks = ChunkTimes()
-    if not streamed:
-        return [_response_result(response, chunks)]
-    final = None
-    async for event in _chunks(response, streamed):
-        if event.type.endswith(".delta") and event.delta:
+    chunks, final = ChunkTimes(), None
+    async for event in events:
+        if not streamed:
+            final = event
+        elif event.type.endswith(".delta") and event.delta:
             chunks.add(has_text=not event.type.startswith("response.reasoning"))
         elif event.type in _FINAL_EVENTS:
             final = event.response
@@ -175,46 +200,62 @@ def share(total: int, weights: Sequence[int]) -> list[int]:
 
 
 def _response_result(final: Any, chunks: ChunkTimes) -> ChoiceResult:
-    if final.status == "failed" and final.error:
-        raise StreamedError(str(final.error.code), str(final.error.message), default=REFUSED)
-    if final.status == "failed" or final.usage is None:
+    raise_error_in(final)
+    if final.status == "failed":
         raise CallError("ResponseFailed", f"the answer has status {final.status!r} and no text")
     reason = final.incomplete_details.reason if final.incomplete_details else "stop"
-    total = _usage(
-        final.usage.input_tokens, final.usage.output_tokens,
-        getattr(final.usage, "input_tokens_details", None), getattr(final.usage, "output_tokens_details", None),
-    )  # fmt: skip
+    total = _usage(final.usage, "input_tokens", "output_tokens")
+    output_tokens, reasoning_tokens = (total.output_tokens, total.reasoning_tokens) if total else (None, None)
     return ChoiceResult(
-        text=final.output_text, finish_reason=_finish_reason(reason), output_tokens=total.output_tokens,
-        reasoning_tokens=total.reasoning_tokens, request_usage=total, model=optional_text(final.model), chunks=chunks,
+        text=final.output_text, finish_reason=_finish_reason(reason, is_whole=True), sent_reason=reason,
+        output_tokens=output_tokens, reasoning_tokens=reasoning_tokens, request_usage=total,
+        model=optional_text(final.model), chunks=chunks,
     )  # fmt: skip
 
 
-def _usage(input_tokens: Any, output_tokens: Any, input_details: Any, output_details: Any) -> Usage:
-    """Return a request's usage; not every server counts the tokens of its cache, or of reasoning."""
+def _usage(counts: Any, input_name: str, output_name: str) -> Usage | None:
+    """Return a request's usage; not every server counts the tokens of its cache, or of reasoning.
+
+    None where the server counts nothing, or what cannot be read: the text is there and paid for.
+    """
+    if counts is None:
+        return None
+    input_details, output_details = (getattr(counts, f"{name}_details", None) for name in (input_name, output_name))
     reasoning_tokens = getattr(output_details, "reasoning_tokens", None)
-    return Usage(
-        input_tokens=token_count(input_tokens),
-        output_tokens=token_count(output_tokens),
-        cached_input_tokens=token_count(getattr(input_details, "cached_tokens", None) or 0),
-        cache_written_tokens=token_count(getattr(input_details, "cache_write_tokens", None) or 0),
-        reasoning_tokens=None if reasoning_tokens is None else token_count(reasoning_tokens),
-    )
+    try:
+        return readable_usage(
+            input_tokens=getattr(counts, input_name, None),
+            output_tokens=getattr(counts, output_name, None),
+            cached_input_tokens=getattr(input_details, "cached_tokens", None) or 0,
+            cache_written_tokens=getattr(input_details, "cache_write_tokens", None) or 0,
+            reasoning_tokens=reasoning_tokens,
+        )
+    except ValidationError:
+        return None
 
 
-async def _chunks(response: Any, streamed: bool) -> AsyncIterator[Any]:
-    if not streamed:
-        yield response
-        return
-    empty = True
+async def chunks_of(response: Any, max_chunks: int) -> AsyncIterator[Any]:
+    """Yield the chunks of the SDK's stream.
+
+    Raises:
+        CallError: there is none, or more than `max_chunks`.
+    """
+    count = 0
     async with response:
         async for chunk in response:
-            empty = False
+            count += 1
+            if count > max_chunks:
+                raise too_large(f"more than {max_chunks:,} chunks")
             yield chunk
-    if empty:
-        content_type = response.response.headers.get("content-type")
-        message = f"no event in the answer, whose content type is {content_type!r}: check the provider's address"
-        raise CallError("EmptyAnswer", message, RETRY)
+    if not count:
+        raise empty_answer(response)
+
+
+def empty_answer(stream: Any) -> CallError:
+    """Return the error of an answer without an event, and without anything else."""
+    content_type = stream.response.headers.get("content-type")
+    message = f"no event in the answer, whose content type is {content_type!r}: check the provider's address"
+    return CallError("EmptyAnswer", message, RETRY)
 
 
 def _has_reasoning(choice: Any) -> bool:
@@ -223,12 +264,11 @@ def _has_reasoning(choice: Any) -> bool:
     return bool(getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None))
 
 
-def _finish_reason(reason: str | None) -> FinishReason:
-    if reason is None:
+def _finish_reason(reason: str | None, *, is_whole: bool) -> FinishReason:
+    """Return the finish reason; one that is not there, of an answer that is not known to be whole, is a cut."""
+    if reason is None and not is_whole:
         raise _cut()
-    if reason not in _FINISH_REASONS:
-        log.warning("finish reason %r is not known", reason)
-    return _FINISH_REASONS.get(reason, "unknown")
+    return _FINISH_REASONS.get(str(reason), "unknown")
 
 
 def _cut() -> CallError:

@@ -9,6 +9,7 @@ from runner.config.schema import RunConfig
 from runner.config.waits import Waits
 from runner.errors import ConfigError
 from runner.providers.azure.deployments import next_page
+from runner.providers.errors import CallError
 from runner.providers.factory import build
 from runner.run.prepare import prepare_calls
 from runner.types import Completion
@@ -75,7 +76,7 @@ def test_the_token_of_azures_management_goes_to_its_own_host_only(link: str | No
     if is_followed:
         assert next_page(page, "https://management.azure.com") == link
     else:
-        with pytest.raises(ValueError, match="the token is for https://management"):
+        with pytest.raises(CallError, match="goes on at another host than https://management"):
             next_page(page, "https://management.azure.com")
 
 

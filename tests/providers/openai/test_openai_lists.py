@@ -9,7 +9,7 @@ from runner import app
 from runner.errors import AccessError
 from runner.types import Failure
 from tests.conftest import Compose
-from tests.factories import completions, generate, prompts
+from tests.factories import completions, generate, prompts, usage_of
 from tests.servers.openai_server import OpenAIServer
 
 
@@ -21,7 +21,7 @@ def test_a_static_batch_is_one_request_with_a_list_of_prompts(hosted: Compose):
     assert {(key, done.text) for key, done in by_choice.items()} == {
         ((f"p{i}", choice), text) for i, text in enumerate(("a", "b b", "c c c", "d d d d")) for choice in (0, 1)
     }
-    assert sum(done.usage.output_tokens for done in by_choice.values()) == 20
+    assert sum(usage_of(done).output_tokens for done in by_choice.values()) == 20
     assert len({done.timing for done in by_choice.values()}) == 4, "a prompt's answers share its times"
 
 

@@ -11,7 +11,7 @@ from runner.pricing import find_price
 from runner.providers.factory import build
 from runner.types import Usage
 from tests.conftest import Compose
-from tests.factories import completions, generate, prompts
+from tests.factories import completions, generate, prompts, usage_of
 from tests.servers.openai_server import KEY, OpenAIServer
 
 ENDPOINTS = ("chat", "responses", "completions")
@@ -30,7 +30,7 @@ def test_every_endpoint_gives_text_tokens_end_and_times(endpoint: str, stream: b
         "one two three",
         "length",
     )
-    assert (short.usage.input_tokens, short.usage.output_tokens, cut.usage.input_tokens) == (2, 2, 4)
+    assert (usage_of(short).input_tokens, usage_of(short).output_tokens, usage_of(cut).input_tokens) == (2, 2, 4)
     assert short.model == "gpt-5.4-mini-2026", "the model that answered, as the service names it"
     assert (short.timing.time_to_first_token_s is not None) == stream
     assert {asked.path for asked in server.asked} == {f"/v1/{'chat/completions' if endpoint == 'chat' else endpoint}"}
@@ -79,7 +79,7 @@ def test_several_answers_share_the_usage_of_their_request(hosted: Compose):
     with OpenAIServer() as server:
         by_choice = completions(generate(hosted(server, "generation.n=3"), prompts("a b c d")))
     assert [by_choice["p0", choice].text for choice in range(3)] == ["a b c d"] * 3
-    assert [by_choice["p0", choice].usage.output_tokens for choice in range(3)] == [4, 4, 4]
+    assert [usage_of(by_choice["p0", choice]).output_tokens for choice in range(3)] == [4, 4, 4]
 
 
 @pytest.mark.parametrize(
@@ -104,15 +104,15 @@ def test_reasoning_tokens_are_read_from_the_usage_and_are_part_of_the_output(
     with OpenAIServer(fault=lambda *_: {"reasoning_tokens": 5}) as server:
         config = hosted(server, f"provider.endpoint={endpoint}", f"provider.stream={stream}")
         (done,) = completions(generate(config, prompts("a b"))).values()
-    assert (done.usage.output_tokens, done.usage.reasoning_tokens) == (7, 5)
+    assert (usage_of(done).output_tokens, usage_of(done).reasoning_tokens) == (7, 5)
 
 
 def test_reasoning_tokens_of_several_answers_add_up_to_those_of_their_request(hosted: Compose):
     with OpenAIServer(fault=lambda *_: {"reasoning_tokens": 5}) as server:
         done = completions(generate(hosted(server, "generation.n=3"), prompts("a b c")))
     # 9 tokens of text and 5 of reasoning, over three answers of equal length
-    assert sorted(choice.usage.output_tokens for choice in done.values()) == [4, 5, 5]
-    assert sorted(choice.usage.reasoning_tokens or 0 for choice in done.values()) == [1, 2, 2]
+    assert sorted(usage_of(choice).output_tokens for choice in done.values()) == [4, 5, 5]
+    assert sorted(usage_of(choice).reasoning_tokens or 0 for choice in done.values()) == [1, 2, 2]
 
 
 def test_the_gaps_are_those_with_which_the_server_sent_its_chunks(hosted: Compose):

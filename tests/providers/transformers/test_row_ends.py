@@ -11,7 +11,7 @@ from runner.providers.transformers import TransformersProvider
 from runner.providers.transformers.row_ends import RowEnds
 from runner.types import Answer, Generated, Stopwatch
 from tests.conftest import Compose
-from tests.factories import prompts
+from tests.factories import prompts, usage_of
 from tests.providers.transformers import planted
 from tests.providers.transformers.models import answers, ends, with_tokenizer
 
@@ -60,7 +60,7 @@ def test_a_row_that_a_stop_sequence_ends_has_the_tokens_up_to_it_while_others_go
             continue
         assert answer.token_ids is not None
         assert stopped.token_ids == answer.token_ids[: place + 2]
-        assert stopped.usage.output_tokens == place + 2
+        assert usage_of(stopped).output_tokens == place + 2
         assert (stopped.text, stopped.finish_reason) == (answer.text[:place], "stop")
 
 
@@ -86,8 +86,8 @@ def test_a_real_row_is_the_same_alone_and_in_a_batch_with_any_padding_token(
     assert not any(stop in answer.text for stop in across for answer in whole), "no answer has one by itself"
     for before, after in zip(whole, alone, strict=True):
         assert after.text == before.text.partition(inside)[0]
-        assert before.token_ids and after.token_ids == before.token_ids[: after.usage.output_tokens]
-    assert alone[0].usage.output_tokens < alone[-1].usage.output_tokens, "one row ends while another goes on"
+        assert before.token_ids and after.token_ids == before.token_ids[: usage_of(after).output_tokens]
+    assert usage_of(alone[0]).output_tokens < usage_of(alone[-1]).output_tokens, "one row ends while another goes on"
     for padding in ("<|im_end|>", "<|endoftext|>", "the"):
         real._encoder.tokenizer.pad_token = padding
         assert [only([result]) for result in real.generate_batch(questions, params)] == alone

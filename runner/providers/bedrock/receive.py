@@ -1,0 +1,84 @@
+"""Receives responses: a thread for each request, and bodies within the bound of what was asked for."""
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from typing import TypeVar
+
+from runner.providers.bedrock.wire import Body, ResponseAccumulator
+from runner.providers.responses import max_answer_bytes, max_answer_chunks, too_large
+
+Result = TypeVar("Result")
+
+
+class RequestThreads:
+    """Runs blocking calls in daemon threads, and knows which go on though nobody waits for them.
+
+    A call that has timed out cannot be interrupted. In a thread pool, such a call would keep the next attempt from
+    being sent, and the process from ending, until the SDK's read timeout.
+    """
+
+    def __init__(self) -> None:
+        self._running = dict[threading.Thread, threading.Event]()
+
+    def run(self, call: Callable[[], Result], abandoned: threading.Event) -> Future[Result]:
+        """Run a call; `abandoned` is set once nobody waits for it."""
+        future: Future[Result] = Future()
+        future.set_running_or_notify_cancel()
+
+        def work() -> None:
+            try:
+                result = call()
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+            finally:
+                self._running.pop(threading.current_thread(), None)
+
+        thread = threading.Thread(target=work, name="bedrock", daemon=True)
+        self._running[thread] = abandoned
+        try:
+            thread.start()
+        except RuntimeError:
+            del self._running[thread]
+            raise
+        return future
+
+    def count_abandoned(self) -> int:
+        """Return how many calls go on though nobody waits for them."""
+        return sum(abandoned.is_set() for abandoned in list(self._running.values()))
+
+
+def whole_body(response: Body, tokens: int) -> Generator[Body]:
+    """Yield the one body of an unstreamed response; InvokeModel's is JSON that is still to be read.
+
+    Raises:
+        CallError: the body is longer than an answer of so many tokens can be.
+    """
+    if "body" not in response:
+        yield response
+        return
+    max_bytes = max_answer_bytes(tokens)
+    with contextlib.closing(response["body"]) as body:
+        raw = body.read(max_bytes + 1)
+        if len(raw) > max_bytes:
+            raise too_large(f"more than {max_bytes:,} bytes")
+        yield json.loads(raw)
+
+
+def check_size(answer: ResponseAccumulator, chunks: int, tokens: int) -> None:
+    """Raise CallError where a stream has more chunks, or a longer text, than was asked for."""
+    if chunks > max_answer_chunks(tokens):
+        raise too_large(f"more than {max_answer_chunks(tokens):,} chunks")
+    if answer.characters > max_answer_bytes(tokens):
+        raise too_large(f"more than {max_answer_bytes(tokens):,} characters")
+
+
+def stream_bodies(response: Body) -> Generator[Body]:
+    """Yield the bodies of a streamed response: Converse's events, or the JSON in InvokeModel's chunks."""
+    with contextlib.closing(response["stream"] if "stream" in response else response["body"]) as events:
+        for event in events:
+            yield json.loads(event["chunk"]["bytes"]) if "chunk" in event else event
