@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from runner.config.parse import parse
@@ -15,6 +17,7 @@ from runner.record.manifest import RunManifest
 from runner.record.prompts import PackedPrompts
 from runner.record.writer import OutcomeWriter
 from runner.run.execute import execute
+from runner.run.overrides import override
 from runner.run.prepare import prepare, prepare_calls
 from runner.run.result import RunObserver, RunResult, SilentObserver
 from runner.tracking.publisher import StartWorker, start_worker
@@ -80,6 +83,7 @@ def resume(
     directory: Path,
     *,
     keep_failures: bool = False,
+    overrides: Mapping[str, Any] | None = None,
     start: Path | None = None,
     observer: RunObserver = _SILENT,
     waits: Waits = _WAITS,
@@ -92,20 +96,23 @@ def resume(
     Args:
         directory: the run's folder.
         keep_failures: leave prompts that failed as they are.
+        overrides: values that differ from the recorded ones in this process, by dotted key: keys that move no text.
         start: where the command was given; messages show paths from there. None is the working directory.
         observer: follows the run.
         waits: how long to wait for people and services.
         start_worker: starts the process that publishes to MLflow.
 
     Raises:
-        UsageError: there is no such run, or its prompts or configuration are not those that it began with.
+        UsageError: there is no such run, its prompts or configuration are not those that it began with, or an override
+            would move texts.
         RunnerError: as for `run`.
     """
     folder = RunFolder(directory, start or Path.cwd())
     manifest = folder.read_manifest()
     config = _recorded_config(folder, manifest)
     prompts = _recorded_prompts(folder, config, manifest)
-    prepared = prepare(config, prompts, folder, waits)
+    prepared = prepare(override(config, overrides or {}), prompts, folder, waits)
+    prepared = replace(prepared, overrides=overrides or {})
     with OutcomeWriter(folder, resume=True) as writer, folder.recording_failure():
         progress = folder.outcomes.read_progress(choices=config.generation.n)
         skipped = progress.completed | progress.failed if keep_failures else progress.completed
@@ -143,7 +150,8 @@ def _recorded_config(folder: RunFolder, manifest: RunManifest) -> RunConfig:
         listed = "\n".join(f"  {difference}" for difference in changed)
         raise RecordError(
             f"{folder.path / CONFIG} is not what the run began with:\n{listed}\n"
-            "restore it, or start a new run with these values"
+            "restore it, or start a new run with these values. Keys that move no text are changed on the command line: "
+            f"{folder.resume_command} limits.max_cost_usd=5"
         )
     return config
 

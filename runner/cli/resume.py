@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runner.cli import common
+from runner.cli.compose import parse_overrides
 from runner.cli.observer import TerminalObserver
 from runner.record.folder import RunFolder
 
@@ -23,18 +24,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m runner.resume", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", metavar="RUN", help="the run's folder, or its MLflow run id")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="a limit, price or batch.size for this process; no key of texts",
+    )
     parser.add_argument("--keep-failures", action="store_true", help="do not generate failed prompts again")
     parser.add_argument("--tracking-uri", metavar="URI", help="the MLflow store of the run id (default: tracking.uri)")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     with common.report_errors():
         common.handle_termination_signals()
+        overrides = parse_overrides(options.overrides)
         start = Path.cwd()
         directory = common.find_folder(options.run, options.tracking_uri)
         _change_to_working_dir(directory)
         common.log_into(directory)
         from runner import app  # here, so that --help and a wrong RUN answer at once
 
-        result = app.resume(directory, keep_failures=options.keep_failures, start=start, observer=TerminalObserver())
+        result = app.resume(
+            directory,
+            keep_failures=options.keep_failures,
+            overrides=overrides,
+            start=start,
+            observer=TerminalObserver(),
+        )
         sys.exit(result.exit_code)
 
 

@@ -15,7 +15,7 @@ from runner.providers.protocols import DeviceMemory
 from runner.record.manifest import environment_changes
 from runner.record.writer import OutcomeWriter
 from runner.run.failure_limit import FailureLimit
-from runner.run.finish import Measured, close_record
+from runner.run.finish import Measured, begin_segment, close_record
 from runner.run.gpu import gpu_load, read_gpu
 from runner.run.machine import MachineCounters
 from runner.run.prepare import PreparedRun
@@ -72,6 +72,7 @@ def _measure(run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, o
         machine = environment.describe()
         _record_environment(run, machine, writer.segment)
         warmup_s = warm_up(run, pending)
+        begin_segment(run, writer.segment)
         run.folder.remove_summary()  # not earlier: a run that cannot begin leaves the record unchanged
         provider = run.calls.provider
         gpu_peak_mb = provider.track_gpu_memory() if isinstance(provider, DeviceMemory) else None

@@ -1,6 +1,7 @@
 """Checks a configuration completely, and builds what its run needs. Loads and sends nothing."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from runner.batching.base import Mode
@@ -52,13 +53,17 @@ class Calls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedRun:
-    """A run that can begin: its configuration and its prompts were checked."""
+    """A run that can begin: its configuration and its prompts were checked.
+
+    `overrides` are the values of `config` that a resume changed, by key.
+    """
 
     config: RunConfig
     prompts: PackedPrompts
     calls: Calls
     folder: RunFolder
     waits: Waits
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
 def prepare(config: RunConfig, prompts: PackedPrompts, folder: RunFolder, waits: Waits) -> PreparedRun:
