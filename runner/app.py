@@ -18,7 +18,8 @@ from runner.record.prompts import PackedPrompts
 from runner.record.writer import OutcomeWriter
 from runner.run.execute import execute
 from runner.run.overrides import override
-from runner.run.prepare import prepare, prepare_calls
+from runner.run.prepare import check as check_configuration
+from runner.run.prepare import check_provider, prepare
 from runner.run.result import RunObserver, RunResult, SilentObserver
 from runner.tracking.publisher import StartWorker, start_worker
 
@@ -34,7 +35,7 @@ def check(config: RunConfig) -> PromptSet:
         UsageError: the request is wrong.
     """
     prompts = load_prompts(config.prompts)
-    prepare_calls(config, _WAITS)
+    check_configuration(config, _WAITS)
     return prompts
 
 
@@ -72,6 +73,7 @@ def run(
         output_dir.mkdir(parents=True, exist_ok=True)
         prompts = prompts or load_prompts(config.prompts)
         prepared = prepare(config, prompts.prompts, folder, waits)
+        check_provider(prepared.calls.provider)
         with OutcomeWriter(folder) as writer:
             folder.write_config(prepared.config)
             folder.write_prompts(prompts.prompts)
@@ -84,6 +86,7 @@ def resume(
     *,
     keep_failures: bool = False,
     overrides: Mapping[str, Any] | None = None,
+    repair: bool = False,
     start: Path | None = None,
     observer: RunObserver = _SILENT,
     waits: Waits = _WAITS,
@@ -97,6 +100,7 @@ def resume(
         directory: the run's folder.
         keep_failures: leave prompts that failed as they are.
         overrides: values that differ from the recorded ones in this process, by dotted key: keys that move no text.
+        repair: set lines of the outcomes that are no outcomes aside, and generate their prompts again.
         start: where the command was given; messages show paths from there. None is the working directory.
         observer: follows the run.
         waits: how long to wait for people and services.
@@ -113,13 +117,15 @@ def resume(
     prompts = _recorded_prompts(folder, config, manifest)
     prepared = prepare(override(config, overrides or {}), prompts, folder, waits)
     prepared = replace(prepared, overrides=overrides or {})
-    with OutcomeWriter(folder, resume=True) as writer, folder.recording_failure():
+    with OutcomeWriter(folder, resume=True, repair=repair) as writer:
         progress = folder.outcomes.read_progress(choices=config.generation.n)
         skipped = progress.completed | progress.failed if keep_failures else progress.completed
         log.info(
             "%d of %d prompts are completed, %d failed before",
             len(progress.completed), len(prompts), len(progress.failed),
         )  # fmt: skip
+        if len(skipped) < len(prompts):
+            check_provider(prepared.calls.provider)
         prepared.calls.budget.count(folder.outcomes.read_all(), prompts, config.params())
         return execute(prepared, writer, skipped, observer, start_worker)
 

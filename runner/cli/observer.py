@@ -33,8 +33,8 @@ class TerminalObserver:
             log.warning("%.0f prompts failed: see the field error in %s", failed, path)
         if not_generated := result.prompts - completed - failed:
             log.warning("%.0f prompts were not generated", not_generated)
-        if failed or not_generated:
-            log.warning("to generate what is missing: %s", _resume_command(result))
+        if failed or not_generated or result.status == "KILLED":
+            log.warning("to finish the run: %s", _resume_command(result))
 
     def published(self, result: RunResult) -> None:
         """Print the run's page in the MLflow UI, or how to publish the run later."""

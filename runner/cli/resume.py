@@ -31,6 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="a limit, price or batch.size for this process; no key of texts",
     )
     parser.add_argument("--keep-failures", action="store_true", help="do not generate failed prompts again")
+    parser.add_argument(
+        "--repair",
+        action="store_true",
+        help="set damaged lines of outcomes.jsonl aside, and generate their prompts again",
+    )
     parser.add_argument("--tracking-uri", metavar="URI", help="the MLflow store of the run id (default: tracking.uri)")
     options = parser.parse_intermixed_args(arguments)
     with common.report_errors():
@@ -42,13 +47,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         common.log_into(directory)
         from runner import app  # here, so that --help and a wrong RUN answer at once
 
-        result = app.resume(
-            directory,
-            keep_failures=options.keep_failures,
-            overrides=overrides,
-            start=start,
-            observer=TerminalObserver(),
-        )
+        try:
+            result = app.resume(
+                directory,
+                keep_failures=options.keep_failures,
+                overrides=overrides,
+                repair=options.repair,
+                start=start,
+                observer=TerminalObserver(),
+            )
+        except KeyboardInterrupt:
+            common.print_resume_command(RunFolder(directory, start))
+            raise
         sys.exit(result.exit_code)
 
 

@@ -1,5 +1,6 @@
 """Errors of calls to a service, and what each means for its call and for the following ones."""
 
+import importlib.util
 import math
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -8,11 +9,27 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from runner.config.secrets import redact
+from runner.errors import MissingPackageError
 
 UNREACHABLE = "ConnectionError"
 """The type of a CallError where no connection to the service's address can be made."""
 UNSENDABLE = "UnsendablePrompt"
 """The type of an error where the prompt's text cannot be sent or tokenized."""
+
+
+def require_packages(provider: str, *packages: str) -> None:
+    """Import no package, but make sure that each is installed.
+
+    Args:
+        provider: its name, which is also that of the extra with its packages.
+        packages: names to import.
+
+    Raises:
+        MissingPackageError: a package is not installed.
+    """
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise MissingPackageError.for_extra(f"provider={provider}", package=package, extra=provider)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,14 @@ _EXIT_S = 5.0
 def start_worker(folder: RunFolder, waits: Waits) -> "subprocess.Popen[str]":
     """Start the worker of a folder: commands go to its standard input, reports come from its standard output."""
     return subprocess.Popen(
-        [sys.executable, "-m", "runner.tracking.worker", str(folder.path), str(waits.store_retry_s)],
+        [
+            sys.executable,
+            "-m",
+            "runner.tracking.worker",
+            str(folder.path),
+            str(waits.store_retry_s),
+            str(waits.worker_s),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -62,6 +69,7 @@ class RunPublisher:
         self._changed = threading.Condition()
         self._explained = False
         self._warned_of: State | None = None
+        self._ends_at: float | None = None
 
     def __enter__(self) -> Self:
         if self._uri is not None:
@@ -114,14 +122,16 @@ class RunPublisher:
     def _wait_for(self, states: Collection[State]) -> None:
         with self._changed:
             start = self._reported_at = time.monotonic()
+            self._ends_at = self._ends_at or start + self._waits.publish_whole_s
             while self._report.state not in states:
                 now = time.monotonic()
                 if now - start >= _MAX_UNEXPLAINED_S and not self._explained:
                     self._explained = True
                     command = self._folder.resume_command
                     log.info("publishing to MLflow at %s (Ctrl-C leaves it to %s)", self._uri, command)
-                left_s = self._reported_at + self._max_silence_s - now
+                left_s = min(self._reported_at + self._max_silence_s, self._ends_at) - now
                 if left_s <= 0:
+                    self._ends_at = now  # a store that hung is waited for once
                     return
                 self._changed.wait(left_s if self._explained else min(left_s, _MAX_UNEXPLAINED_S))
 
