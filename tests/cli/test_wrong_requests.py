@@ -150,7 +150,7 @@ def test_max_tokens_is_not_taken_for_a_secret(run_command: Runner):
 
 def test_a_used_folder_of_a_run_or_a_sweep_stays_as_it_is(run_command: Runner, tmp_path: Path):
     for arguments in (["hydra.run.dir=r"], ["-m", "hydra.sweep.dir=s"]):
-        request = ("provider=echo", "prompts=memo", *arguments)
+        request = (*arguments, "provider=echo", "prompts=memo")
         assert run_command(*request).returncode == 0
         before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
         again = run_command(*request, "seed=1")
