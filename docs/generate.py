@@ -20,7 +20,7 @@ from runner.metrics.definitions import MEASURED, METRICS
 from runner.metrics.samples import MIN_CALLS
 from runner.providers.factory import build, provider_class
 from runner.providers.protocols import Provider
-from runner.record import folder
+from runner.record import folder, lock, repair
 from runner.record.codec import to_record
 from runner.record.manifest import MlflowRunRef, RunManifest, Segment, Summary
 from runner.types import Completion, ErrorInfo, Failure, Timing, Usage
@@ -57,6 +57,8 @@ FILES = {
     folder.LOG: "the log, with every retry and every traceback",
     f"{folder.HYDRA}/": "what Hydra composed, and from which overrides; not where a run was started from Python",
     folder.LOCK: "while a process writes here: its id and its host",
+    lock.SYSTEM_LOCK: "while a process writes here: tells a process in another container whether that process lives",
+    repair.DAMAGED: "lines that were no outcomes, set aside by `python -m runner.resume RUN --repair`",
     folder.WORKER_LOCK: "lets one worker at a time publish the run to MLflow",
     folder.SIGNATURE: "the signature of `run.json`: whose run it is; see [Security](../security.md)",
 }
@@ -67,6 +69,7 @@ SWEEP_FILES = {
     "comparison.html": "the comparison as one page: tables, pictures, texts side by side",
     "comparison.json": "the same figures for scripts",
     "plots/": "the pictures as PNG, with their captions",
+    ".sweep.lock": "while the jobs run: says that the sweep goes on",
     "multirun.yaml": "what Hydra composed for the sweep",
 }
 OUTCOME_FIELDS = {

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from runner.config.schema import RunConfig
@@ -16,7 +17,9 @@ from runner.record.prompts import PROMPTS, PackedPrompts
 from runner.record.relocate import base_of, path_below, with_absolute_paths
 from runner.record.writer import OutcomeWriter
 from runner.run.execute import execute
-from runner.run.prepare import prepare, prepare_calls
+from runner.run.overrides import override
+from runner.run.prepare import check as check_configuration
+from runner.run.prepare import check_provider, prepare
 from runner.run.result import RunObserver, RunResult, SilentObserver
 from runner.tracking.publisher import StartWorker, start_worker
 
@@ -32,7 +35,7 @@ def check(config: RunConfig) -> PromptSet:
         UsageError: the request is wrong.
     """
     prompts = load_prompts(config.prompts)
-    prepare_calls(config, _WAITS)
+    check_configuration(config, _WAITS)
     return prompts
 
 
@@ -70,6 +73,7 @@ def run(
         output_dir.mkdir(parents=True, exist_ok=True)
         prompts = prompts or load_prompts(config.prompts)
         prepared = prepare(config, prompts.prompts, folder, waits)
+        check_provider(prepared.calls.provider)
         with OutcomeWriter(folder) as writer:
             folder.write_config(prepared.config)
             folder.write_prompts(prompts.prompts)
@@ -82,6 +86,8 @@ def resume(
     *,
     keep_failures: bool = False,
     accept_changes: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    repair: bool = False,
     observer: RunObserver = _SILENT,
     waits: Waits = _WAITS,
     start_worker: StartWorker = start_worker,
@@ -97,12 +103,15 @@ def resume(
         keep_failures: leave prompts that failed as they are.
         accept_changes: go on at another address, region, device, dtype or revision of the model than the run began
             with.
+        overrides: values that differ from the recorded ones in this process, by dotted key: keys that move no text.
+        repair: set lines of the outcomes that are no outcomes aside, and generate their prompts again.
         observer: follows the run.
         waits: how long to wait for people and services.
         start_worker: starts the process that publishes to MLflow.
 
     Raises:
-        UsageError: there is no such run, or its prompts or configuration are not those that it began with.
+        UsageError: there is no such run, its prompts or configuration are not those that it began with, or an override
+            would move texts.
         RunnerError: as for `run`.
     """
     folder = RunFolder(directory)
@@ -111,14 +120,17 @@ def resume(
     if base != Path.cwd():
         config = with_absolute_paths(config, base)
     prompts = _recorded_prompts(folder, config, manifest)
-    prepared = replace(prepare(config, prompts, folder, waits), accepts_changes=accept_changes)
-    with OutcomeWriter(folder, resume=True) as writer, folder.recording_failure():
+    prepared = prepare(override(config, overrides or {}), prompts, folder, waits)
+    prepared = replace(prepared, accepts_changes=accept_changes, overrides=overrides or {})
+    with OutcomeWriter(folder, resume=True, repair=repair) as writer:
         progress = folder.outcomes.read_progress(choices=config.generation.n)
         skipped = progress.completed | progress.failed if keep_failures else progress.completed
         log.info(
             "%d of %d prompts are completed, %d failed before",
             len(progress.completed), len(prompts), len(progress.failed),
         )  # fmt: skip
+        if len(skipped) < len(prompts):
+            check_provider(prepared.calls.provider)
         prepared.calls.budget.count(folder.outcomes.read_all(), prompts, config.params())
         return execute(prepared, writer, skipped, observer, start_worker)
 
@@ -152,7 +164,8 @@ def _recorded_config(folder: RunFolder, manifest: RunManifest) -> RunConfig:
         listed = "\n".join(f"  {difference}" for difference in changed)
         raise RecordError(
             f"{folder.path / CONFIG} is not what the run began with:\n{listed}\n"
-            "restore it, or start a new run with these values"
+            "restore it, or start a new run with these values. Keys that move no text are changed on the command line: "
+            f"{folder.resume_command} limits.max_cost_usd=5"
         )
     return config
 

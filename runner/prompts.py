@@ -128,8 +128,9 @@ def _read_jsonl(path: Path, config: PromptsConfig) -> Iterator[Row]:
     for position, line in _text_lines(path):
         try:
             record = decode_line(line)
-        except json.JSONDecodeError as error:
-            raise PromptSetError(f"{path}, {position}: not JSON ({error.msg}): {shorten(line, _MAX_SHOWN)}") from None
+        except (ValueError, RecursionError) as error:  # a number of too many digits, brackets in brackets
+            reason = getattr(error, "msg", first_line(error))
+            raise PromptSetError(f"{path}, {position}: not JSON ({reason}): {shorten(line, _MAX_SHOWN)}") from None
         if isinstance(record, str):
             record = {config.text_field: record}
         if not isinstance(record, dict):
@@ -172,8 +173,11 @@ def _read_parquet(path: Path, config: PromptsConfig) -> Iterator[Row]:
                 for record in batch.to_pylist():
                     number += 1
                     yield f"row {number}", record
-    except pyarrow.ArrowInvalid as error:
-        raise PromptSetError(f"prompts.path={config.path!r} is not a Parquet file: {error}") from None
+    except (pyarrow.ArrowException, ValueError) as error:
+        reason = shorten(first_line(error), _MAX_SHOWN)
+        raise PromptSetError(
+            f"prompts.path={config.path!r} cannot be read as Parquet: {reason}: check the file"
+        ) from None
 
 
 _READERS: Mapping[str, Callable[[Path, PromptsConfig], Iterator[Row]]] = {
@@ -226,7 +230,8 @@ def _id(record: Mapping[str, Any], index: int, config: PromptsConfig, where: str
     if value is None:
         return str(index)
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise PromptSetError(f"{where}: the id (field {config.id_field!r}) is {value!r}: use a text or a whole number")
+        shown = shorten(repr(value), _MAX_SHOWN)
+        raise PromptSetError(f"{where}: the id (field {config.id_field!r}) is {shown}: use a text or a whole number")
     return str(value)
 
 
@@ -258,7 +263,7 @@ def _conversation(value: Any, where: str) -> tuple[Message, ...]:
     if isinstance(value, str):  # a CSV cell
         try:
             value = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             raise PromptSetError(f"{where}: the messages are not JSON: {shorten(value, _MAX_SHOWN)}") from None
     roles = get_args(Role)
     well_formed = isinstance(value, list) and all(

@@ -1,6 +1,7 @@
 """Prompt sets: every format, and every way to be wrong: one clear message, nothing loaded."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +107,12 @@ WRONG: dict[str, tuple[str, str | bytes, list[str]]] = {
     "too many columns": ("p.csv", "id,prompt\na,b,c\n", ["line 2", "columns"]),
     "too few columns": ("p.csv", "id,prompt\na\n", ["line 2", "columns"]),
     "open quote": ("p.csv", 'prompt\n"abc\n', ["not CSV"]),
-    "not Parquet": ("p.parquet", "PAR", ["not a Parquet file"]),
+    "not Parquet": ("p.parquet", "PAR", ["cannot be read as Parquet"]),
     "damaged Parquet": ("p.parquet", b"PAR1" + bytes(20) + b"\x08\0\0\0PAR1", ["p.parquet", "cannot be read"]),
+    "nested too deep": ("p.jsonl", '{"prompt": ' + "[" * 100_000, ["line 1", "not JSON"]),
+    "number of too many digits": ("p.jsonl", '{"prompt": "a", "n": ' + "1" * 5000 + "}", ["line 1", "not JSON"]),
+    "messages nested too deep": ("p.csv", 'messages\n"' + "[" * 100_000 + '"\n', ["line 2", "messages are not JSON"]),
+    "messages with a huge number": ("p.csv", 'messages\n"[' + "1" * 5000 + ']"\n', ["line 2", "messages are not JSON"]),
     "unknown ending": ("p.docx", "x", ["'.docx'", "prompts.format"]),
 }
 
@@ -136,3 +141,22 @@ def test_a_hub_dataset_is_read_through_the_library(tmp_path: Path, prompts_confi
         assert [prompt.id for prompt in loaded.prompts] == ids
     with pytest.raises(PromptSetError, match=r"(?s)cannot be loaded.*prompts\.path"):
         load_prompts(prompts_config("unused", **hub | {"dataset": "nobody/nothing"}))
+
+
+def test_a_parquet_file_with_any_broken_byte_is_read_or_refused(tmp_path: Path, prompts_config: Any):
+    path = tmp_path / "p.parquet"
+    columns = {"id": [str(number) for number in range(50)], "prompt": [f"text {number}" for number in range(50)]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    whole, chosen = path.read_bytes(), random.Random(0)
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for _ in range(3):
+            damaged[chosen.randrange(len(damaged))] = chosen.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            load_prompts(prompts_config(path))
+        except PromptSetError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 20

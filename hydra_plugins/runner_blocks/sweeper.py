@@ -5,6 +5,7 @@ rotation keeps any one of them from being first, or last, every time.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -13,6 +14,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from runner.config.secrets import refuse_secrets_in
+from runner.record.lock import sweep_lock
 
 
 class BlockSweeper(BasicSweeper):
@@ -22,12 +24,16 @@ class BlockSweeper(BasicSweeper):
     """
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run the jobs. None runs, and nothing is written, where the configuration of one holds a secret."""
+        """Run the jobs. None runs, and nothing is written, where the configuration of one holds a secret.
+
+        Meanwhile the sweep's folder is locked: who finds it unlocked knows that the sweep has ended.
+        """
         overrides = OverridesParser.create(self.hydra_context.config_loader).parse_overrides(arguments)
         for job in self.split_arguments(overrides, None)[0]:
             composed = self.hydra_context.config_loader.load_sweep_config(self.config, job)
             refuse_secrets_in(OmegaConf.to_container(composed, resolve=False))
-        return super().sweep(arguments)
+        with sweep_lock(Path(self.config.hydra.sweep.dir)):
+            return super().sweep(arguments)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Do nothing: `sweep` has composed every job."""

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import logging
 import logging.config
 import re
 import signal
@@ -18,8 +19,10 @@ from runner.cli.compose import compose_config
 from runner.cli.trust import TRUST_FLAG, refuse_code_in
 from runner.config.schema import CONF_DIR, RunConfig
 from runner.errors import Interrupted, RecordError, RunnerError, UsageError
-from runner.record.folder import LOG
+from runner.record.folder import LOG, RunFolder
 from runner.text import first_line
+
+log = logging.getLogger(__name__)
 
 
 def find_folder(run: str, tracking_uri: str | None) -> Path:
@@ -70,6 +73,13 @@ def handle_termination_signals() -> None:
         signal.signal(signal.SIGHUP, signal.default_int_handler)
 
 
+def print_resume_command(folder: RunFolder) -> None:
+    """Print how an interrupted run goes on, unless it was interrupted before its record began."""
+    with contextlib.suppress(RecordError):
+        folder.read_manifest()
+        log.warning("to finish the run: %s", folder.resume_command)
+
+
 @contextlib.contextmanager
 def report_errors() -> Iterator[None]:
     """Print an error of the runner or of Hydra as one message and exit with its code. A defect keeps its traceback."""
@@ -109,3 +119,4 @@ def run_query(
         if options.config_dir and not options.trust_config:
             refuse_code_in(Path(options.config_dir))
         show(compose_config(options.overrides, config_dir=options.config_dir), options.json)
+        terminal.raise_if_output_lost()

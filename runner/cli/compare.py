@@ -78,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             paths, reference=reference, output=options.output, as_json=options.json, explain=options.explain,
             model=options.model, publish=options.publish,
         )  # fmt: skip
+        terminal.raise_if_output_lost()
 
 
 def compare(

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import OverrideType
 from omegaconf import DictConfig, OmegaConf
 
 from runner.config.parse import parse
@@ -45,6 +47,21 @@ def from_hydra(cfg: DictConfig) -> RunConfig:
         OmegaConfBaseException: an interpolation fails, or a mandatory value is missing.
     """
     return parse(cast("Mapping[str, Any]", OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)))
+
+
+def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the values of KEY=VALUE arguments by key, read as Hydra reads them.
+
+    Raises:
+        ConfigError: an argument holds a secret, or is no KEY=VALUE with one value.
+        HydraException: an argument cannot be read.
+    """
+    refuse_secrets(arguments)
+    parsed = OverridesParser.create().parse_overrides([*arguments])
+    for override in parsed:
+        if override.type is not OverrideType.CHANGE or override.is_sweep_override() or override.package:
+            raise ConfigError(f"{override.input_line!r}: give KEY=VALUE with one value, such as limits.max_cost_usd=5")
+    return {override.key_or_group: override.value() for override in parsed}
 
 
 def expand_repeat(arguments: Sequence[str]) -> list[str]:

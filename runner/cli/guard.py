@@ -18,7 +18,10 @@ from runner.config.schema import RunConfig
 from runner.config.secrets import refuse_secrets_in
 from runner.errors import RunInUseError
 from runner.prompts import PromptSet
-from runner.record.folder import HYDRA, RunFolder
+from runner.record.folder import HYDRA, SWEEP, RunFolder
+
+_MULTIRUN = "multirun.yaml"
+"""What Hydra writes first of a sweep."""
 
 
 class Refusal(BaseException):
@@ -49,9 +52,10 @@ class RequestGuard(Callback):
                 RequestGuard.prompts = _check(from_hydra(_without_hydra(config)))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Refuse a sweep with a secret, and keep its folder: a launcher may run the jobs in other processes."""
+        """Refuse a sweep with a secret or a used folder, and keep its folder: other processes may run the jobs."""
         with _refusals():
             _refuse_composed_secrets(config)
+            _refuse_used_sweep_folder(Path(config.hydra.sweep.dir))
             RequestGuard.sweep_dir = Path(config.hydra.sweep.dir).absolute()
 
 
@@ -87,6 +91,14 @@ def _refuse_used_folder(folder: Path) -> None:
         raise RunInUseError(
             f"{folder} exists already and has the record of a run: a folder is for one run: choose another "
             "hydra.run.dir"
+        )
+
+
+def _refuse_used_sweep_folder(folder: Path) -> None:
+    if (folder / _MULTIRUN).exists() or (folder / SWEEP).exists():
+        raise RunInUseError(
+            f"{folder} exists already and has the record of a sweep: a folder is for one sweep: choose another "
+            "hydra.sweep.dir"
         )
 
 

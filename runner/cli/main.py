@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from runner.cli import hydra_errors, terminal
-from runner.cli.common import handle_termination_signals, report_errors
+from runner.cli.common import handle_termination_signals, print_resume_command, report_errors
 from runner.cli.compose import distinguishing, expand_repeat, from_hydra
 from runner.cli.guard import RequestGuard, raise_refusals
 from runner.cli.trust import refuse_code
@@ -25,6 +25,7 @@ from runner.config.schema import CONF_DIR
 from runner.config.secrets import refuse_secrets
 from runner.errors import ConfigError, Interrupted, RunnerError
 from runner.record.folder import RunFolder
+from runner.run.signals import handle_signals
 from runner.text import first_line
 
 log = logging.getLogger(__name__)
@@ -41,10 +42,11 @@ def main() -> None:
             _run_hydra(lambda cfg: codes.append(_run_job(cfg)))
         finally:
             if RequestGuard.sweep_dir is not None:
-                from runner.cli.sweep import finish  # here, so that --help answers at once
+                with handle_signals() as signals:  # before the import, which takes a second
+                    from runner.cli.sweep import finish  # here, so that --help answers at once
 
-                interrupted = isinstance(sys.exception(), KeyboardInterrupt)
-                codes = [finish(RequestGuard.sweep_dir, codes, interrupted=interrupted)]
+                    interrupted = isinstance(sys.exception(), KeyboardInterrupt)
+                    codes = [finish(RequestGuard.sweep_dir, codes, signals, interrupted=interrupted)]
         sys.exit(max(codes, default=0))
 
 
@@ -87,8 +89,13 @@ def _run_job(cfg: DictConfig) -> int:
     try:
         with RunFolder(directory).recording_failure():
             code = _run(cfg, directory)
+    except KeyboardInterrupt:
+        print_resume_command(RunFolder(directory))
+        raise
     except RunnerError as error:
         log.error("%s", error)  # noqa: TRY400 - a RunnerError is one message
+        if isinstance(error, Interrupted):
+            raise KeyboardInterrupt from None
         return error.exit_code
     except Exception:
         log.exception("a defect, of the runner or of a library that it uses: see the traceback in runner.log")
@@ -109,7 +116,7 @@ def _run(cfg: DictConfig, directory: Path) -> int:
         config = from_hydra(cfg)
     except OmegaConfBaseException as error:
         raise ConfigError(hydra_errors.explain(error)) from None
-    return app.run(
+    result = app.run(
         config,
         directory,
         overrides=distinguishing(overrides),
@@ -118,4 +125,5 @@ def _run(cfg: DictConfig, directory: Path) -> int:
         | ({"hydra.job.num": str(hydra_config.job.num)} if in_sweep else {}),
         prompts=RequestGuard.prompts,
         observer=TerminalObserver(),
-    ).exit_code
+    )
+    return Interrupted.exit_code if in_sweep and result.is_interrupted else result.exit_code

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from runner.cli import terminal
 from runner.record.folder import OUTCOMES, relative_to_start
+from runner.run.overrides import REMEDIES
 from runner.run.result import OnOutcomes, RunResult
 from runner.tracking.uri import page_address, ui_command
 
@@ -32,8 +33,8 @@ class TerminalObserver:
             log.warning("%.0f prompts failed: see the field error in %s", failed, path)
         if not_generated := result.prompts - completed - failed:
             log.warning("%.0f prompts were not generated", not_generated)
-        if failed or not_generated:
-            log.warning("to generate what is missing: %s", result.folder.resume_command)
+        if failed or not_generated or result.status == "KILLED":
+            log.warning("to finish the run: %s", _resume_command(result))
 
     def published(self, result: RunResult) -> None:
         """Print the run's page in the MLflow UI, or how to publish the run later."""
@@ -43,3 +44,9 @@ class TerminalObserver:
             terminal.print_line(f"              {page_address(reference.uri, reference.page)}")
         if not result.is_published:
             log.warning("MLflow does not have all of this run; publish it later: %s", result.folder.resume_command)
+
+
+def _resume_command(result: RunResult) -> str:
+    """Return the command that resumes a run, with the limit to be raised where one has ended the run."""
+    error = result.summary.error or {}
+    return " ".join(filter(None, (result.folder.resume_command, REMEDIES.get(error.get("type", "")))))

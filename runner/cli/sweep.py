@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +19,9 @@ from runner.comparison.present.output import PLOTS, Files, write
 from runner.comparison.present.settings import series
 from runner.comparison.present.tables import speed_table
 from runner.errors import Interrupted, RunnerError, TrackingError
-from runner.record.folder import RunFolder
+from runner.record.folder import RunFolder, relative_to_start
 from runner.record.manifest import Status
+from runner.run.signals import Signals
 from runner.tracking import sweep_run
 from runner.tracking.sweep_run import SweepReport
 from runner.tracking.uri import page_address, ui_command
@@ -36,7 +38,7 @@ _COLUMNS = (
 """Metrics that the view of a sweep's jobs in MLflow shows, where a job has them; of failed prompts, more than 0."""
 
 
-def finish(directory: Path, codes: Sequence[int], *, interrupted: bool) -> int:
+def finish(directory: Path, codes: Sequence[int], signals: Signals, *, interrupted: bool) -> int:
     """Compare a sweep's jobs, end its parent run in MLflow, and return the sweep's exit code.
 
     Where a launcher ran the jobs in other processes, their summaries have their exit codes. A job without a summary was
@@ -45,25 +47,57 @@ def finish(directory: Path, codes: Sequence[int], *, interrupted: bool) -> int:
     Args:
         directory: the sweep's folder.
         codes: exit codes of the jobs that ran in this process.
+        signals: those of this process; the first interrupts the comparison.
         interrupted: whether the sweep itself was interrupted.
 
     Returns:
         130 if a job was interrupted, 2 if every job was refused, 1 if any job failed or was refused, else 0.
     """
     summaries = [RunFolder(folder).read_summary() for folder in sweep_folders(directory)]
-    if any(summaries):
-        title = f"Sweep {directory.name}"
-        with terminal.progress_of("explaining differences") as on_progress:
-            request = ExplainRequest(is_bounded=True, on_progress=on_progress)
-            comparison = compare_folders(sweep_folders(directory), explain=None if interrupted else request)
-        output = write(comparison, directory, title=title)
-        print_comparison(comparison, output, title=title)
-        publish(directory, comparison, output, interrupted=interrupted)
+    is_compared = False
+    try:
+        with signals.interruptible():
+            if any(summaries):
+                _compare(directory, interrupted=interrupted)
+                is_compared = True
+    except KeyboardInterrupt:
+        interrupted = True
+        log.warning("the sweep is not compared; to compare it: %s", _compare_command(directory))
+    finally:
+        if not is_compared:
+            _end_parent(directory, signals, "KILLED" if interrupted else "FAILED")
     recorded = (summary.exit_code if summary else RunnerError.exit_code for summary in summaries)
     distinct = set(codes or recorded)
     if interrupted or Interrupted.exit_code in distinct:
         return Interrupted.exit_code
     return max(distinct, default=0) if len(distinct) < 2 else RunnerError.exit_code
+
+
+def _compare(directory: Path, *, interrupted: bool) -> None:
+    """Compare the jobs on disk, on the terminal and in MLflow."""
+    title = f"Sweep {directory.name}"
+    with terminal.progress_of("explaining differences") as on_progress:
+        request = ExplainRequest(is_bounded=True, on_progress=on_progress)
+        comparison = compare_folders(sweep_folders(directory), explain=None if interrupted else request)
+    output = write(comparison, directory, title=title)
+    print_comparison(comparison, output, title=title)
+    publish(directory, comparison, output, interrupted=interrupted)
+
+
+def _end_parent(directory: Path, signals: Signals, status: Status) -> None:
+    """End the parent run where no comparison does; a signal ends the waiting for the store."""
+    try:
+        with signals.interruptible():
+            sweep_run.end(directory, status=status)
+    except (TrackingError, KeyboardInterrupt) as error:
+        reason = "interrupted" if isinstance(error, KeyboardInterrupt) else error
+        log.warning(
+            "MLflow may show the sweep as running (%s) until it is compared: %s", reason, _compare_command(directory)
+        )
+
+
+def _compare_command(directory: Path) -> str:
+    return f"python -m runner.compare {shlex.quote(relative_to_start(directory.absolute(), Path.cwd()))}"
 
 
 def publish(directory: Path, comparison: Comparison, output: Files, *, interrupted: bool = False) -> None:

@@ -22,6 +22,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from runner.errors import RunnerError
 from runner.metrics.definitions import format_metric
 from runner.text import one_line, strip_control
 from runner.types import Completion, Outcome
@@ -43,8 +44,24 @@ class _Console(Console):
     def _check_buffer(self) -> None:
         try:
             super()._check_buffer()
-        except OSError:
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError):
+                _lost_output.append(str(error.strerror))
             self.on_broken_pipe()
+
+
+_lost_output: list[str] = []
+"""Why standard output or standard error could not be written; a reader that is gone has read enough."""
+
+
+def raise_if_output_lost() -> None:
+    """End a command whose purpose is its output, if the output could not be written.
+
+    Raises:
+        RunnerError: a disk is full, say.
+    """
+    if _lost_output:
+        raise RunnerError(f"the output cannot be written: {_lost_output[0]}: make room, or write to another place")
 
 
 def discard(stream: IO[str]) -> None:

@@ -1,5 +1,6 @@
 """Owns types and bounds of the configuration. YAML owns the values: a key of a YAML file has no default here."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -56,7 +57,7 @@ def web_address(text: str) -> str:
 
 VariableName = Annotated[NonEmptyStr, AfterValidator(_variable_name)]
 Address = Annotated[NonEmptyStr, AfterValidator(web_address)]
-STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True, allow_inf_nan=False)
 
 
 class Section(BaseModel):
@@ -176,6 +177,7 @@ class LimitsConfig(Section):
     max_failures: NonNegativeInt | Annotated[float, Field(gt=0, lt=1)] | None
 
 
+_NO_FILE = re.compile(r"sqlite:///(file:)?(:memory:|\s)*(\?.*)?")
 _STORES = ("sqlite:///", "http://", "https://", "postgresql", "mysql", "mssql", "databricks")
 
 
@@ -200,6 +202,8 @@ class TrackingConfig(Section):
                 f"uri={self.uri!r} is not an MLflow store: use sqlite:///FILE or http://HOST:PORT, or "
                 "tracking=off for none"
             )
+        if _NO_FILE.fullmatch(self.uri):
+            raise ValueError(f"uri={self.uri!r} names no file, so that the record would be lost: use sqlite:///FILE")
         return self
 
 

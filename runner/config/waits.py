@@ -12,6 +12,8 @@ class Waits:
         throttled_s: for a prompt whose requests are throttled (429). If a service only throttles,
             the run ends after that time.
         publish_s: for one step of a slow MLflow store, after the run's end.
+        publish_whole_s: for all steps; the process that publishes then goes on by itself.
+        worker_s: until that process ends, counted from the run's end; a resume publishes the rest.
         connect_s: for the first answer of an MLflow server.
         store_retry_s: between two attempts to reach an MLflow store.
     """
@@ -19,5 +21,7 @@ class Waits:
     grace_s: float = 30.0
     throttled_s: float = 900.0
     publish_s: float = 60.0
+    publish_whole_s: float = 600.0
+    worker_s: float = 3600.0
     connect_s: float = 5.0
     store_retry_s: float = 10.0

@@ -64,7 +64,8 @@ class Budget:
         return BudgetError(
             f"stopped before a request that could pass limits.max_cost_usd={self._limit_usd}: "
             f"${self._spent_usd:.6f} are spent, and this one could cost ${max_cost_usd:.6f} (all of "
-            "generation.max_tokens, and an input token for every byte): raise the limit, or lower generation.max_tokens"
+            "generation.max_tokens, and an input token for every byte): resume with a higher limit: "
+            "python -m runner.resume RUN limits.max_cost_usd=USD"
         )
 
     def has_room(self, max_cost_usd: float) -> bool:

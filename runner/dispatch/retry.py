@@ -78,7 +78,7 @@ class RetryPolicy:
         if error.policy.throttled and no_answer_since and call.throttled_s > self._max_throttled_s:
             return (
                 f"{error}: the service has throttled every request for {call.throttled_s:.0f} s: resume later, with a "
-                "smaller batch.size or limits.requests_per_minute"
+                "smaller batch.size or limit: python -m runner.resume RUN batch.size=N limits.requests_per_minute=N"
             )
         return None
 

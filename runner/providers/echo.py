@@ -17,6 +17,8 @@ from runner.config.schema import STRICT, BatchMode, GenerationParams, ModelConfi
 from runner.providers.protocols import ModelInfo
 from runner.types import Answer, ErrorInfo, Generated, Prompt, Stopwatch, Timing, Usage
 
+_MAX_LATENCY_S = 3600.0
+
 
 class EchoProvider:
     """The provider for tests, documentation and overhead measurements.
@@ -34,7 +36,9 @@ class EchoProvider:
     supported_params = frozenset({"stop_sequences", "n"})
 
     @validate_call(config=STRICT)
-    def __init__(self, *, model: ModelConfig, latency_s: Annotated[float, Field(ge=0)], fail_on: str | None) -> None:
+    def __init__(
+        self, *, model: ModelConfig, latency_s: Annotated[float, Field(ge=0, le=_MAX_LATENCY_S)], fail_on: str | None
+    ) -> None:
         self._model = model
         self._latency_s = latency_s
         self._fail_on = fail_on

@@ -1,6 +1,7 @@
 """Errors of calls to a service, and what each means for its call and for the following ones."""
 
 import errno
+import importlib.util
 import logging
 import math
 import resource
@@ -12,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 from runner.config.secrets import redact
+from runner.errors import MissingPackageError
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +24,21 @@ UNSENDABLE = "UnsendablePrompt"
 
 REPEATED = "prompt %s: the answer's text repeats the key: outcomes.jsonl keeps texts as they are: do not pass it on"
 """The warning where a text has a secret of this process."""
+
+
+def require_packages(provider: str, *packages: str) -> None:
+    """Import no package, but make sure that each is installed.
+
+    Args:
+        provider: its name, which is also that of the extra with its packages.
+        packages: names to import.
+
+    Raises:
+        MissingPackageError: a package is not installed.
+    """
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise MissingPackageError.for_extra(f"provider={provider}", package=package, extra=provider)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,6 +49,14 @@ class Provider(Protocol):
         """
 
 
+@runtime_checkable
+class Checkable(Protocol):
+    """A provider that knows before it is entered whether what it needs is there."""
+
+    def check(self) -> None:
+        """Raise UsageError where a package, a key or an address is missing. Loads no model, and sends no prompt."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
     """A model that an account or a machine can use. `id` is what `model.id` takes."""

@@ -68,13 +68,16 @@ class Segment:
 
     Attributes:
         number: the `segment` of the process's outcomes. The process after one without outcomes has the same number.
-        duration_s: from the first prompt sent to the last outcome.
+        duration_s: from the first prompt sent to the last outcome; None while the process generates, and where it was
+            killed.
         series: metrics that changed during the segment; their steps continue those of earlier segments.
+        overrides: what the resumed run changed of the configuration for this process, by key.
     """
 
     number: int
-    duration_s: float
+    duration_s: float | None
     series: Series = field(default_factory=dict)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

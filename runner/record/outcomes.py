@@ -6,6 +6,7 @@ superseded, and stay in the file as history.
 """
 
 import os
+import shlex
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,4 +140,7 @@ def _read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _not_an_outcome(path: Path, number: int, error: Exception) -> JournalError:
-    return JournalError(f"{path}, line {number}: not an outcome ({error}): was the file edited?")
+    return JournalError(
+        f"{path}, line {number}: not an outcome ({error}): restore the line, or set it aside and generate its prompt "
+        f"again: python -m runner.resume {shlex.quote(str(path.parent))} --repair"
+    )

@@ -16,6 +16,7 @@ from runner.record.codec import encode_line, to_record
 from runner.record.folder import LOCK, RunFolder
 from runner.record.lock import run_lock
 from runner.record.outcomes import end_of_last_line, last_segment
+from runner.record.repair import set_damaged_lines_aside
 from runner.types import Outcome
 
 _SYNC_EVERY_S = 1.0
@@ -28,13 +29,14 @@ class OutcomeWriter:
     Args:
         folder: the run's.
         resume: append to a run that has outcomes; without it, a folder that has outcomes is refused.
+        repair: before, set lines that are no outcomes aside.
 
     Attributes:
         segment: the segment number of this process's outcomes; 0 for a new run.
     """
 
-    def __init__(self, folder: RunFolder, *, resume: bool = False) -> None:
-        self._folder, self._path, self._resume = folder, folder.outcomes.path, resume
+    def __init__(self, folder: RunFolder, *, resume: bool = False, repair: bool = False) -> None:
+        self._folder, self._path, self._resume, self._repair = folder, folder.outcomes.path, resume, repair
         self.segment = 0
         self._file: BinaryIO | None = None
         self._sync_error: OSError | None = None
@@ -47,6 +49,8 @@ class OutcomeWriter:
     def __enter__(self) -> Self:
         try:
             self._lock.enter_context(run_lock(self._folder.path / LOCK))
+            if self._repair:
+                set_damaged_lines_aside(self._path)
             self._file = self._reopen() if self._resume else self._path.open("xb", buffering=0)
         except FileExistsError:
             self._lock.close()
@@ -54,7 +58,7 @@ class OutcomeWriter:
         except OSError as error:
             self._lock.close()
             raise JournalError(f"{self._path} cannot be written: {error.strerror}") from None
-        except JournalError:
+        except BaseException:
             self._lock.close()
             raise
         self._sync_thread.start()

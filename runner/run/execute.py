@@ -3,28 +3,37 @@
 import logging
 import time
 from collections.abc import Mapping, Set
-from contextlib import closing
-from dataclasses import asdict, replace
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from runner import environment
 from runner.batching.base import PendingPrompts
 from runner.dispatch.stop import Stopped
-from runner.errors import JournalError, RecordError, RunnerError
+from runner.errors import Interrupted, JournalError, RecordError, RunnerError
 from runner.providers.protocols import DeviceMemory
 from runner.record.manifest import environment_changes, resolved_changes
 from runner.record.writer import OutcomeWriter
 from runner.run.failure_limit import FailureLimit
-from runner.run.finish import Measured, close_record
+from runner.run.finish import Measured, begin_segment, close_record
 from runner.run.gpu import gpu_load, read_gpu
 from runner.run.machine import MachineCounters
 from runner.run.prepare import PreparedRun
 from runner.run.result import RunObserver, RunResult
-from runner.run.signals import GracePeriodExpired, stop_on_signals
+from runner.run.signals import GracePeriodExpired, Signals, handle_signals
 from runner.run.warm_up import warm_up
 from runner.tracking.publisher import RunPublisher, StartWorker, start_worker
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ready:
+    """What is known of a run before its first prompt is sent."""
+
+    load_s: float
+    warmup_s: float | None
+    machine: Mapping[str, Any]
 
 
 def execute(
@@ -45,6 +54,7 @@ def execute(
 
     Raises:
         RunnerError: the run could not be finished, or no prompt was completed; its record is closed all the same.
+        Interrupted: so, and a signal came meanwhile.
     """
     log.info("%s: %d prompts, into %s", run.config.label, len(run.prompts) - len(skipped), run.folder.display_path)
     pending = PendingPrompts(
@@ -52,35 +62,39 @@ def execute(
     )
     with (
         RunPublisher(run.folder, run.config.tracking.uri, run.waits, start=start_worker) as publisher,
+        handle_signals() as signals,
         run.folder.recording_failure(),
     ):
-        measured = _measure(run, pending, writer, observer) if len(skipped) < len(run.prompts) else None
+        measured = _measure(run, pending, writer, observer, signals) if len(skipped) < len(run.prompts) else None
         result, error = close_record(run, writer, measured)
         observer.finished(result)
-        result = _publish(result, publisher)
-    observer.published(result)
+        result = replace(_publish(result, publisher, signals), is_interrupted=signals.came)
+        observer.published(result)
     if result.status == "FAILED" and error:
-        raise error
+        raise Interrupted(f"interrupted while the record was closed; before, {error}") if signals.came else error
     return result
 
 
-def _measure(run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, observer: RunObserver) -> Measured:
-    """Generate, and return what only this process can measure."""
-    start = time.perf_counter()
-    with run.calls.callee:
-        load_s = time.perf_counter() - start
-        machine = environment.describe()
-        _record_environment(run, machine, writer.segment)
-        warmup_s = warm_up(run, pending)
+def _measure(
+    run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, observer: RunObserver, signals: Signals
+) -> Measured | None:
+    """Generate, and return what only this process can measure; None if the run was interrupted before."""
+    with ExitStack() as opened:
+        try:
+            ready = _load(run, pending, writer.segment, signals, opened)
+        except KeyboardInterrupt:
+            run.calls.stop.interrupt()
+            return None
+        begin_segment(run, writer.segment)
         run.folder.remove_summary()  # not earlier: a run that cannot begin leaves the record unchanged
         provider = run.calls.provider
         gpu_peak_mb = provider.track_gpu_memory() if isinstance(provider, DeviceMemory) else None
         device = str(provider.describe().get("device"))
         gpu, memory, before = read_gpu(device), environment.PeakMemory(), MachineCounters.read()
-        duration_s = _generate(run, pending, writer, observer)
+        duration_s = _generate(run, pending, writer, observer, signals)
         measured = Measured(
-            load_s=load_s,
-            warmup_s=warmup_s,
+            load_s=ready.load_s,
+            warmup_s=ready.warmup_s,
             duration_s=duration_s,
             peak_memory_mb=memory.read_mb(),
             peak_gpu_memory_mb=gpu_peak_mb() if gpu_peak_mb else None,
@@ -88,8 +102,25 @@ def _measure(run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, o
             machine=before.until(MachineCounters.read()),
         )
         load = asdict(measured.machine) | {"gpu": gpu_load(gpu, read_gpu(device))}
-        _update_environment(run, {**machine, "machine_load": load})
+        _update_environment(run, {**ready.machine, "machine_load": load})
     return measured
+
+
+def _load(run: PreparedRun, pending: PendingPrompts, segment: int, signals: Signals, opened: ExitStack) -> _Ready:
+    """Load the model or open the client, record the environment, and warm up.
+
+    Raises:
+        KeyboardInterrupt: a signal came.
+    """
+    start = time.perf_counter()
+    with signals.interruptible():
+        opened.enter_context(run.calls.callee)
+        load_s = time.perf_counter() - start
+        machine = environment.describe()
+    _record_environment(run, machine, segment)
+    with signals.interruptible():
+        warmup_s = warm_up(run, pending)
+    return _Ready(load_s=load_s, warmup_s=warmup_s, machine=machine)
 
 
 def _record_environment(run: PreparedRun, machine: Mapping[str, Any], segment: int) -> None:
@@ -132,7 +163,9 @@ def _environment(run: PreparedRun, machine: Mapping[str, Any]) -> Mapping[str, A
     }
 
 
-def _generate(run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, observer: RunObserver) -> float:
+def _generate(
+    run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, observer: RunObserver, signals: Signals
+) -> float:
     """Generate the pending prompts and write each call's outcomes as they come; return the seconds of that loop.
 
     If the loop ends early, the stop request has the reason.
@@ -146,7 +179,7 @@ def _generate(run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, 
     try:
         with (
             observer.generating(len(run.prompts), completed=len(pending.skipped)) as on_outcomes,
-            stop_on_signals(stop, grace_s=run.waits.grace_s),
+            signals.stopping(stop, grace_s=run.waits.grace_s),
         ):
             start = time.perf_counter()
             try:
@@ -168,14 +201,17 @@ def _generate(run: PreparedRun, pending: PendingPrompts, writer: OutcomeWriter, 
     return end - start
 
 
-def _publish(result: RunResult, publisher: RunPublisher) -> RunResult:
+def _publish(result: RunResult, publisher: RunPublisher, signals: Signals) -> RunResult:
     """Have the record published to MLflow. An interrupt ends the waiting; the run has ended already."""
     try:
-        reference = publisher.wait_until_open()
+        with signals.interruptible():
+            reference = publisher.wait_until_open()
         if reference and reference.run_id != result.summary.mlflow_run_id:  # the store was slower than the run
             result = replace(result, summary=replace(result.summary, mlflow_run_id=reference.run_id))
             result.folder.write_summary(result.summary)
-        publisher.finish()
+        with signals.interruptible():
+            publisher.finish()
     except KeyboardInterrupt:
-        log.warning("not waiting for MLflow: the worker that publishes goes on by itself")
+        if not publisher.is_published:
+            log.warning("not waiting for MLflow: the worker that publishes goes on by itself")
     return replace(result, mlflow_run=result.folder.read_mlflow_run(), is_published=publisher.is_published)

@@ -41,7 +41,8 @@ class FailureLimit:
             self._stop.request(
                 TooManyFailuresError(
                     f"stopped: {self._failed} of {self._ended} prompts failed, limits.max_failures={self._limit}; "
-                    f"the last with {last.type}: {last.message}"
+                    f"the last with {last.type}: {last.message}. Resume with a higher limit: "
+                    "python -m runner.resume RUN limits.max_failures=N"
                 )
             )
 

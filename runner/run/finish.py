@@ -128,12 +128,27 @@ def close_record(
     return result, ended_by
 
 
+def begin_segment(run: PreparedRun, number: int) -> None:
+    """Record what this process changes of the configuration: a process that is killed writes no segment at its end."""
+    if run.overrides:
+        segment = Segment(number=number, duration_s=None, overrides=dict(run.overrides))
+        run.folder.write_segments([*_earlier_segments(run, number), segment])
+
+
 def _write_segment(run: PreparedRun, number: int, measured: Measured | None) -> None:
     """Add this process's segment to those of earlier processes."""
     if measured is not None:
-        earlier = run.folder.read_segments()
-        segment = Segment(number=number, duration_s=measured.duration_s, series=_series(run, earlier))
+        earlier = _earlier_segments(run, number)
+        segment = Segment(
+            number=number, duration_s=measured.duration_s, series=_series(run, earlier), overrides=dict(run.overrides)
+        )
         run.folder.write_segments([*earlier, segment])
+
+
+def _earlier_segments(run: PreparedRun, number: int) -> list[Segment]:
+    """Return the segments of earlier processes. One without a duration and with this number has no outcome."""
+    segments = run.folder.read_segments()
+    return [segment for segment in segments if segment.number != number or segment.duration_s is not None]
 
 
 def _series(run: PreparedRun, earlier: Sequence[Segment]) -> Series:
@@ -147,7 +162,8 @@ def _segment_seconds(folder: RunFolder) -> Mapping[int, float]:
     """Return the seconds of each segment; processes without an outcome have the number of the process after them."""
     seconds = dict[int, float]()
     for segment in folder.read_segments():
-        seconds[segment.number] = seconds.get(segment.number, 0.0) + segment.duration_s
+        if segment.duration_s is not None:
+            seconds[segment.number] = seconds.get(segment.number, 0.0) + segment.duration_s
     return seconds
 
 

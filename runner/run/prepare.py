@@ -1,6 +1,7 @@
 """Checks a configuration completely, and builds what its run needs. Loads and sends nothing."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from runner.batching.base import Mode
@@ -16,10 +17,10 @@ from runner.dispatch.stop import StopRequest
 from runner.errors import ConfigError
 from runner.pricing import Price, find_price
 from runner.providers.factory import build
-from runner.providers.protocols import Provider
+from runner.providers.protocols import Checkable, Provider
 from runner.record.folder import RunFolder
 from runner.record.prompts import PackedPrompts
-from runner.tracking.uri import check_store
+from runner.tracking.uri import check_store, create_store_folder
 
 _INITIAL_CONCURRENCY = 4
 """Requests in flight from which batch.size=auto starts."""
@@ -56,6 +57,7 @@ class PreparedRun:
 
     Attributes:
         accepts_changes: whether a resumed run goes on at another address, or with another device or model revision.
+        overrides: the values of `config` that a resume changed, by key.
     """
 
     config: RunConfig
@@ -64,6 +66,7 @@ class PreparedRun:
     folder: RunFolder
     waits: Waits
     accepts_changes: bool = False
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
 def prepare(config: RunConfig, prompts: PackedPrompts, folder: RunFolder, waits: Waits) -> PreparedRun:
@@ -75,16 +78,37 @@ def prepare(config: RunConfig, prompts: PackedPrompts, folder: RunFolder, waits:
     """
     calls = prepare_calls(config, waits)
     check_store(config.tracking.uri)
+    create_store_folder(config.tracking.uri)
     return PreparedRun(
         config=config.with_mode(calls.mode.name), prompts=prompts, calls=calls, folder=folder, waits=waits
     )
 
 
-def prepare_calls(config: RunConfig, waits: Waits) -> Calls:
-    """Build the provider and what limits its requests.
+def check(config: RunConfig, waits: Waits) -> None:
+    """Check everything that is known of a configuration before its run begins. Makes and sends nothing.
 
     Raises:
-        ConfigError: as for `prepare`, the store aside.
+        UsageError: as for `prepare` and `check_provider`.
+    """
+    check_provider(prepare_calls(config, waits).provider)
+    check_store(config.tracking.uri)
+
+
+def check_provider(provider: Provider) -> None:
+    """Check that the provider has what it needs to generate, before anything is made.
+
+    Raises:
+        UsageError: a package, a key or an address is missing.
+    """
+    if isinstance(provider, Checkable):
+        provider.check()
+
+
+def prepare_calls(config: RunConfig, waits: Waits) -> Calls:
+    """Build the provider and what limits its requests. A plan needs no key: `check_provider` looks for it.
+
+    Raises:
+        ConfigError: the provider does not support the configuration, or a limit has no meaning.
     """
     provider = build(config)
     mode = _mode(config, provider)

@@ -24,6 +24,7 @@ class RunResult:
         mlflow_run: which MLflow run the record was published to; None without tracking, or if the store was
             unreachable.
         is_published: whether MLflow has everything that it is to have.
+        is_interrupted: whether a signal came, be it after the last outcome: a sweep ends.
     """
 
     summary: Summary
@@ -32,6 +33,7 @@ class RunResult:
     samples: Sequence[Outcome]
     mlflow_run: MlflowRunRef | None = None
     is_published: bool = True
+    is_interrupted: bool = False
 
     @property
     def status(self) -> Status:

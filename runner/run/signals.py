@@ -1,14 +1,16 @@
-"""Owns SIGINT (Ctrl-C), SIGTERM and SIGHUP while prompts are generated.
+"""Owns SIGINT (Ctrl-C), SIGTERM and SIGHUP from the start of a run until its record is closed.
 
-The first signal requests a stop: nothing more is sent, requests in flight are awaited, the record is closed. The second
-ends the generation at once.
+A signal waits, so that nothing interrupts the writing of a record, except in two kinds of places. What may be cut short
+(loading, waiting for MLflow) is interrupted at once. While prompts are generated, the first signal requests a stop:
+nothing more is sent, requests in flight are awaited; the second ends the generation at once.
 """
 
+import enum
 import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -24,58 +26,114 @@ class GracePeriodExpired(BaseException):
     """Requests in flight took longer than the grace period. No Exception, so that no call handles it as its error."""
 
 
-class _Signals:
-    """Counts the signals of one run. Its stop request cannot: the run may be stopping for another reason."""
+class _Region(enum.Enum):
+    """What a signal does at the moment: wait, raise KeyboardInterrupt, or request a stop."""
 
-    def __init__(self, stop: StopRequest, grace_s: float) -> None:
-        self._stop, self._grace_s = stop, grace_s
-        self._first_at: float | None = None
+    WAITS = enum.auto()
+    INTERRUPTS = enum.auto()
+    STOPS = enum.auto()
+
+
+class Signals:
+    """The signals of one run, or of the end of a sweep. In any thread but the main one, none comes.
+
+    Attributes:
+        came: whether a signal has come.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+        self._region, self._is_waiting = _Region.WAITS, False
+        self._last_at: float | None = None
+        self._request_stop: Callable[[], None] = lambda: None
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Let a signal interrupt the block; one that waits does so at its beginning.
+
+        Raises:
+            KeyboardInterrupt: a signal came.
+        """
+        with self._in(_Region.INTERRUPTS):
+            yield
+
+    @contextmanager
+    def stopping(self, stop: StopRequest, *, grace_s: float) -> Iterator[None]:
+        """Request a stop at the first signal in the block, and interrupt the block at the second.
+
+        Raises:
+            GracePeriodExpired: requests in flight took longer than `grace_s`.
+            KeyboardInterrupt: a second signal came.
+        """
+
+        def request_stop() -> None:
+            self._region = _Region.INTERRUPTS
+            signal.setitimer(signal.ITIMER_REAL, grace_s)
+            stop.interrupt()
+            log.warning(
+                "stopping: waiting up to %.0f s for requests in flight; interrupt again to end at once", grace_s
+            )
+
+        self._request_stop = request_stop
+        try:
+            with self._in(_Region.STOPS):
+                yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     def handle(self, _number: int, _frame: FrameType | None) -> None:
-        """Request a stop within the grace period at the first signal; raise KeyboardInterrupt at a later one."""
-        if self._first_at is None:
-            self._first_at = time.monotonic()
-            signal.setitimer(signal.ITIMER_REAL, self._grace_s)
-            self._stop.interrupt()
-            log.warning(
-                "stopping: waiting up to %.0f s for requests in flight; interrupt again to end at once", self._grace_s
-            )
-        elif time.monotonic() - self._first_at > _DUPLICATE_S:
-            raise KeyboardInterrupt
+        """Do what a signal does at the moment. A duplicate of the last signal does nothing."""
+        now = time.monotonic()
+        if self._last_at is None or now - self._last_at > _DUPLICATE_S:
+            self.came, self._last_at = True, now
+            self._act()
+
+    def handle_alarm(self, _number: int, _frame: FrameType | None) -> None:
+        """Give requests in flight up."""
+        if self._region is not _Region.WAITS:
+            raise GracePeriodExpired
 
     def await_duplicates(self) -> None:
-        """Wait for duplicates of the first signal, so that none interrupts the closing of the record."""
-        if self._first_at is not None:
-            time.sleep(max(0.0, self._first_at + _DUPLICATE_S - time.monotonic()))
+        """Wait for duplicates of the last signal, so that none interrupts what comes after."""
+        if self._last_at is not None:
+            time.sleep(max(0.0, self._last_at + _DUPLICATE_S - time.monotonic()))
+
+    @contextmanager
+    def _in(self, region: _Region) -> Iterator[None]:
+        self._region = region
+        try:
+            if self._is_waiting:
+                self._act()
+            yield
+        finally:
+            self._region = _Region.WAITS
+
+    def _act(self) -> None:
+        self._is_waiting = self._region is _Region.WAITS
+        if self._is_waiting:
+            log.warning("the record is being written: the process ends once that is done")
+        elif self._region is _Region.STOPS:
+            self._request_stop()
+        else:
+            self._region = _Region.WAITS  # whoever catches the interrupt is not interrupted by the next signal
+            raise KeyboardInterrupt
 
 
 @contextmanager
-def stop_on_signals(stop: StopRequest, *, grace_s: float) -> Iterator[None]:
-    """Request a stop at the first SIGINT, SIGTERM or SIGHUP, and raise KeyboardInterrupt at the second.
-
-    Only a process's main thread receives signals: in any other thread, this does nothing.
-
-    Raises:
-        GracePeriodExpired: requests in flight took longer than `grace_s`.
-        KeyboardInterrupt: a second signal came.
-    """
+def handle_signals() -> Iterator[Signals]:
+    """Handle SIGINT, SIGTERM and SIGHUP within the block. SIGHUP stays ignored where the process ignores it (nohup)."""
+    signals = Signals()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield signals
         return
-
-    def on_alarm(_number: int, _frame: FrameType | None) -> None:
-        raise GracePeriodExpired
-
-    signals = _Signals(stop, grace_s)
     numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: the run is to outlive its terminal
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
     previous = {number: signal.signal(number, signals.handle) for number in numbers}
-    previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, on_alarm)
+    previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, signals.handle_alarm)
     try:
-        yield
+        yield signals
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signals.await_duplicates()
         for number, handler in previous.items():
             signal.signal(number, handler)

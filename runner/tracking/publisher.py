@@ -34,7 +34,10 @@ def start_worker(folder: RunFolder, uri: str, waits: Waits) -> "subprocess.Popen
     The worker imports nothing from the working directory, which may have files from elsewhere.
     """
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "runner.tracking.worker", str(folder.path), uri, str(waits.store_retry_s)],
+        [
+            *(sys.executable, "-P", "-m", "runner.tracking.worker"),
+            *(str(folder.path), uri, str(waits.store_retry_s), str(waits.worker_s)),
+        ],
         env=_environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -79,6 +82,7 @@ class RunPublisher:
         self._changed = threading.Condition()
         self._explained = False
         self._warned_of: State | None = None
+        self._ends_at: float | None = None
 
     def __enter__(self) -> Self:
         if self._uri is not None:
@@ -131,14 +135,16 @@ class RunPublisher:
     def _wait_for(self, states: Collection[State]) -> None:
         with self._changed:
             start = self._reported_at = time.monotonic()
+            self._ends_at = self._ends_at or start + self._waits.publish_whole_s
             while self._report.state not in states:
                 now = time.monotonic()
                 if now - start >= _MAX_UNEXPLAINED_S and not self._explained:
                     self._explained = True
                     command = self._folder.resume_command
                     log.info("publishing to MLflow at %s (Ctrl-C leaves it to %s)", self._uri, command)
-                left_s = self._reported_at + self._max_silence_s - now
+                left_s = min(self._reported_at + self._max_silence_s, self._ends_at) - now
                 if left_s <= 0:
+                    self._ends_at = now  # a store that hung is waited for once
                     return
                 self._changed.wait(left_s if self._explained else min(left_s, _MAX_UNEXPLAINED_S))
 

@@ -1,9 +1,11 @@
 """The MLflow store: opened once per run, created where absent, and written in few calls."""
 
 import getpass
+import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -72,6 +74,7 @@ class Store:
 
         A run may exist although its creator got no answer: the answer was late, or the process had died.
         """
+        key = _searchable(key)
         runs = self.client.search_runs([self.experiment_id], f"tags.`{_KEY_TAG}` = '{key}'", max_results=1)
         if runs:
             return StoreRun(self, str(runs[0].info.run_id))
@@ -184,6 +187,13 @@ def store_errors(uri: str) -> Iterator[None]:
 def storable(text: str) -> str:
     """Return the text without lone surrogates and NUL, which not every store and reader takes."""
     return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
+
+
+def _searchable(key: str) -> str:
+    """Return the key, or its digest where a filter of MLflow cannot quote it: filters have no escape for a quote."""
+    return (
+        key if re.fullmatch(r"[^'\"`\\\n]*", key) else hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+    )
 
 
 def _import_mlflow() -> ModuleType:

@@ -13,6 +13,7 @@ from runner.config.schema import RunConfig
 from runner.errors import RecordError
 from runner.record.atomic import atomic_write, refuse_what_is_no_file
 from runner.record.folder import SWEEP, RunFolder, as_json
+from runner.record.lock import is_abandoned
 from runner.record.manifest import MlflowRunRef, Status
 from runner.record.ownership import is_signed, sign
 from runner.record.relocate import absolute_uri, base_beside, path_below
@@ -68,6 +69,7 @@ def join(directory: Path, store: Store, config: RunConfig) -> str:
     with FileLock(f"{path}.lock"):
         if parent := _read_parent(directory):
             return parent.run_id
+        _end_others_abandoned(store)
         run = store.find_or_create_run(str(directory), f"sweep of {config.name}", {"sweep.dir": str(directory)})
         parent = _Parent(
             uri=store.uri, experiment=config.name, run_id=run.run_id, folder=path_below(Path.cwd(), directory)
@@ -101,6 +103,40 @@ def _read_parent(directory: Path) -> _Parent | None:
         return None
     base = base_beside(directory, parent.folder) or Path.cwd()
     return parent if base == Path.cwd() else replace(parent, uri=absolute_uri(parent.uri, base))
+
+
+def end(directory: Path, *, status: Status) -> None:
+    """End the parent run without a comparison, unless it has ended or no job created one.
+
+    Raises:
+        TrackingError: the store cannot be used.
+    """
+    if parent := _read_parent(directory):
+        with store_errors(parent.uri):
+            store = open_store(parent.uri, parent.experiment)
+            _end_if_running(store, parent.run_id, status)
+
+
+def end_if_abandoned(job: RunFolder, store: Store) -> None:
+    """End the parent run of a job's sweep whose process is gone: after a kill, nobody else does."""
+    sweep_dir = job.read_manifest().sweep_dir
+    if sweep_dir is None or not is_abandoned(Path(sweep_dir)):
+        return
+    if parent := _read_parent(Path(sweep_dir)):
+        _end_if_running(store, parent.run_id, "KILLED")
+
+
+def _end_others_abandoned(store: Store) -> None:
+    """End the parent runs that sweeps of this machine left running in the experiment."""
+    for run in store.client.search_runs([store.experiment_id], "attributes.status = 'RUNNING'", max_results=1000):
+        directory = run.data.tags.get("sweep.dir")
+        if directory and is_abandoned(Path(directory)):
+            store.client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _end_if_running(store: Store, run_id: str, status: Status) -> None:
+    if store.client.get_run(run_id).info.status == "RUNNING":
+        store.client.set_terminated(run_id, status)
 
 
 def finish(directory: Path, report: SweepReport, *, status: Status) -> MlflowRunRef | None:

@@ -9,25 +9,53 @@ from runner.errors import ConfigError
 from runner.record.folder import relative_to_start
 
 _SQLITE = "sqlite:///"
+_SQLITE_HEADER = b"SQLite format 3\0"
+"""How every database begins that is not empty (https://www.sqlite.org/fileformat.html)."""
 
 
 def check_store(uri: str | None) -> None:
-    """Make sure that an embedded store's folder can be written, before anything is generated.
+    """Make sure that an embedded store can be written, as far as that is known without writing.
 
     Raises:
-        ConfigError: the folder cannot be written.
+        ConfigError: there is no right to write, or the path is that of something else than a store.
     """
     path = sqlite_path(uri) if uri else None
-    if path is None:
-        return
+    if path is not None and (reason := _why_unusable(path)) is not None:
+        raise _cannot_be_written(uri, reason)
+
+
+def create_store_folder(uri: str | None) -> None:
+    """Create the folder of an embedded store, before anything is generated.
+
+    Raises:
+        ConfigError: it cannot be created.
+    """
+    path = sqlite_path(uri) if uri else None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        writable = os.access(path if path.exists() else path.parent, os.W_OK)
-        reason = "no right to write" if not writable else None
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = error.strerror
-    if reason is not None:
-        raise ConfigError(f"tracking.uri={uri!r} cannot be written: {reason}: choose another file, or tracking=off")
+        raise _cannot_be_written(uri, str(error.strerror)) from None
+
+
+def _why_unusable(path: Path) -> str | None:
+    try:
+        if not path.exists():
+            parent = next(folder for folder in path.parents if folder.exists())
+            return None if parent.is_dir() and os.access(parent, os.W_OK) else f"no right to write into {parent}"
+        if not path.is_file():
+            return "it is a folder" if path.is_dir() else "it is no regular file"
+        if not os.access(path, os.W_OK):
+            return "no right to write"
+        with path.open("rb") as file:
+            is_store = file.read(len(_SQLITE_HEADER)) in (b"", _SQLITE_HEADER)
+    except OSError as error:  # a name that is too long, say
+        return error.strerror
+    return None if is_store else "it is a file, but no SQLite database"
+
+
+def _cannot_be_written(uri: str | None, reason: str) -> ConfigError:
+    return ConfigError(f"tracking.uri={uri!r} cannot be written: {reason}: choose another file, or tracking=off")
 
 
 def sqlite_path(uri: str) -> Path | None:

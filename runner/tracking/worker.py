@@ -1,4 +1,4 @@
-"""The process that publishes one run to MLflow: `python -m runner.tracking.worker FOLDER URI RETRY_S`.
+"""The process that publishes one run to MLflow: `python -m runner.tracking.worker FOLDER URI RETRY_S MAX_PUBLISH_S`.
 
 The run starts the worker and sends FINISH when the run has ended. The run's process never waits for MLflow while
 prompts are generated, and imports none of it: MLflow disturbs no measurement, and a slow or unreachable store costs
@@ -20,6 +20,7 @@ from filelock import FileLock
 
 from runner.errors import RunnerError
 from runner.record.folder import SUMMARY, WORKER_LOCK, RunFolder
+from runner.tracking import sweep_run
 from runner.tracking.protocol import FINISH, Report, State
 from runner.tracking.publish import open_run, publish
 from runner.tracking.store import StoreRun, store_errors
@@ -73,20 +74,31 @@ def _publish(folder: RunFolder, run: StoreRun, command: str, send: Send) -> None
         with store_errors(run.store.uri):
             if folder.read_summary() is None:  # the run was killed, or could not write its summary: a full disk, say
                 run.store.client.set_terminated(run.run_id, "FAILED" if command == FINISH else "KILLED")
+                sweep_run.end_if_abandoned(folder, run.store)
                 message = f"how the run ended is not in MLflow: {folder.path} has no {SUMMARY}: resume the run"
                 send(Report(state=State.UNREACHABLE, message=message))
                 return
             publish(run, folder, on_progress=lambda: send(Report(state=State.PUBLISHING)))
+            sweep_run.end_if_abandoned(folder, run.store)
     except RunnerError as error:
         send(Report(state=State.UNREACHABLE, message=str(error)))
     else:
         send(Report(state=State.DONE))
 
 
-def _receive(lines: TextIO, commands: "queue.SimpleQueue[str]") -> None:
+def _receive(lines: TextIO, commands: "queue.SimpleQueue[str]", max_publish_s: float) -> None:
+    """Put the run's commands into the queue. From the first on, a store has limited time: this process ends with it."""
     for line in lines:
         commands.put(line.strip())
+        _end_after(max_publish_s)
     commands.put(_RUN_IS_GONE)
+    _end_after(max_publish_s)
+
+
+def _end_after(seconds: float) -> None:
+    timer = threading.Timer(seconds, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
 
 
 def _send(output: TextIO, report: Report) -> None:
@@ -98,9 +110,10 @@ def _send(output: TextIO, report: Report) -> None:
 def main() -> None:
     """Publish the run in the folder that the command line names."""
     send, sys.stdout = partial(_send, sys.stdout), sys.stderr  # MLflow prints to standard output, which is the run's
-    folder, uri, retry_s = RunFolder(Path(sys.argv[1])), sys.argv[2], float(sys.argv[3])
+    folder, uri = RunFolder(Path(sys.argv[1])), sys.argv[2]
+    retry_s, max_publish_s = float(sys.argv[3]), float(sys.argv[4])
     commands: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(sys.stdin, commands), daemon=True).start()
+    threading.Thread(target=_receive, args=(sys.stdin, commands, max_publish_s), daemon=True).start()
     if hasattr(os, "nice"):
         os.nice(_NICE)
     lock = FileLock(folder.path / WORKER_LOCK)  # the worker of the run's earlier process may still publish

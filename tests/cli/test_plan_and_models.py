@@ -17,6 +17,7 @@ from runner import app
 from runner.cli import models, plan
 from runner.errors import AccessError, ConfigError
 from runner.providers.protocols import LIST_TIMEOUT_S
+from tests import processes
 from tests.conftest import Compose
 from tests.servers.openai_server import OpenAIServer
 
@@ -327,3 +328,14 @@ def test_a_list_that_cannot_be_had_is_one_message(config: Compose, capsys: pytes
         models.main(["provider=openai", f"provider.base_url={url}/v1", "provider.api_key_env=null"])
     assert ended.value.code == 2
     assert "cannot reach 127.0.0.1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--json"], []], ids=["json", "table"])
+def test_output_that_a_full_disk_does_not_take_is_an_error(arguments: list[str], tmp_path: Path):
+    command = ["runner.plan", "provider=echo", *arguments]
+    with Path("/dev/full").open("w") as full, processes.start(command, cwd=tmp_path, stdout=full) as process:
+        _, errors = process.communicate(60)
+    assert process.returncode == 1
+    assert (
+        errors == "error: the output cannot be written: No space left on device: make room, or write to another place\n"
+    )

@@ -1,6 +1,7 @@
 """A wrong request ends in exit code 2 and one message that names the key, the value and the remedy."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -77,6 +78,19 @@ WRONG = {
     "+provider.unknown_thing=planted-secret": ["'provider.unknown_thing'"],
     "+hydra.job.env_set={OPENAI_API_KEY:planted-secret}": ["hydra.job.env_set.OPENAI_API_KEY"],
     "batch.size=1,2 +provider={sessionToken:planted-secret} -m": ["provider.sessionToken"],
+    "tracking.uri=sqlite:///": ["names no file", "sqlite:///FILE"],
+    "tracking.uri=sqlite:///:memory:": ["names no file"],
+    "tracking.uri=sqlite:////tmp": ["tracking.uri='sqlite:////tmp'", "it is a folder"],
+    "tracking.uri=sqlite:////dev/null": ["it is no regular file"],
+    "tracking.uri=sqlite:////etc/passwd": ["no SQLite database"],
+    "provider.latency_s=inf": ["provider.latency_s=inf", "finite"],
+    "provider.latency_s=1e9": ["less than or equal to 3600"],
+    "limits.timeout_s=inf": ["limits.timeout_s=inf", "finite"],
+    "limits.max_cost_usd=nan": ["limits.max_cost_usd=nan", "finite"],
+    "generation.temperature=nan": ["generation.temperature=nan", "finite"],
+    "provider=openai provider.api_key_env=NOT_SET_HERE": ["NOT_SET_HERE", "export it"],
+    "provider=azure": ["AZURE_OPENAI_ENDPOINT"],
+    "provider=bedrock provider.profile=no-such-profile": ["no-such-profile"],
     "tracking.uri=nonsense://x": ["uri='nonsense://x'", "sqlite"],
 }
 
@@ -132,6 +146,17 @@ def test_a_variables_name_is_not_taken_for_a_secret(name: str):
 
 def test_max_tokens_is_not_taken_for_a_secret(run_command: Runner):
     assert run_command("provider=echo", "generation.max_tokens=3", "prompts=memo").returncode == 0
+
+
+def test_a_used_folder_of_a_run_or_a_sweep_stays_as_it_is(run_command: Runner, tmp_path: Path):
+    for arguments in (["hydra.run.dir=r"], ["-m", "hydra.sweep.dir=s"]):
+        request = (*arguments, "provider=echo", "prompts=memo")
+        assert run_command(*request).returncode == 0
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        again = run_command(*request, "seed=1")
+        assert again.returncode == 2
+        assert "exists already and has the record of a" in again.stderr
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_all_wrong_values_are_named_at_once(config: Compose):

@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 from runner import app
-from runner.errors import JournalError, RecordError, RunnerError
+from runner.errors import JournalError, RecordError, RunInUseError, RunnerError
 from runner.record.folder import LOCK, OUTCOMES, SEGMENTS, SUMMARY, RunFolder
+from runner.record.lock import SYSTEM_LOCK
+from runner.record.repair import DAMAGED
 from runner.record.writer import OutcomeWriter
 from runner.types import Completion, ErrorInfo, Failure, Outcome
 from tests import processes
@@ -233,6 +235,34 @@ def test_a_line_without_the_fields_of_an_outcome_is_named(half: Path):
         app.resume(half)
 
 
+@pytest.mark.parametrize(
+    "damage", [b'{"prompt_id": "2", "segment"', b"\0\0\0", b'{"segment": 0}', b"[[1]]", b"\xff"], ids=repr
+)
+def test_a_damaged_line_is_set_aside_on_request_and_its_prompt_generated_again(
+    damage: bytes, half: Path, resume_command: Command
+):
+    lines = (half / OUTCOMES).read_bytes().splitlines(keepends=True)
+    lines[2] = damage + b"\n"
+    (half / OUTCOMES).write_bytes(b"".join(lines))
+    with pytest.raises(JournalError, match=rf"line 3: not an outcome .*runner.resume {half} --repair"):
+        app.resume(half)
+    assert (half / OUTCOMES).read_bytes() == b"".join(lines)
+    assert app.resume(half, repair=True).metrics["completed_prompts"] == 10
+    assert (half / DAMAGED).read_bytes() == lines[2]
+    kept = (half / OUTCOMES).read_bytes()
+    assert kept.startswith(b"".join(lines[:2] + lines[3:]))
+    assert len({outcome.prompt_id for outcome in RunFolder(half).outcomes.read()}) == 10
+
+
+def test_the_command_names_the_line_that_it_sets_aside(half: Path, resume_command: Command):
+    (half / OUTCOMES).write_bytes(b"nonsense\n" + (half / OUTCOMES).read_bytes())
+    assert "--repair" in resume_command("run").stderr
+    done = resume_command("run", "--repair")
+    assert done.returncode == 0, done.stderr
+    assert "line 1: not an outcome" in done.stderr
+    assert "set aside into outcomes.damaged.jsonl" in done.stderr
+
+
 def test_without_its_prompt_file_a_run_goes_on_from_its_own_copy(half: Path, caplog: pytest.LogCaptureFixture):
     (half.parent / "p.txt").unlink()
     assert app.resume(half).metrics["completed_prompts"] == 10
@@ -293,7 +323,7 @@ def test_a_resume_that_the_service_refuses_reports_what_there_is(
     done = resume_command("run")
     assert done.returncode == 1, "something was answered, and is paid for"
     assert "Incorrect API key" in done.stderr
-    assert "to generate what is missing: python -m runner.resume run\n" in done.stderr
+    assert "to finish the run: python -m runner.resume run\n" in done.stderr
     summary = RunFolder(tmp_path / "run").read_summary()
     assert summary is not None
     assert (summary.status, summary.metrics["completed_prompts"]) == ("FAILED", 12)
@@ -371,6 +401,32 @@ def test_a_lock_that_was_left_behind_is_taken_over(left: str, half: Path):
     assert (half / LOCK).exists()
     assert app.resume(half).metrics["completed_prompts"] == 10
     assert not (half / LOCK).exists()
+
+
+@pytest.mark.parametrize("state", ["dead", "alive", "of another version", "of another machine"])
+def test_the_lock_of_another_container_is_taken_over_only_if_its_process_is_gone(state: str, half: Path):
+    """A container has its own host name. The kernel, and so the boot id in the third line, is the machine's."""
+    with OutcomeWriter(RunFolder(half), resume=True):
+        pid, _, token, *_ = (half / LOCK).read_text().split("\n")
+        if state == "of another machine":
+            token = str(int(token) ^ (1 << 100))
+        for name in (LOCK, SYSTEM_LOCK):
+            (half / name).write_text(f"{pid}\ncontainer\n{token}\n")
+        if state == "alive":
+            with pytest.raises(RunInUseError, match=rf"process {pid} on host container.*remove {half / LOCK}"):
+                app.resume(half)
+            return
+        left = {name: (half / name).read_text() for name in (LOCK, SYSTEM_LOCK)}
+    for name, text in left.items():
+        (half / name).write_text(text)
+    if state == "of another version":
+        (half / SYSTEM_LOCK).unlink()
+    if state == "dead":
+        assert app.resume(half).metrics["completed_prompts"] == 10
+        assert not (half / LOCK).exists()
+    else:
+        with pytest.raises(RunInUseError, match="on host container"):
+            app.resume(half)
 
 
 @pytest.mark.parametrize(

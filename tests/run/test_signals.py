@@ -4,15 +4,20 @@ import os
 import pty
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from runner import app
 from runner.config.waits import Waits
-from runner.record.folder import OUTCOMES, RunFolder
+from runner.errors import Interrupted
+from runner.record.folder import OUTCOMES, SUMMARY, RunFolder
+from runner.run.result import OnOutcomes, RunResult, SilentObserver
+from tests.conftest import Compose
 from tests.factories import summary_of
 from tests.run.running import Running
 from tests.servers.openai_server import OpenAIServer
@@ -137,3 +142,58 @@ def test_under_nohup_a_terminal_that_goes_is_nothing(server: OpenAIServer, tmp_p
     running.process.send_signal(signal.SIGHUP)
     assert running.end() == 0, running.messages
     assert summary_of(tmp_path / "r").metrics["completed_prompts"] == 24
+
+
+class SignalAt(SilentObserver):
+    """Sends this process a signal at one moment of a run's end."""
+
+    def __init__(self, moment: str) -> None:
+        self._moment = moment
+
+    @contextmanager
+    def generating(self, total: int, *, completed: int) -> Iterator[OnOutcomes]:
+        yield lambda _outcomes: None
+        self._send("all prompts answered")
+
+    def finished(self, result: RunResult) -> None:
+        self._send("summary written")
+
+    def _send(self, moment: str) -> None:
+        if moment == self._moment:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.6)  # nearer signals count as one
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("moment", ["all prompts answered", "summary written"])
+def test_signals_while_the_record_is_closed_wait_until_it_is(moment: str, config: Compose, tmp_path: Path):
+    before = signal.getsignal(signal.SIGINT)
+    result = app.run(config("provider=echo", "prompts=memo"), tmp_path, observer=SignalAt(moment))
+    assert (result.status, result.is_interrupted) == ("FINISHED", True)
+    assert summary_of(tmp_path).metrics["completed_prompts"] == 2
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_signal_while_the_record_is_closed_ends_a_sweep(config: Compose, tmp_path: Path):
+    """As `_run_job` sees it: a run that failed has its own error, and the interrupt is not lost to it."""
+    failing = config("provider=echo", "prompts=memo", "provider.fail_on=''")
+    with pytest.raises(Interrupted, match="none of the 2 prompts was completed"):
+        app.run(failing, tmp_path, observer=SignalAt("all prompts answered"))
+    assert summary_of(tmp_path).metrics["failed_prompts"] == 2
+
+
+@pytest.mark.parametrize("earlier", [0, 3], ids=["new run", "resumed run"])
+def test_an_interrupt_before_the_first_prompt_leaves_the_metrics_of_what_there_is(
+    earlier: int, config: Compose, tmp_path: Path
+):
+    slow = config("provider=echo", "provider.latency_s=2", "batch.mode=static", "batch.size=3", "prompts.limit=6")
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))  # in the warm-up, which takes 2 s
+    if earlier:
+        app.run(slow, tmp_path)
+        outcomes = tmp_path / OUTCOMES
+        outcomes.write_bytes(b"".join(outcomes.read_bytes().splitlines(keepends=True)[:earlier]))
+        (tmp_path / SUMMARY).unlink()  # as a process that was killed leaves it
+    timer.start()
+    result = app.resume(tmp_path) if earlier else app.run(slow, tmp_path)
+    assert (result.status, result.exit_code) == ("KILLED", 130)
+    assert_closed(tmp_path, completed=earlier)

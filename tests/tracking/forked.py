@@ -19,7 +19,7 @@ WORKER = ("tests.tracking.worker_imports",)
 def start_worker(folder: RunFolder, uri: str, waits: Waits) -> "subprocess.Popen[str]":
     """Fork the worker of a folder."""
     process = processes.start(
-        ["runner.tracking.worker", str(folder.path), uri, str(waits.store_retry_s)], cwd=Path.cwd(),
+        ["runner.tracking.worker", str(folder.path), uri, str(waits.store_retry_s), str(waits.worker_s)], cwd=Path.cwd(),
         stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, new_session=True, imports=WORKER,
     )  # fmt: skip
     return cast("subprocess.Popen[str]", process)

@@ -15,9 +15,12 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from runner import app
 from runner.cli.observer import TerminalObserver
 from runner.config.waits import Waits
 from runner.errors import TooManyFailuresError
+from runner.record.folder import RunFolder
+from runner.tracking.publisher import RunPublisher, StartWorker
 from tests import processes
 from tests.conftest import Compose
 from tests.servers.mlflow_server import StoredExperiment
@@ -184,3 +187,52 @@ def test_no_run_imports_mlflow(tmp_path: Path, store: str):
         text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def start_process(code: str, started: list["subprocess.Popen[str]"]) -> StartWorker:
+    """Return what starts a process in the worker's place, which reports what a worker of a bad store does."""
+
+    def start(*_: object) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-c", code]
+        started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        return started[-1]
+
+    return start
+
+
+@pytest.mark.parametrize(
+    ("code", "waits"),
+    [
+        pytest.param("import sys; sys.stdin.read()", Waits(publish_s=1.5), id="hangs"),
+        pytest.param(
+            'import time\nwhile True: print(\'{"state": "publishing"}\', flush=True); time.sleep(0.1)',
+            Waits(publish_s=60.0, publish_whole_s=1.5),
+            id="never ends",
+        ),
+    ],
+)
+def test_a_bad_store_is_waited_for_once_and_not_for_ever(code: str, waits: Waits, tmp_path: Path):
+    started: list[subprocess.Popen[str]] = []
+    start = start_process(code, started)
+    with RunPublisher(RunFolder(tmp_path), "sqlite:///x", waits, start=start) as publisher:
+        publisher.finish()
+        began = time.monotonic()
+        publisher.finish()
+        assert time.monotonic() - began < 1.0
+        assert not publisher.is_published
+    started[0].kill()
+    started[0].wait()
+
+
+def test_the_process_that_publishes_to_a_store_that_hangs_ends_by_itself(config: Compose, tmp_path: Path):
+    workers: list[subprocess.Popen[str]] = []
+
+    def start(folder: RunFolder, uri: str, waits: Waits) -> "subprocess.Popen[str]":
+        workers.append(forked.start_worker(folder, uri, waits))
+        return workers[-1]
+
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        uri = f"http://127.0.0.1:{hung.getsockname()[1]}"
+        waits = Waits(connect_s=0.5, worker_s=1.0)
+        app.run(config("provider=echo", f"tracking.uri={uri}"), tmp_path / "run", waits=waits, start_worker=start)
+        assert workers[0].wait(20) == 1

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from runner import app
 from runner.cli import compare
 from runner.record.folder import RunFolder
+from runner.record.lock import sweep_lock
 from runner.tracking import sweep_run
 from runner.tracking.store import Store, open_store
 from runner.tracking.sweep_run import SweepReport
@@ -50,6 +51,31 @@ def test_all_jobs_join_one_parent_and_a_damaged_file_is_written_again(tracked: C
     assert experiment.run.data.tags["mlflow.note.content"] == "# Sweep"
     assert experiment.artifacts() == {"table.json"}
     assert experiment.run.data.params == {"batch.size": "[1, 4]"}
+
+
+def test_a_sweep_in_a_folder_with_quotes_has_one_parent(tracked: Compose, store: str, tmp_path: Path):
+    opened = open_store(store, "quoted")
+    for name in ("it's", 'a "word"', 'it\'s "both"'):
+        (tmp_path / name).mkdir()
+        parent = sweep_run.join(tmp_path / name, opened, tracked("name=quoted"))
+        (tmp_path / name / "sweep.json").unlink()
+        assert sweep_run.join(tmp_path / name, opened, tracked("name=quoted")) == parent
+
+
+def test_the_next_sweep_ends_the_parent_of_one_whose_process_is_gone(tracked: Compose, store: str, tmp_path: Path):
+    opened, config = open_store(store, "abandoned"), tracked("name=abandoned")
+    parents = {}
+    for name in ("gone", "alive", "ended", "unknown", "next"):
+        (tmp_path / name).mkdir()
+    with sweep_lock(tmp_path / "gone"), sweep_lock(tmp_path / "alive"), sweep_lock(tmp_path / "ended"):
+        for name in ("gone", "alive", "ended", "unknown"):
+            parents[name] = sweep_run.join(tmp_path / name, opened, config)
+    sweep_run.end(tmp_path / "ended", status="FINISHED")
+    with sweep_lock(tmp_path / "alive"):
+        parents["next"] = sweep_run.join(tmp_path / "next", opened, config)
+    statuses = {name: opened.client.get_run(run_id).info.status for name, run_id in parents.items()}
+    running = dict.fromkeys(("alive", "unknown", "next"), "RUNNING")
+    assert statuses == {"gone": "KILLED", "ended": "FINISHED", **running}
 
 
 def test_a_sweep_that_no_job_joined_has_no_parent_to_end(tmp_path: Path):

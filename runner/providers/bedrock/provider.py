@@ -19,7 +19,7 @@ from pydantic import ValidationError, validate_call
 
 from runner.config.schema import STRICT, Address, BatchMode, GenerationParams, ModelConfig, NonEmptyStr, web_address
 from runner.config.secrets import has_secret, redact
-from runner.errors import ConfigError, MissingPackageError
+from runner.errors import ConfigError
 from runner.providers.bedrock.errors import GENERATING, LISTING, call_errors
 from runner.providers.bedrock.receive import RequestThreads, check_size, stream_bodies, whole_body
 from runner.providers.bedrock.wire import (
@@ -31,7 +31,15 @@ from runner.providers.bedrock.wire import (
     WireFormat,
     family_of,
 )
-from runner.providers.errors import REPEATED, RETRY, CallError, ErrorPolicy, redact_errors, warn_of_plain_http
+from runner.providers.errors import (
+    REPEATED,
+    RETRY,
+    CallError,
+    ErrorPolicy,
+    redact_errors,
+    require_packages,
+    warn_of_plain_http,
+)
 from runner.providers.protocols import LIST_TIMEOUT_S, ModelInfo
 from runner.providers.responses import readable_usage, shape_errors
 from runner.text import excerpt, first_line
@@ -118,20 +126,14 @@ class BedrockProvider:
         if params.temperature > 1:
             raise ConfigError(f"generation.temperature={params.temperature}: Bedrock takes 0 to 1: lower it")
 
-    def __enter__(self) -> Self:
-        try:
-            import boto3  # noqa: F401
-        except ModuleNotFoundError:
-            raise MissingPackageError.for_extra("provider=bedrock", package="boto3", extra="bedrock") from None
-        from botocore.exceptions import BotoCoreError, ClientError
+    def check(self) -> None:
+        """Raise UsageError where boto3, a region or credentials are missing. Fetches credentials that are fetched."""
+        with self._configuration_errors():
+            self._require_region_and_credentials(self._session())
 
-        try:
+    def __enter__(self) -> Self:
+        with self._configuration_errors():
             self._client = self._connect()
-        except (BotoCoreError, ClientError) as error:
-            raise ConfigError(
-                f"AWS: {first_line(error)}: check provider.profile={self._profile!r}, "
-                f"provider.region={self._region!r} and the AWS configuration (aws sso login, if that is what it uses)"
-            ) from None
         return self
 
     def __exit__(
@@ -193,11 +195,31 @@ class BedrockProvider:
     def _wire_format(self) -> WireFormat:
         return self._family.wire_format if self._api == "invoke" and self._family is not None else CONVERSE
 
+    @contextlib.contextmanager
+    def _configuration_errors(self) -> Iterator[None]:
+        """Raise UsageError where boto3 is missing, or the AWS configuration is wrong."""
+        require_packages("bedrock", "boto3")
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield
+        except (BotoCoreError, ClientError) as error:
+            raise ConfigError(
+                f"AWS: {first_line(error)}: check provider.profile={self._profile!r}, "
+                f"provider.region={self._region!r} and the AWS configuration (aws sso login, if that is what it uses)"
+            ) from None
+
+    @property
+    def _is_plain_http(self) -> bool:
+        return urllib.parse.urlsplit(self._endpoint_url or "").scheme == "http"
+
+    def _require_region_and_credentials(self, session: Any) -> None:
+        self._secrets |= _require_region_and_credentials(session, bearer=not self._is_plain_http)
+
     def _connect(self) -> Any:
         session = self._session()
-        plain_http = urllib.parse.urlsplit(self._endpoint_url or "").scheme == "http"
-        self._secrets |= _require_region_and_credentials(session, bearer=not plain_http)
-        config = _client_config(plain_http=plain_http, read_timeout_s=self._read_timeout_s)
+        self._require_region_and_credentials(session)
+        config = _client_config(plain_http=self._is_plain_http, read_timeout_s=self._read_timeout_s)
         client = session.client("bedrock-runtime", endpoint_url=self._endpoint_url, config=config)
         try:
             warn_of_plain_http(web_address(client.meta.endpoint_url))

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runner.config.schema import web_address
-from runner.errors import ConfigError, MissingPackageError
-from runner.providers.errors import redact_errors, warn_of_plain_http
+from runner.errors import ConfigError
+from runner.providers.errors import redact_errors, require_packages, warn_of_plain_http
 from runner.providers.openai.errors import call_errors
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
+_PACKAGES = ("openai", "aiohttp")
 OPENAI_ADDRESS = "https://api.openai.com/v1"
 NO_KEY = "none"
 """Sent to a server that takes no key: the SDK wants one."""
@@ -114,21 +115,25 @@ class Client:
     description: Mapping[str, str]
 
     def check(self) -> None:
-        """Check that packages, address and secret are there, before anything is sent.
+        """Check that address, secret and packages are there, before anything is sent.
 
         Raises:
             UsageError: one of them is missing.
         """
-        for package in ("openai", "aiohttp"):
-            try:
-                importlib.import_module(package)
-            except ModuleNotFoundError:
-                raise MissingPackageError.for_extra(
-                    f"provider={self.provider}", package=package, extra=self.provider
-                ) from None
         address, secret = self.address(), self.credential.secret()
+        require_packages(self.provider, *_PACKAGES)
         if not (isinstance(secret, str) and secret == NO_KEY):
             warn_of_plain_http(address)
+
+    def load(self) -> None:
+        """Check, and import the packages, so that no request's latency includes the import.
+
+        Raises:
+            UsageError: as for `check`.
+        """
+        self.check()
+        for package in _PACKAGES:
+            importlib.import_module(package)
 
     def connect(self) -> "AsyncOpenAI":
         """Return the SDK's client. The caller closes it, and then the credential."""

@@ -89,8 +89,12 @@ class RequestProvider:
                 f"{self._endpoint.name!r} does not have: set provider.endpoint=completions, or batch.mode=concurrent"
             )
 
-    def __enter__(self) -> Self:
+    def check(self) -> None:
+        """Raise UsageError where a package, the key or the address is missing."""
         self._client.check()
+
+    def __enter__(self) -> Self:
+        self._client.load()
         return self
 
     def __exit__(

@@ -62,15 +62,30 @@ def resolve(model_id: str, *, models: Mapping[str, EmbeddedModel] = MODELS, cach
     """
     if not model_id.startswith(PREFIX):
         return model_id
-    if model_id not in models:
-        raise ModelError(f"model.id={model_id!r}: there is no such embedded model: choose one of {', '.join(models)}")
-    embedded = models[model_id]
+    embedded = _find(model_id, models)
     folder = (cache or cache_dir()) / f"{model_id.removeprefix(PREFIX)}-{embedded.sha256[:16]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not _is_intact(folder):
             _convert(model_id, embedded, folder)
     return str(folder)
+
+
+def check(model_id: str) -> None:
+    """Make sure that the file of an embedded model is there; any other model is not looked for.
+
+    Raises:
+        ModelError: there is no such embedded model.
+        MissingPackageError: the package with the weights is not installed.
+    """
+    if model_id.startswith(PREFIX):
+        _gguf_path(_find(model_id, MODELS))
+
+
+def _find(model_id: str, models: Mapping[str, EmbeddedModel]) -> EmbeddedModel:
+    if model_id not in models:
+        raise ModelError(f"model.id={model_id!r}: there is no such embedded model: choose one of {', '.join(models)}")
+    return models[model_id]
 
 
 def _convert(model_id: str, embedded: EmbeddedModel, folder: Path) -> None:

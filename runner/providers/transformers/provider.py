@@ -13,7 +13,7 @@ from pydantic import StringConstraints, validate_call
 
 from runner.config.schema import STRICT, BatchMode, GenerationParams, ModelConfig, NonEmptyStr
 from runner.errors import ConfigError, MissingPackageError, ModelError, OutOfMemoryError
-from runner.providers.errors import UNSENDABLE, invalid_utf8
+from runner.providers.errors import UNSENDABLE, invalid_utf8, require_packages
 from runner.providers.protocols import Continuation, ModelInfo
 from runner.providers.transformers import embedded
 from runner.providers.transformers.causal_lm import CausalLM, PromptEncoder
@@ -77,6 +77,11 @@ class TransformersProvider:
                 f"generation.n={params.n} with temperature=0: greedy gives the same text {params.n} times: "
                 "set generation.temperature above 0 or generation.n=1"
             )
+
+    def check(self) -> None:
+        """Raise UsageError where a package is missing, that of an embedded model's weights included."""
+        require_packages("transformers", "torch", "transformers", "accelerate")
+        embedded.check(self._config.id)
 
     def __enter__(self) -> Self:
         _import_libraries()
