@@ -18,8 +18,8 @@ from runner.record.relocate import base_of, path_below, with_absolute_paths
 from runner.record.writer import OutcomeWriter
 from runner.run.execute import execute
 from runner.run.overrides import override
+from runner.run.prepare import PreparedRun, check_provider, prepare
 from runner.run.prepare import check as check_configuration
-from runner.run.prepare import check_provider, prepare
 from runner.run.result import RunObserver, RunResult, SilentObserver
 from runner.tracking.publisher import StartWorker, start_worker
 
@@ -101,38 +101,37 @@ def resume(
     Args:
         directory: the run's folder.
         keep_failures: leave prompts that failed as they are.
-        accept_changes: go on at another address, region, device, dtype or revision of the model than the run began
-            with.
+        accept_changes: go on at another address, region, device, dtype or model revision than the run began with.
         overrides: values that differ from the recorded ones in this process, by dotted key: keys that move no text.
         repair: set lines of the outcomes that are no outcomes aside, and generate their prompts again.
-        observer: follows the run.
-        waits: how long to wait for people and services.
-        start_worker: starts the process that publishes to MLflow.
+        observer, waits, start_worker: as for `run`.
 
     Raises:
-        UsageError: there is no such run, its prompts or configuration are not those that it began with, or an override
-            would move texts.
+        UsageError: there is no such run, it is not as it began, or an override would move texts.
         RunnerError: as for `run`.
     """
     folder = RunFolder(directory)
+    prepared = replace(_prepare_recorded(folder, overrides or {}, waits), accepts_changes=accept_changes)
+    config, prompts = prepared.config, prepared.prompts
+    with OutcomeWriter(folder, resume=True, repair=repair) as writer:
+        progress = folder.outcomes.read_progress(choices=config.generation.n)
+        completed, failed = progress.completed, progress.failed
+        skipped = completed | failed if keep_failures else completed
+        log.info("%d of %d prompts are completed, %d failed before", len(completed), len(prompts), len(failed))
+        if len(skipped) < len(prompts):
+            check_provider(prepared.calls.provider)
+        prepared.calls.budget.count(folder.outcomes.read_all(), prompts, config.params())
+        return execute(prepared, writer, skipped, observer, start_worker)
+
+
+def _prepare_recorded(folder: RunFolder, overrides: Mapping[str, Any], waits: Waits) -> PreparedRun:
+    """Prepare a recorded run; its relative paths start where its folder belongs."""
     manifest = folder.read_manifest()
     config, base = _recorded_config(folder, manifest), base_of(folder, manifest)
     if base != Path.cwd():
         config = with_absolute_paths(config, base)
     prompts = _recorded_prompts(folder, config, manifest)
-    prepared = prepare(override(config, overrides or {}), prompts, folder, waits)
-    prepared = replace(prepared, accepts_changes=accept_changes, overrides=overrides or {})
-    with OutcomeWriter(folder, resume=True, repair=repair) as writer:
-        progress = folder.outcomes.read_progress(choices=config.generation.n)
-        skipped = progress.completed | progress.failed if keep_failures else progress.completed
-        log.info(
-            "%d of %d prompts are completed, %d failed before",
-            len(progress.completed), len(prompts), len(progress.failed),
-        )  # fmt: skip
-        if len(skipped) < len(prompts):
-            check_provider(prepared.calls.provider)
-        prepared.calls.budget.count(folder.outcomes.read_all(), prompts, config.params())
-        return execute(prepared, writer, skipped, observer, start_worker)
+    return replace(prepare(override(config, overrides), prompts, folder, waits), overrides=overrides)
 
 
 def _manifest(

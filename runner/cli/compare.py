@@ -35,6 +35,20 @@ Exit codes: 0 done, 1 a record is damaged, 2 the request was wrong.
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare the runs and sweeps of the command line."""
+    options = _parse(arguments)
+    with common.report_errors():
+        paths = [common.find_folder(name, options.tracking_uri) for name in options.runs]
+        reference = common.find_folder(options.reference, options.tracking_uri) if options.reference else None
+        if options.model and not options.explain:
+            raise UsageError(f"--model {str(options.model)!r} is for --explain: give both")
+        compare(
+            paths, reference=reference, output=options.output, as_json=options.json, explain=options.explain,
+            model=options.model, publish=options.publish,
+        )  # fmt: skip
+        terminal.raise_if_output_lost()
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m runner.compare",
         description=__doc__,
@@ -68,17 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "the store of your configuration)",
     )
     parser.add_argument("--tracking-uri", metavar="URI", help="the MLflow store of the ids (default: tracking.uri)")
-    options = parser.parse_args(arguments)
-    with common.report_errors():
-        paths = [common.find_folder(name, options.tracking_uri) for name in options.runs]
-        reference = common.find_folder(options.reference, options.tracking_uri) if options.reference else None
-        if options.model and not options.explain:
-            raise UsageError(f"--model {str(options.model)!r} is for --explain: give both")
-        compare(
-            paths, reference=reference, output=options.output, as_json=options.json, explain=options.explain,
-            model=options.model, publish=options.publish,
-        )  # fmt: skip
-        terminal.raise_if_output_lost()
+    return parser.parse_args(arguments)
 
 
 def compare(
@@ -98,8 +102,7 @@ def compare(
         reference: the folder of the run to compare with; None chooses.
         output: folder for the files; None is the sweep's, or a new one.
         as_json: print JSON instead of tables; files are then written only where `output` is given.
-        explain: measure the margin behind every difference.
-        model: weights to explain with, instead of the recorded ones.
+        explain, model: measure the margin behind every difference, with these weights instead of the recorded ones.
         publish: write the comparison of one sweep to the store that the sweep names, whoever ran it.
 
     Raises:

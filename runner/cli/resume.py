@@ -16,29 +16,7 @@ from runner.record.folder import RunFolder
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Resume the run that the command line names, and exit with its code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m runner.resume", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run", metavar="RUN", help="the run's folder, or its MLflow run id")
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="a limit, price or batch.size for this process; no key of texts",
-    )
-    parser.add_argument("--keep-failures", action="store_true", help="do not generate failed prompts again")
-    parser.add_argument(
-        "--repair",
-        action="store_true",
-        help="set damaged lines of outcomes.jsonl aside, and generate their prompts again",
-    )
-    parser.add_argument("--tracking-uri", metavar="URI", help="the MLflow store of the run id (default: tracking.uri)")
-    parser.add_argument(
-        ACCEPT_FLAG,
-        action="store_true",
-        help="send to, load and run what another's folder names; go on where address or model changed",
-    )
-    options = parser.parse_intermixed_args(arguments)
+    options = _parse(arguments)
     with common.report_errors():
         common.handle_termination_signals()
         overrides = parse_overrides(options.overrides)
@@ -63,3 +41,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
             common.print_resume_command(folder)
             raise
         sys.exit(result.exit_code)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m runner.resume", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", metavar="RUN", help="the run's folder, or its MLflow run id")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="a limit, price or batch.size for this process; no key of texts",
+    )
+    parser.add_argument("--keep-failures", action="store_true", help="do not generate failed prompts again")
+    parser.add_argument(
+        "--repair",
+        action="store_true",
+        help="set damaged lines of outcomes.jsonl aside, and generate their prompts again",
+    )
+    parser.add_argument("--tracking-uri", metavar="URI", help="the MLflow store of the run id (default: tracking.uri)")
+    parser.add_argument(
+        ACCEPT_FLAG,
+        action="store_true",
+        help="send to, load and run what another's folder names; go on where address or model changed",
+    )
+    return parser.parse_intermixed_args(arguments)

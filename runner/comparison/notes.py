@@ -66,14 +66,18 @@ def notes(
         *_noise(rows),
         *_members(rows),
     ]
+    return (
+        *(Note(level="alarm", text=text) for text in _alarms(compared)),
+        *(Note(level="note", text=text) for text in dict.fromkeys(texts)),
+    )
+
+
+def _alarms(compared: Sequence[ComparedPair]) -> list[str]:
+    """Return the alarms by margins, and those by texts of runs whose differences are not all near-ties."""
     near_ties = {
         entry.pair.run.label for entry in compared if entry.explanation and entry.explanation.are_all_near_ties
     }
-    alarms = [*unexplained_alarms(compared), *text_notes.alarms(compared, near_ties)]
-    return (
-        *(Note(level="alarm", text=text) for text in alarms),
-        *(Note(level="note", text=text) for text in dict.fromkeys(texts)),
-    )
+    return [*unexplained_alarms(compared), *text_notes.alarms(compared, near_ties)]
 
 
 def _references(runs: Sequence[Run], pairs: Sequence[Pair], named: Run | None) -> list[str]:

@@ -16,7 +16,7 @@ from runner.record.folder import SWEEP, RunFolder, as_json
 from runner.record.lock import is_abandoned
 from runner.record.manifest import MlflowRunRef, Status
 from runner.record.ownership import is_signed, sign
-from runner.record.relocate import absolute_uri, base_beside, path_below
+from runner.record.relocate import absolute_uri, base_beside, path_below, sweep_dir_of
 from runner.tracking.store import Point, Store, StoreRun, open_store, store_errors
 from runner.tracking.view import is_changed_by_hand, shared_view, view_tag
 
@@ -118,11 +118,11 @@ def end(directory: Path, *, status: Status) -> None:
 
 
 def end_if_abandoned(job: RunFolder, store: Store) -> None:
-    """End the parent run of a job's sweep whose process is gone: after a kill, nobody else does."""
-    sweep_dir = job.read_manifest().sweep_dir
-    if sweep_dir is None or not is_abandoned(Path(sweep_dir)):
+    """End the parent run of a job's own sweep whose process is gone: after a kill, nobody else does."""
+    sweep_dir = sweep_dir_of(job, job.read_manifest())
+    if sweep_dir is None or not is_own(sweep_dir) or not is_abandoned(sweep_dir):
         return
-    if parent := _read_parent(Path(sweep_dir)):
+    if parent := _read_parent(sweep_dir):
         _end_if_running(store, parent.run_id, "KILLED")
 
 

@@ -15,13 +15,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import ValidationError, validate_call
+from pydantic import validate_call
 
 from runner.config.schema import STRICT, Address, BatchMode, GenerationParams, ModelConfig, NonEmptyStr, web_address
 from runner.config.secrets import has_secret, redact
 from runner.errors import ConfigError
 from runner.providers.bedrock.errors import GENERATING, LISTING, call_errors
-from runner.providers.bedrock.receive import RequestThreads, check_size, stream_bodies, whole_body
+from runner.providers.bedrock.receive import RequestThreads, check_size, stream_bodies, usage_of, whole_body
 from runner.providers.bedrock.wire import (
     CONVERSE,
     FAMILIES,
@@ -41,9 +41,9 @@ from runner.providers.errors import (
     warn_of_plain_http,
 )
 from runner.providers.protocols import LIST_TIMEOUT_S, ModelInfo
-from runner.providers.responses import readable_usage, shape_errors
+from runner.providers.responses import shape_errors
 from runner.text import excerpt, first_line
-from runner.types import Answer, ChunkTimes, Generated, Prompt, Stopwatch, Timing, Usage
+from runner.types import Answer, ChunkTimes, Generated, Prompt, Stopwatch, Timing
 
 log = logging.getLogger(__name__)
 
@@ -282,7 +282,7 @@ class BedrockProvider:
             log.warning("prompt %s: stop reason %r is not known", prompt.id, reason)
         if has_secret(response.text, self._secrets):
             log.warning(REPEATED, prompt.id)
-        usage = _usage(response)
+        usage = usage_of(response)
         if usage is None and not self._lacks_usage:
             self._lacks_usage = True
             log.warning("the service's answers have no token counts: their texts are kept, their tokens are not known")
@@ -324,25 +324,6 @@ _OPERATIONS: Mapping[tuple[Api, bool], str] = {
     ("invoke", True): "invoke_model_with_response_stream",
 }
 """The client's method, by api and stream."""
-
-
-def _usage(response: ResponseAccumulator) -> Usage | None:
-    """Return the usage with all input tokens, as other services count: AWS's count excludes those of its cache.
-
-    None where the service counts nothing, or what cannot be read: the text is there and paid for.
-    """
-    cached, written = response.cached_input_tokens or 0, response.cache_written_tokens or 0
-    if response.input_tokens is None:
-        return None
-    try:
-        return readable_usage(
-            input_tokens=response.input_tokens + cached + written,
-            output_tokens=response.output_tokens,
-            cached_input_tokens=cached,
-            cache_written_tokens=written,
-        )
-    except ValidationError:
-        return None
 
 
 def _require_region_and_credentials(session: Any, *, bearer: bool) -> set[str]:

@@ -1,4 +1,4 @@
-"""Receives responses: a thread for each request, and bodies within the bound of what was asked for."""
+"""Receives responses: a thread for each request, bodies within the bound of what was asked for, and their usage."""
 
 import contextlib
 import json
@@ -7,8 +7,11 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from typing import TypeVar
 
+from pydantic import ValidationError
+
 from runner.providers.bedrock.wire import Body, ResponseAccumulator
-from runner.providers.responses import max_answer_bytes, max_answer_chunks, too_large
+from runner.providers.responses import max_answer_bytes, max_answer_chunks, readable_usage, too_large
+from runner.types import Usage
 
 Result = TypeVar("Result")
 
@@ -82,3 +85,22 @@ def stream_bodies(response: Body) -> Generator[Body]:
     with contextlib.closing(response["stream"] if "stream" in response else response["body"]) as events:
         for event in events:
             yield json.loads(event["chunk"]["bytes"]) if "chunk" in event else event
+
+
+def usage_of(response: ResponseAccumulator) -> Usage | None:
+    """Return the usage with all input tokens, as other services count: AWS's count excludes those of its cache.
+
+    None where the service counts nothing, or what cannot be read: the text is there and paid for.
+    """
+    cached, written = response.cached_input_tokens or 0, response.cache_written_tokens or 0
+    if response.input_tokens is None:
+        return None
+    try:
+        return readable_usage(
+            input_tokens=response.input_tokens + cached + written,
+            output_tokens=response.output_tokens,
+            cached_input_tokens=cached,
+            cache_written_tokens=written,
+        )
+    except ValidationError:
+        return None
