@@ -42,6 +42,7 @@ def test_a_run_leaves_its_record_on_disk(config: Compose, tmp_path: Path):
         "summary.json",
         "environment.json",
         "segments.json",
+        "run.hmac",
     }
     outcomes = [json.loads(line) for line in (tmp_path / "outcomes.jsonl").read_text().splitlines()]
     assert len(outcomes) == result.metrics["completed_prompts"] == 64

@@ -48,6 +48,7 @@ class RequestGuard(Callback):
         with _refusals():
             _refuse_composed_secrets(config)
             _refuse_used_folder(Path(config.hydra.run.dir))
+            RunFolder(Path(config.hydra.run.dir)).refuse_what_is_no_file()
             with env_override(config.hydra.job.env_set):
                 RequestGuard.prompts = _check(from_hydra(_without_hydra(config)))
 

@@ -20,7 +20,7 @@ def test_a_run_ends_with_its_metrics_and_the_way_to_the_ui(run_command: Runner, 
         assert part in done.stdout
     assert "\x1b" not in done.stdout + done.stderr, "quiet when not a terminal"
     (folder,) = (tmp_path / "outputs" / "runs").glob("*/*")
-    files = "runner.log .hydra run.json config.yaml prompts.jsonl outcomes.jsonl summary.json environment.json tracking.json segments.json .tracking.lock"
+    files = "runner.log .hydra run.json config.yaml prompts.jsonl outcomes.jsonl summary.json environment.json tracking.json segments.json .tracking.lock run.hmac"
     assert {path.name for path in folder.iterdir()} == set(files.split())
     assert "64 prompts" in (folder / "runner.log").read_text()
 
