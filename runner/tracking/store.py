@@ -72,12 +72,16 @@ class Store:
     def find_or_create_run(self, key: str, name: str, tags: Mapping[str, str]) -> "StoreRun":
         """Return the run that has this key as a tag, creating the run if there is none.
 
-        A run may exist although its creator got no answer: the answer was late, or the process had died.
+        A run may exist although its creator got no answer: the answer was late, or the process had died. A tag that has
+        changed since, as the place of a folder that was moved, is written anew.
         """
         key = _searchable(key)
         runs = self.client.search_runs([self.experiment_id], f"tags.`{_KEY_TAG}` = '{key}'", max_results=1)
         if runs:
-            return StoreRun(self, str(runs[0].info.run_id))
+            found, kept = StoreRun(self, str(runs[0].info.run_id)), runs[0].data.tags
+            if changed := {name: value for name, value in tags.items() if name in kept and kept[name] != value}:
+                found.set_tags(changed)
+            return found
         source = {"mlflow.source.name": "python -m runner", "mlflow.source.type": "LOCAL", "mlflow.user": _user()}
         run_tags = {name: shorten(value, _MAX_TAG) for name, value in ({_KEY_TAG: key} | source | dict(tags)).items()}
         run = self.client.create_run(self.experiment_id, run_name=name[:_MAX_NAME], tags=run_tags)

@@ -28,7 +28,9 @@ def test_a_full_disk_ends_the_run_and_with_room_it_goes_on(tmp_path: Path):
 def test_a_log_that_the_disk_does_not_take_is_no_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     handler = LogFile(str(tmp_path / "runner.log"))
     with contextlib.suppress(OSError), Path("/dev/full").open("w") as full:
-        handler.setStream(full).close()
+        opened = handler.setStream(full)
+        assert opened is not None
+        opened.close()
         handler.handle(logging.makeLogRecord({"msg": "a message " * 10_000}))
     assert capsys.readouterr().err == ""
 
