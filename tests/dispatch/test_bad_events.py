@@ -44,6 +44,13 @@ def test_an_odd_answer_costs_at_most_its_own_prompt(fault: dict[str, Any], strea
     assert sum(isinstance(outcome, Failure) for outcome in outcomes) <= 1
 
 
+def test_an_answer_that_cannot_be_decoded_is_no_unreachable_server_even_if_it_is_the_first(hosted: Compose):
+    odd = ODD["an encoding that is not there"]
+    with OpenAIServer(fault=lambda number, _: odd if number == 0 else None) as server:
+        outcomes = generate(hosted(server, "limits.max_attempts=1", "batch.size=1"), numbered(3))
+    assert [isinstance(outcome, Failure) for outcome in outcomes] == [True, False, False]
+
+
 def refused(server_fault: Any, hosted: Compose, texts: list[Prompt], *overrides: str) -> list[Outcome]:
     with OpenAIServer(fault=server_fault) as server:
         return generate(hosted(server, "batch.size=1", *overrides), texts)

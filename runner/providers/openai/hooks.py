@@ -87,6 +87,7 @@ class _BoundedStream(httpx2.AsyncByteStream):
             try:
                 yield self._decoder.decompress(raw, _PIECE)
             except zlib.error as error:
-                raise httpx2.DecodingError(f"the answer is not what its content-encoding says: {error}") from error
+                message = f"the answer is not what its content-encoding says: {error}"
+                raise CallError("UnreadableAnswer", message, RETRY) from error
             raw = self._decoder.unconsumed_tail
             await asyncio.sleep(0)
