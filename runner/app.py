@@ -95,7 +95,7 @@ def resume(
     """Finish a run that was interrupted, killed or had failures, in its own folder and its own MLflow run.
 
     Only prompts without a completion are generated. Where none is left, the record is published to MLflow. The caller
-    trusts the record: what it sends to is what the record says. `python -m runner.resume` asks before it obeys a record
+    trusts the record: what it sends to is what the record says. `python -m runner.resume` checks a record
     that is not the user's own.
 
     Args:

@@ -143,7 +143,7 @@ def progress(total: int, *, completed: int) -> Iterator["Ticker"]:
 
 @contextmanager
 def progress_of(description: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how many of how many are done, as the yielded function is told; without a terminal, show nothing."""
+    """Show how many of how many are done, as the yielded function is called with; without a terminal, show nothing."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=_stderr, disable=not _stderr.is_terminal, transient=True) as bar:
         task = bar.add_task(description, total=None, visible=False)

@@ -17,7 +17,7 @@ from runner.text import listed, percentage, plural
 Level = Literal["alarm", "note"]
 
 _MAX_ONE_BY_ONE = 0.5
-"""Share of prompts generated alone from which a mode that keeps several in flight says nothing about batching."""
+"""Share of prompts generated alone from which a mode that keeps several in flight is no evidence about batching."""
 _MAX_KEYS = 6
 """Differences that a sentence lists."""
 

@@ -103,7 +103,7 @@ class Summary:
 _ANSWERING = ("base_url", "endpoint", "region", "device", "dtype", "model_revision")
 """What a provider resolved on loading that decides who answers, and with which numbers."""
 _BESIDE = ("profile", "gpu", "attn_implementation")
-"""What it resolved besides, whose change is said."""
+"""What it resolved besides: a change is a warning."""
 _RENAMED_ERRORS = {"RequestError": "UsageError", "TakenError": "RunInUseError"}
 """The present name of each error class that earlier versions recorded under another name."""
 

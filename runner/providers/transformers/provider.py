@@ -237,7 +237,7 @@ class TransformersProvider:
         source = self._source
         with _model_errors(self._config.id):
             if local_files_only and not Path(source["pretrained_model_name_or_path"]).is_dir():
-                # transformers asks the hub for some files whatever it is told, but never of a folder
+                # transformers requests some files of the hub even with local_files_only, but none of a folder
                 revision = source.pop("revision", None)
                 folder = snapshot_download(self._config.id, revision=revision, local_files_only=True)
                 source["pretrained_model_name_or_path"] = folder
