@@ -24,6 +24,7 @@ from runner.record.prompts import PackedPrompts
 from tests.providers.transformers import planted
 
 SIZES = (1, 4, 16, 64)
+DTYPES = ("bfloat16", "float32")
 LENGTHS = (8, 16, 24, 32)
 """max_tokens of the small sweeps, in turn."""
 
@@ -35,7 +36,7 @@ def main(*, prompts: int, tokens: int, sweeps: int) -> None:
         folder = Path(scratch)
         demo = load_prompts(compose_config([]).prompts).prompts
         sizes = [size for size in SIZES if size <= prompts]
-        for dtype in ("bfloat16", "float32"):
+        for dtype in DTYPES:
             file = _prompts_file(folder / dtype, demo, count=prompts, seed=None)
             configs = [_config(file, dtype, size, tokens, seed=0) for size in sizes]
             for size, explanation in zip(sizes[1:], _sweep(folder / dtype, configs), strict=True):
@@ -54,11 +55,14 @@ def main(*, prompts: int, tokens: int, sweeps: int) -> None:
 
 def _planted(folder: Path, demo: PackedPrompts) -> None:
     file = _prompts_file(folder, demo, count=16, seed=0)
-    app.run(_config(file, "bfloat16", 1, 16, seed=0), folder / "alone")
-    for kind in planted.FAULTS:
-        planted.run(kind, _config(file, "bfloat16", 8, 16, seed=0), folder / kind.__name__)
-        (explanation,) = _explain([folder / "alone", folder / kind.__name__])
-        _print(f"planted {kind.__name__}", explanation)
+    for dtype in DTYPES:
+        alone = folder / f"{dtype}-alone"
+        app.run(_config(file, dtype, 1, 16, seed=0), alone)
+        for kind in planted.FAULTS:
+            faulty = folder / f"{dtype}-{kind.__name__}"
+            planted.run(kind, _config(file, dtype, 8, 16, seed=0), faulty)
+            (explanation,) = _explain([alone, faulty])
+            _print(f"planted {kind.__name__}, {dtype}", explanation)
 
 
 def _prompts_file(folder: Path, demo: PackedPrompts, *, count: int, seed: int | None) -> Path:

@@ -62,7 +62,8 @@ class Timing:
 
     Attributes:
         started_at: when the first attempt left.
-        latency_s: from the first attempt to the end of the answer, retries included.
+        latency_s: from the first attempt to the end of the answer, retries included; None for a prompt of a batch job,
+            where the service says when the job ended and not when the answer did.
         time_to_first_token_s: from the first attempt to the first new token, of reasoning or of text; None where the
             service cannot stream.
         time_to_first_answer_token_s: the same to the first token of the text; None unless reasoning came before it.
@@ -74,7 +75,7 @@ class Timing:
     """
 
     started_at: datetime
-    latency_s: float
+    latency_s: float | None
     time_to_first_token_s: float | None = None
     time_to_first_answer_token_s: float | None = None
     queued_s: float | None = None

@@ -8,6 +8,8 @@ from runner.text import plural
 
 _MAX_NAMED = 3
 """Differences that an alarm names."""
+_COARSE = ("bfloat16", "float16")
+"""Dtypes whose rounding moves logits by tenths."""
 
 
 def unexplained_alarms(compared: Sequence[ComparedPair]) -> list[str]:
@@ -33,7 +35,7 @@ def _sentences(reference: str, explanation: Explanation | None) -> Iterator[str]
     if explanation.is_whole and not explanation.differences:
         yield f"{reference}: no answer differs by a token: nothing to explain"
     if explanation.explained and explanation.bound:
-        yield f"{reference}: {verdict(explanation)} {_measured(explanation, explanation.bound)}"
+        yield f"{reference}: {verdict(explanation)} {_measured(explanation, explanation.bound)}{_finer(explanation)}"
     if explanation.reason:
         differences = explanation.differences or explanation.without_ids
         yield f"{reference}: {_counted(differences)} not explained: {explanation.reason}"
@@ -58,6 +60,14 @@ def _measured(explanation: Explanation, bound: NoiseBound) -> str:
         f"({largest}noise bound {bound.max_change:.3g} logits, measured at {bound.positions} positions among "
         f"{bound.copies} copies)"
     )
+
+
+def _finer(explanation: Explanation) -> str:
+    """Return what a coarse dtype does not show, where it showed nothing."""
+    dtype = (explanation.measured_with or {}).get("dtype")
+    if dtype not in _COARSE or explanation.unexplained:
+        return ""
+    return f"; a defect that moves logits less than {dtype} rounds them is seen with provider.dtype=float32 only"
 
 
 def _alarm(entry: ComparedPair, explanation: Explanation) -> str:

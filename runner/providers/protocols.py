@@ -6,8 +6,9 @@ nothing heavy. `with provider:` loads a model or opens a client, and releases it
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, BinaryIO, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 from runner.config.schema import BatchMode, GenerationParams
 from runner.types import Generated, Prompt
@@ -192,6 +193,129 @@ class ListProvider(Protocol):
         Raises:
             CallError: the request as a whole has no answer.
         """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobLimits:
+    """What a service takes in one batch job.
+
+    Attributes:
+        min_requests, max_requests: lines of a job's file.
+        max_bytes: of a job's file.
+        window: how long the service may take, in its words, for messages.
+    """
+
+    min_requests: int
+    max_requests: int
+    max_bytes: int
+    window: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobDiscount:
+    """What a service takes off the price of a token that a job generates.
+
+    Attributes:
+        ratio: the share of the list price that is taken off.
+        source: the service's page that says so, and when it was read.
+    """
+
+    ratio: float
+    source: str
+
+
+JobPhase = Literal["open", "ended", "refused", "queue_full"]
+"""open: goes on. ended: results can be collected, be it of a part. refused: the service took no request of the job.
+queue_full: as refused, but the account has too much waiting, so that the same job may be created later."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStatus:
+    """What a service says of a job.
+
+    Attributes:
+        state: in the service's word, such as in_progress or PartiallyCompleted.
+        phase: what the state means.
+        total, completed, failed: the service's counters of requests; None where it says nothing.
+        reasons: why a job was refused or ended early, in the service's words, with the line where it names one.
+        created_at, started_at, ended_at: by the service's clock; None where it says nothing.
+    """
+
+    state: str
+    phase: JobPhase
+    total: int | None = None
+    completed: int | None = None
+    failed: int | None = None
+    reasons: tuple[str, ...] = ()
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult:
+    """One line of a job's results.
+
+    Attributes:
+        custom_id: of the request.
+        generated: what became of it; None where the job ended before the service came to it (expired, cancelled).
+    """
+
+    custom_id: str
+    generated: Generated | None
+
+
+@runtime_checkable
+class JobProvider(Protocol):
+    """A service with batch jobs: a file of requests is handed over, its results are collected hours later.
+
+    All methods block. Those that send requests are called inside `with provider:`, raise CallError, and are called
+    again where its policy says that this may help.
+    """
+
+    @property
+    def job_limits(self) -> JobLimits:
+        """What one job may hold."""
+
+    @property
+    def job_discount(self) -> JobDiscount:
+        """What the service takes off its list price."""
+
+    def validate_jobs(self, params: GenerationParams) -> None:
+        """Raise ConfigError if the provider, as configured, cannot send these parameters in a job."""
+
+    def job_line(self, custom_id: str, prompt: Prompt, params: GenerationParams) -> bytes:
+        """Return a request as a line of a job's file, without the line's end. Its body is that of a single request."""
+
+    def upload(self, file: BinaryIO, name: str) -> str:
+        """Hand a job's file over; return where the service has it.
+
+        Args:
+            file: the lines, open at its beginning.
+            name: the job's name, at most 63 letters, digits and hyphens. The same name replaces or repeats an upload.
+        """
+
+    def create(self, source: str, name: str) -> str:
+        """Create the job of an uploaded file, and return its id. A second job of the same name must not be made where
+        the service can prevent it.
+        """
+
+    def find(self, name: str) -> str | None:
+        """Return the id of the job with this name, of which the answer to `create` may have been lost; None if there is
+        none.
+        """
+
+    def poll(self, job_id: str) -> JobStatus:
+        """Return how far a job is."""
+
+    def collect(self, job_id: str, params: GenerationParams) -> Iterator[JobResult]:
+        """Yield a job's results as they are read, in the service's order. Holds one line at a time."""
+
+    def cancel(self, job_id: str) -> None:
+        """Ask the service to end a job. What it has generated until then can be collected."""
+
+    def remove_files(self, source: str, job_id: str) -> None:
+        """Remove the job's files from the service, unless the provider is configured to keep them."""
 
 
 LIST_TIMEOUT_S = 30.0

@@ -1,6 +1,6 @@
 """Transformers providers whose real tokenizer or model is set up wrongly, and runs that they generate."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from runner.run.result import RunResult, SilentObserver
 from runner.types import Generated, Prompt
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.nn import Module
 
 
@@ -44,24 +45,41 @@ class RightPadding(TransformersProvider):
         return loaded
 
 
-class ShiftedMask(TransformersProvider):
-    """Shifts the attention mask by one: a shorter prompt of a batch attends to one padding token."""
+class EarlyMask(TransformersProvider):
+    """Shifts the attention mask one place to the left: a shorter prompt of a batch attends to one padding token."""
 
     def _load(self) -> CausalLM:
-        loaded = super()._load()
-        loaded.model.register_forward_pre_hook(_shift_mask, with_kwargs=True)
-        return loaded
+        return _with_mask(super()._load(), _shift_left)
 
 
-def _shift_mask(
-    _model: "Module", arguments: tuple[Any, ...], named: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    mask = named.get("attention_mask")
-    if mask is None:
-        return arguments, named
+class LateMask(TransformersProvider):
+    """Shifts the attention mask one place to the right: a shorter prompt of a batch loses its first token."""
+
+    def _load(self) -> CausalLM:
+        return _with_mask(super()._load(), _shift_right)
+
+
+def _shift_left(mask: "Tensor") -> "Tensor":
     shifted = mask.roll(-1, dims=-1)
     shifted[:, -1] = 1
-    return arguments, named | {"attention_mask": shifted}
+    return shifted
+
+
+def _shift_right(mask: "Tensor") -> "Tensor":
+    shifted = mask.roll(1, dims=-1)
+    shifted[:, 0] = mask[:, 0]  # the longest row has no padding, and keeps its first token
+    return shifted
+
+
+def _with_mask(loaded: CausalLM, shift: Callable[["Tensor"], "Tensor"]) -> CausalLM:
+    def shift_mask(
+        _model: "Module", arguments: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        mask = named.get("attention_mask")
+        return arguments, named if mask is None else named | {"attention_mask": shift(mask)}
+
+    loaded.model.register_forward_pre_hook(shift_mask, with_kwargs=True)
+    return loaded
 
 
 class FirstAnswerForAll(TransformersProvider):
@@ -72,7 +90,7 @@ class FirstAnswerForAll(TransformersProvider):
         return [replace(result, answers=results[0].answers) for result in results]
 
 
-FAULTS = (RightPadding, ShiftedMask, FirstAnswerForAll)
+FAULTS = (RightPadding, EarlyMask, LateMask, FirstAnswerForAll)
 
 
 def provider_of(kind: type[TransformersProvider], config: RunConfig) -> TransformersProvider:
