@@ -26,7 +26,13 @@ METRICS: Mapping[str, str] = {
     "cached_input_tokens": "those of `input_tokens` that the service read from its cache; absent where there are none",
     "output_tokens": "sum over all answers; the first end-of-sequence token counts and ends an answer",
     "reasoning_tokens": "those of `output_tokens` that are no part of the text; absent where no answer counts them",
-    "duration_s": "from the first prompt sent to the last outcome, summed over the processes of a resumed run",
+    "duration_s": (
+        "from the first prompt sent to the last outcome, summed over the processes of a resumed run; of batch jobs, "
+        "from when the first was formed to when the service ended the last"
+    ),
+    "job_queue_s": "of batch jobs: from when the service created the first to when it began the first; absent where "
+    "it does not say when it began",
+    "job_run_s": "of batch jobs: from when the service began the first to when it ended the last; absent likewise",
     "load_s": "loading the model, or opening the client; measured apart from `duration_s`",
     "output_tokens_per_s": "`output_tokens` / `duration_s`",
     "steady_output_tokens_per_s": (
