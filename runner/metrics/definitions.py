@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from runner.text import rate
+
 _COMPLETED = "percentile of completed calls"
 _QUEUED = f"{_COMPLETED}: from when the mode wanted to send until the first attempt left (own limits, shared pauses)"
 _LATENCY = f"{_COMPLETED}: from the first attempt to the last token; in a static batch its batch's"
@@ -107,7 +109,6 @@ _UNITS = {
     "_usd": "${:,.4f}",
     "_mb": "{:,.0f} MiB",
     "_in_flight": "{:,.4g}",
-    "_per_s": "{:,.1f} /s",
     "_s": "{:,.3f} s",
 }
 
@@ -127,6 +128,8 @@ def format_metric(name: str, value: float) -> str:
     """Return a metric's value, or an end of its interval, with the unit that its name ends with."""
     name = name.removesuffix("_low").removesuffix("_high")
     for suffix, template in _UNITS.items():
+        if name.endswith("_per_s"):
+            return f"{rate(value)} /s"
         if name.endswith(suffix):
             return template.format(value)
     return f"{value:,.0f}"
