@@ -114,6 +114,8 @@ class JobSender:
             job_id = self._call_create(job, was_tried=was_tried)
         except CallError as error:
             if not error.policy.throttled:
+                if not error.policy.retryable:  # the provider has removed the file of a job that nobody takes
+                    self._log.save(job, source=None)
                 raise
             log.info("job %s waits: %s", job.name, error)
             self.is_blocked = True
