@@ -12,7 +12,14 @@ from pydantic import Field
 
 from runner.config.schema import GenerationParams
 from runner.errors import ConfigError
-from runner.providers.openai.stream import ChoiceResult, empty_answer, read_choices, read_response
+from runner.providers.openai.stream import (
+    ChoiceResult,
+    empty_answer,
+    read_choices,
+    read_response,
+    whole_choices,
+    whole_response,
+)
 from runner.types import Prompt
 
 EndpointName = Literal["chat", "responses", "completions"]
@@ -64,7 +71,9 @@ class Endpoint:
         takes_lists: whether one request may hold a list of prompts.
         method: the SDK client's method that sends a body.
         response_type: the SDK's class of a whole response, as `pkgutil.resolve_name` takes it.
-        read: reads the choices of a response; the arguments are those of `stream.read_choices`.
+        read: reads the choices of a stream; the arguments are those of `stream.read_choices`.
+        read_whole: reads the choices of a whole response; the arguments are those of `stream.whole_choices`.
+        path: of the address that a body is sent to, after that of the API.
     """
 
     name: EndpointName
@@ -78,7 +87,9 @@ class Endpoint:
     stream_fields: Mapping[str, Any]
     takes_lists: bool = False
     method: Callable[[Any], Callable[..., Awaitable[Any]]]
-    read: Callable[[AsyncIterator[Any], bool, int], Awaitable[Sequence[ChoiceResult]]]
+    read: Callable[[AsyncIterator[Any], int], Awaitable[Sequence[ChoiceResult]]]
+    read_whole: Callable[[Any, int], Sequence[ChoiceResult]]
+    path: str
     response_type: str
 
     @property
@@ -126,7 +137,15 @@ class Endpoint:
             raise APIConnectionError(request=stream.response.request) from error
         if not raw:
             raise empty_answer(stream)
-        return pkgutil.resolve_name(self.response_type).construct(**json.loads(raw))
+        return self.response(json.loads(raw))
+
+    def response(self, values: Any) -> Any:
+        """Return the SDK's object of a whole response, given its JSON.
+
+        Raises:
+            TypeError: the JSON is no object.
+        """
+        return pkgutil.resolve_name(self.response_type).construct(**values)
 
     def validate(self, params: GenerationParams, settings: RequestSettings) -> None:
         """Refuse settings that requests have no field for.
@@ -200,6 +219,8 @@ ENDPOINTS: Mapping[EndpointName, Endpoint] = {
         stream_fields=_STREAM_WITH_USAGE,
         method=attrgetter("chat.completions.create"),
         read=partial(read_choices, text=_chat_text),
+        read_whole=partial(whole_choices, text=_chat_text),
+        path="/chat/completions",
         response_type="openai.types.chat:ChatCompletion",
     ),
     "completions": Endpoint(
@@ -215,6 +236,8 @@ ENDPOINTS: Mapping[EndpointName, Endpoint] = {
         takes_lists=True,
         method=attrgetter("completions.create"),
         read=partial(read_choices, text=_completion_text),
+        read_whole=partial(whole_choices, text=_completion_text),
+        path="/completions",
         response_type="openai.types:Completion",
     ),
     "responses": Endpoint(
@@ -229,6 +252,8 @@ ENDPOINTS: Mapping[EndpointName, Endpoint] = {
         stream_fields={"stream": True},
         method=attrgetter("responses.create"),
         read=read_response,
+        read_whole=whole_response,
+        path="/responses",
         response_type="openai.types.responses:Response",
     ),
 }
