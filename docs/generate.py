@@ -243,6 +243,8 @@ _SPECIAL = {
     "model.price.input_usd_per_million": "price of input tokens",
     "model.price.output_usd_per_million": "price of output tokens",
     "model.price.cached_input_usd_per_million": "price of input tokens from the service's cache; absent: as any other",
+    "model.price.batch_discount": "share of the price that a batch job takes off, 0 to 1, whether the price is set or "
+    "of the catalog; null is the service's own (0.5)",
     "model.price.usd_per_hour": "price of an hour of own hardware, instead of prices of tokens: `cost_usd` is that of "
     "`duration_s`",
 }
@@ -510,11 +512,15 @@ def _params_rows(names: Iterable[str]) -> Iterator[tuple[str, ...]]:
 
 def _settings(name: str, kind: type[Provider]) -> Iterator[tuple[str, str, str, str]]:
     config = _config(f"provider={name}")
-    defaults = {f"provider.{key}": value for key, value in config.provider.settings.items()}
+    defaults = {f"provider.{key}": value for key, value in config.provider.settings.items()} | config.flat()
     meanings = _inherited(kind)
     for parameter in inspect.signature(kind).parameters.values():
-        if parameter.name != "model":
-            key = f"provider.{parameter.name}"
+        key, section = f"provider.{parameter.name}", parameter.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel) and parameter.name != "model":
+            comments = _comments(CONF_DIR / "provider" / f"{name}.yaml")
+            for inner, annotation in _keys(section, f"{key}."):
+                yield f"`{inner}`", _type(annotation), _default(inner, defaults), comments[inner.partition(".")[2]]
+        elif parameter.name != "model":
             yield f"`{key}`", _type(parameter.annotation), _default(key, defaults), meanings[parameter.name]
 
 

@@ -26,16 +26,20 @@ from runner.text import first_line
 
 GENERATING = "bedrock:InvokeModel and bedrock:InvokeModelWithResponseStream, and the account access to the model"
 LISTING = "bedrock:ListFoundationModels and bedrock:ListInferenceProfiles"
+CREATING = "bedrock:CreateModelInvocationJob, and iam:PassRole for provider.job.role_arn"
+JOBS = "bedrock:GetModelInvocationJob, bedrock:ListModelInvocationJobs and bedrock:StopModelInvocationJob"
+STORING = "s3:PutObject, s3:GetObject, s3:DeleteObject and s3:ListBucket for provider.job.s3_input and s3_output"
 """What the AWS user or role must be allowed for a call."""
 
 
 @contextlib.contextmanager
-def call_errors(where: str, *, rights: str) -> Iterator[None]:
+def call_errors(where: str, *, rights: str, policies: Mapping[str, ErrorPolicy]) -> Iterator[None]:
     """Raise a CallError for whatever boto3 raises.
 
     Args:
         where: the model and the region, for messages.
         rights: what the AWS user or role must be allowed, for messages.
+        policies: what the call's own errors mean, by code without "Exception".
     """
     import urllib3
     from botocore import eventstream, exceptions, parsers
@@ -44,7 +48,7 @@ def call_errors(where: str, *, rights: str) -> Iterator[None]:
     try:
         yield
     except exceptions.ClientError as error:  # also what came inside a stream
-        raise _refusal(error.response, where, rights) from error
+        raise _refusal(error.response, where, rights, policies) from error
     except (exceptions.BotoCoreError, urllib3.exceptions.HTTPError) as error:
         raise _transport_error(error) from error
     except unreadable as error:
@@ -65,7 +69,7 @@ def _transport_error(error: Exception) -> CallError:
         return CallError(type_, f"{message}: check provider.endpoint_url and AWS_CA_BUNDLE", _UNSENT_FATAL)
     if isinstance(error, sdk.ConnectionError):
         return CallError(UNREACHABLE, f"{message}: check provider.region and the network", _UNSENT_RETRY)
-    if isinstance(error, sdk.HTTPClientError | urllib3.exceptions.HTTPError):
+    if isinstance(error, sdk.HTTPClientError | sdk.IncompleteReadError | urllib3.exceptions.HTTPError):
         return CallError(type_, message, RETRY)
     unusable = (
         sdk.NoCredentialsError,
@@ -136,24 +140,44 @@ _BY_STATUS: Mapping[int, ErrorPolicy] = {
     408: RETRY,
     429: THROTTLED,
 }
+ON_CREATE: Mapping[str, ErrorPolicy] = {
+    "ServiceQuotaExceeded": replace(
+        THROTTLED, advice="the account has as many jobs as its quota (Service Quotas) allows"
+    ),
+    "Validation": ErrorPolicy(
+        fatal=True,
+        advice="check provider.job.role_arn (bedrock.amazonaws.com may assume it; it reads provider.job.s3_input and "
+        "writes provider.job.s3_output, which are in provider.region), and that batch inference takes model.id there",
+    ),
+    "ResourceNotFound": ErrorPolicy(
+        fatal=True, advice="check provider.job.role_arn, provider.job.s3_input, provider.job.s3_output and model.id"
+    ),
+}
+_NO_BUCKET = ErrorPolicy(
+    fatal=True,
+    advice="create the bucket in provider.region, or correct provider.job.s3_input and s3_output",
+)
+IN_STORAGE: Mapping[str, ErrorPolicy] = {"NoSuchBucket": _NO_BUCKET, "NoSuchKey": REFUSED}
+"""What errors mean where a job is created, and of requests to S3."""
 _DAILY = re.compile(r"\bper day\b|\bdaily\b", re.IGNORECASE)
 """In the message of a throttled call: the quota of a day is used up, so that a retry does not help today."""
 _WRONG_MODEL = re.compile(r"model identifier is invalid|on-demand throughput", re.IGNORECASE)
 
 
-def _refusal(response: Mapping[str, Any], where: str, rights: str) -> CallError:
+def _refusal(response: Mapping[str, Any], where: str, rights: str, policies: Mapping[str, ErrorPolicy]) -> CallError:
     """Return the CallError for an error response.
 
     Args:
         response: botocore's `ClientError.response`; an error inside a stream has no status and no headers.
         where: as in `call_errors`.
         rights: as in `call_errors`.
+        policies: as in `call_errors`.
     """
     code, text = response["Error"].get("Code", ""), response["Error"].get("Message", "").strip()
     message = first_line(text) if text else ""
     metadata = response.get("ResponseMetadata", {})
     type_ = (code[:1].upper() + code[1:]) or "Refused"
-    policy = _policy(type_, message, metadata.get("HTTPStatusCode", 0))
+    policy = _policy(type_, message, metadata.get("HTTPStatusCode", 0), policies)
     parts = [message] if message and policy.quotes_service else []
     if policy.advice:
         parts.append(f"{where}: {policy.advice.format(rights=rights)}")
@@ -165,10 +189,18 @@ def _refusal(response: Mapping[str, Any], where: str, rights: str) -> CallError:
     )
 
 
-def _policy(type_: str, message: str, status: int) -> ErrorPolicy:
-    if type_ == "ValidationException":
-        return _NO_MODEL if _WRONG_MODEL.search(message) else REFUSED
-    if _DAILY.search(message) and type_.startswith(("Throttling", "TooManyRequests")):
+def record_policy(code: str, message: str) -> ErrorPolicy:
+    """Return what the error of a batch job's record means. Its code is an HTTP status, or the name of an error."""
+    return _policy(code, message, int(code) if re.fullmatch("[1-5][0-9]{2}", code) else 0, {})
+
+
+def _policy(type_: str, message: str, status: int, policies: Mapping[str, ErrorPolicy]) -> ErrorPolicy:
+    name = type_.removesuffix("Exception")
+    if name == "Validation" and _WRONG_MODEL.search(message):
+        return _NO_MODEL
+    if name == "Validation":
+        return policies.get(name, REFUSED)
+    if _DAILY.search(message) and name.startswith(("Throttling", "TooManyRequests")):
         return _QUOTA
     by_status = RETRY if status >= 500 else _BY_STATUS.get(status, REFUSED)
-    return _BY_CODE.get(type_.removesuffix("Exception"), by_status)
+    return policies.get(name) or _BY_CODE.get(name, by_status)
