@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from email import message_from_bytes
-from email.policy import HTTP
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
@@ -145,15 +144,14 @@ class BatchService:
     # steps
 
     def _upload(self, _parts: list[str], _query: Any, headers: dict[str, str], content: bytes) -> "Reply":
-        form = message_from_bytes(
-            b"Content-Type: " + headers["content-type"].encode() + b"\r\n\r\n" + content, policy=HTTP
-        )
-        values = {part.get_param("name", header="content-disposition"): part for part in form.iter_parts()}  # type: ignore[attr-defined]
-        payload = values["file"].get_payload(decode=True)
-        purpose = values["purpose"].get_payload(decode=True).decode().strip()
-        name = values["file"].get_filename()
-        if purpose != "batch" or not str(name).endswith(".jsonl"):
-            return _error(400, f"not a batch file: {purpose} {name}")
+        raw = b"Content-Type: " + headers["content-type"].encode() + b"\r\n\r\n" + content
+        parts = {
+            str(part.get_param("name", header="content-disposition")): part for part in message_from_bytes(raw).walk()
+        }
+        payload, purpose = (bytes(parts[name].get_payload(decode=True)) for name in ("file", "purpose"))
+        name = parts["file"].get_filename()
+        if purpose.strip() != b"batch" or not str(name).endswith(".jsonl"):
+            return _error(400, f"not a batch file: {name}")
         return Reply(200, _public(self._store(str(name), "batch", payload)))
 
     def _file(self, parts: list[str], *_: Any) -> "Reply":

@@ -98,7 +98,7 @@ class Endpoint:
         return frozenset(self.params) - {"seed"}
 
     def body(self, content: Any, params: GenerationParams, settings: RequestSettings) -> Body:
-        """Return the JSON body of a request, with the fields that are set only.
+        """Return the JSON body of a request: the fields that are set, in the order in which the SDK sends them.
 
         Args:
             content: what `content` returns for a prompt; where `takes_lists`, a list of such values.
@@ -112,12 +112,13 @@ class Endpoint:
             "n": params.n if params.n > 1 else None,
             "seed": params.seed if settings.seed else None,
         }
-        body: Body = {"model": settings.model, self.content_key: content, self._limit_key(settings): params.max_tokens}
+        body: Body = {**self.constants, self._limit_key(settings): params.max_tokens}
         body |= {field: values[name] for name, field in self.params.items() if values[name] is not None}
         for name, part in self.settings.items():
             if (value := getattr(settings, name)) is not None:
                 body |= part(value)
-        return {**body, **self.constants}
+        tier = {"service_tier": body.pop("service_tier")} if "service_tier" in body else {}
+        return {"model": settings.model, **tier, self.content_key: content, **dict(sorted(body.items()))}
 
     async def parse(self, stream: Any) -> Any:
         """Return the whole response that a server sent instead of a stream, as the SDK would have read it.

@@ -139,7 +139,7 @@ class JobRequestProvider(RequestProvider):
                     input_file_id=source, endpoint=endpoint, completion_window=window, metadata={_NAME_KEY: name}
                 )
             except openai.BadRequestError as error:
-                if "token_limit_exceeded" in str(error):  # Azure, before it reads the file
+                if "token_limit_exceeded" in f"{error.code} {error}":  # Azure, before it reads the file
                     policy = replace(THROTTLED, not_billed=True)
                     raise CallError("QueueFull", excerpt(first_line(error)), policy) from error
                 raise
