@@ -243,6 +243,8 @@ _SPECIAL = {
     "model.price.input_usd_per_million": "price of input tokens",
     "model.price.output_usd_per_million": "price of output tokens",
     "model.price.cached_input_usd_per_million": "price of input tokens from the service's cache; absent: as any other",
+    "model.price.batch_discount": "share of the price that a batch job takes off, 0 to 1, whether the price is set or "
+    "of the catalog; null is the service's own (0.5)",
     "model.price.usd_per_hour": "price of an hour of own hardware, instead of prices of tokens: `cost_usd` is that of "
     "`duration_s`",
 }

@@ -35,7 +35,7 @@ def check(config: RunConfig) -> PromptSet:
         UsageError: the request is wrong.
     """
     prompts = load_prompts(config.prompts)
-    check_configuration(config, _WAITS)
+    check_configuration(config, len(prompts.prompts), _WAITS)
     return prompts
 
 
@@ -49,6 +49,7 @@ def run(
     tags: Mapping[str, str] | None = None,
     observer: RunObserver = _SILENT,
     waits: Waits = _WAITS,
+    leave_jobs: bool = False,
     start_worker: StartWorker = start_worker,
 ) -> RunResult:
     """Execute one configuration and leave its record in `output_dir` and in MLflow.
@@ -62,6 +63,7 @@ def run(
         tags: further tags for MLflow.
         observer: follows the run.
         waits: how long to wait for people and services.
+        leave_jobs: do as with `batch.detach`, for a sweep that submits all its batch jobs before it collects any.
         start_worker: starts the process that publishes to MLflow.
 
     Raises:
@@ -72,7 +74,7 @@ def run(
     with folder.recording_failure():
         output_dir.mkdir(parents=True, exist_ok=True)
         prompts = prompts or load_prompts(config.prompts)
-        prepared = prepare(config, prompts.prompts, folder, waits)
+        prepared = replace(prepare(config, prompts.prompts, folder, waits), leaves_jobs=leave_jobs)
         check_provider(prepared.calls.provider)
         with OutcomeWriter(folder) as writer:
             folder.write_config(prepared.config)

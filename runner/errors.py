@@ -7,6 +7,7 @@ RunnerError                    exit code 1: the run began and could not be finis
 ├── BudgetError                the next request could pass limits.max_cost_usd
 ├── TooManyFailuresError       more prompts failed than limits.max_failures allows
 ├── TrackingError              MLflow cannot store the record; the run folder is complete
+├── Submitted                  exit code 0: batch jobs were left at the service, as requested
 ├── Interrupted                exit code 130: Ctrl-C, SIGTERM or SIGHUP
 └── UsageError                 exit code 2: the request was wrong, nothing was generated
     ├── ConfigError            a key, a value, or a pair of them
@@ -49,6 +50,12 @@ class TooManyFailuresError(RunnerError):
 
 class TrackingError(RunnerError):
     """MLflow cannot store the record; the run folder is complete."""
+
+
+class Submitted(RunnerError):  # noqa: N818 - it was requested
+    """Batch jobs were submitted, and the process was told not to wait for them."""
+
+    exit_code = 0
 
 
 class Interrupted(RunnerError):  # noqa: N818 - a person requested it

@@ -9,7 +9,7 @@ from genai-prices once: pricing one request there takes as long as a request to 
 import itertools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from runner.config.schema import ModelConfig, PriceConfig
@@ -29,6 +29,11 @@ class Rates:
     cache_written_usd: float
     output_usd: float
 
+    def scaled(self, factor: float) -> "Rates":
+        """Return these rates times a factor."""
+        scaled = {name: value * factor for name, value in asdict(self).items() if name.endswith("_usd")}
+        return replace(self, **scaled)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
@@ -43,6 +48,16 @@ class Price:
     rates: tuple[Rates, ...]
     source: str
     usd_per_hour: float = 0.0
+
+    def discounted(self, ratio: float, source: str) -> "Price":
+        """Return the price of tokens with a share of it taken off.
+
+        Args:
+            ratio: the share.
+            source: who says so.
+        """
+        rates = tuple(rates.scaled(1 - ratio) for rates in self.rates)
+        return replace(self, rates=rates, source=f"{self.source} x {1 - ratio:g} ({source})")
 
     def time_usd(self, seconds: float) -> float:
         """Return the cost of the hardware for this time in US dollars."""
@@ -71,7 +86,7 @@ class Price:
 
 def find_price(model: ModelConfig, price_catalog: str | None) -> Price | None:
     """Return the model's price from the configuration, or else from the catalog; None if neither has it."""
-    if model.price is not None:
+    if model.price is not None and model.price.has_price:
         return _configured_price(model.price)
     return None if price_catalog is None else _catalog_price(model.id, price_catalog)
 

@@ -3,6 +3,7 @@
 import textwrap
 import unicodedata
 from collections.abc import Sequence
+from math import floor, log10
 
 _MARKDOWN = {char: f"\\{char}" for char in "\\`*_{}[]()#+!|~"} | {char: f"&#{ord(char)};" for char in "<>&$"}
 """MLflow renders notes with Showdown, which ignores a backslash before `<`, `&` and `$`."""
@@ -35,6 +36,12 @@ def percentage(share: float) -> str:
     """Return a share in percent. 100 % and 0 % are exact, never rounded."""
     text = f"{share:.1%}"
     return {"100.0%": "100%" if share == 1 else ">99.9%", "0.0%": "0%" if share == 0 else "<0.1%"}.get(text, text)
+
+
+def rate(value: float) -> str:
+    """Return a rate with one decimal; a smaller one with two digits, so that one of a night is not 0.0."""
+    decimals = 1 if value == 0 else min(6, max(1, 1 - floor(log10(abs(value)))))
+    return f"{value:,.{decimals}f}"
 
 
 def plural(count: int, singular: str, plural: str) -> str:

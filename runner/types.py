@@ -82,6 +82,11 @@ class Timing:
     last_attempt_latency_s: float | None = None
     chunk_gaps_s: tuple[float, ...] = ()
 
+    @property
+    def elapsed_s(self) -> float:
+        """`latency_s`; 0 where there is none."""
+        return self.latency_s or 0.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorInfo:

@@ -45,7 +45,7 @@ OWNERS = {
     "requests": {"tracking.store"},
     "sqlalchemy": {"tracking.store"},
     "genai_prices": {"pricing"},
-    "tenacity": {"dispatch.limited_provider", "dispatch.retry"},
+    "tenacity": {"dispatch.limited_provider", "dispatch.retry", "dispatch.blocking_requests"},
     "aiolimiter": {"dispatch.gate"},
     "numpy": {"metrics"},
     "scipy": {"comparison.inference"},

@@ -145,7 +145,7 @@ def test_every_metric_has_a_name_of_the_contract():
 
 def test_a_static_batch_is_a_step_and_so_are_size_outcomes_of_other_modes():
     outcomes = [completion(str(i), batch=i // 3) for i in range(7)]
-    static = BatchConfig(mode="static", size=3, order="given", warmup=0)
+    static = BatchConfig(mode="static", size=3, order="given", warmup=0, detach=False)
     for config, expected in (
         (static, [3, 3, 1]),
         (static.model_copy(update={"mode": "concurrent", "size": 5}), [5, 2]),
@@ -154,7 +154,7 @@ def test_a_static_batch_is_a_step_and_so_are_size_outcomes_of_other_modes():
 
 
 def test_a_step_stays_what_it_was_when_the_run_goes_on():
-    config = BatchConfig(mode="concurrent", size=3, order="given", warmup=0)
+    config = BatchConfig(mode="concurrent", size=3, order="given", warmup=0, detach=False)
     first = [completion(str(i), 1, i, batch=i) for i in range(5)]
     later = [replace(completion(str(i), 1, i, batch=i), segment=1) for i in range(5, 9)]
     before, after = list(divide_into_steps(first, config)), list(divide_into_steps([*first, *later], config))

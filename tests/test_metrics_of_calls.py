@@ -132,14 +132,14 @@ def test_a_step_of_overlapping_requests_has_its_wall_time():
     # pairs end at 2 and 4: 0..1, 0..2 | 1..3, 2..4; 8 tokens a step. The second step's 2 s begin where the first ended
     spans = [(0.0, 1.0), (0.0, 2.0), (1.0, 2.0), (2.0, 2.0)]
     outcomes = [completion(str(i), 1, 4, batch=i, when=timing(*span)) for i, span in enumerate(spans)]
-    config = BatchConfig(mode="concurrent", size=2, order="given", warmup=0)
+    config = BatchConfig(mode="concurrent", size=2, order="given", warmup=0, detach=False)
     rates = [step.metrics["batch/output_tokens_per_s"] for step in divide_into_steps(outcomes, config)]
     assert rates == pytest.approx([8 / 2, 8 / 2])
 
 
 def test_a_step_does_not_count_the_time_in_which_nothing_was_sent():
     outcomes = [completion(str(i), 1, 4, batch=i, when=timing(10.0 * i, 2.0)) for i in range(2)]
-    config = BatchConfig(mode="static", size=1, order="given", warmup=0)
+    config = BatchConfig(mode="static", size=1, order="given", warmup=0, detach=False)
     rates = [step.metrics["batch/output_tokens_per_s"] for step in divide_into_steps(outcomes, config)]
     assert rates == pytest.approx([2.0, 2.0])
 
@@ -172,7 +172,13 @@ def test_every_name_follows_from_outcomes_or_is_measured_or_needs_a_price():
         for i in range(100)
     ]  # fmt: skip
     computed = metrics_of([*answers], duration_s=100).keys() | metrics_of([*answers], padded=True).keys()
-    assert computed | MEASURED | {"cost_usd", "cost_at_most_usd", "first_call_ratio"} == set(NAMES)
+    assert computed | MEASURED | {
+        "cost_usd",
+        "cost_at_most_usd",
+        "first_call_ratio",
+        "job_queue_s",
+        "job_run_s",
+    } == set(NAMES)
     assert not computed & MEASURED
 
 

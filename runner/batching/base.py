@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from typing import Any, Generic, TypeVar
 
+from runner.batching.job_context import JobContext
 from runner.config.schema import BatchConfig, BatchMode, GenerationParams
 from runner.types import Completion, Failure, Generated, Outcome, Prompt
 
@@ -22,6 +23,7 @@ class PendingPrompts:
         segment: number of this process within the run; recorded in every outcome.
         should_stop: whether no further prompt is to be sent.
         on_outcomes: called with each call's outcomes before a further prompt is sent; may stop the run.
+        jobs: the run's batch jobs; None where the mode has none.
     """
 
     prompts: Sequence[Prompt]
@@ -29,6 +31,7 @@ class PendingPrompts:
     segment: int = 0
     should_stop: Callable[[], bool] = field(default=lambda: False)
     on_outcomes: Callable[[Sequence[Outcome]], None] = field(default=lambda _: None)
+    jobs: JobContext | None = None
 
     def remaining(self, prompts: Iterable[Prompt]) -> Sequence[Prompt]:
         """Return those of the prompts that are to be generated."""
@@ -103,6 +106,8 @@ class Mode(Generic[P]):
         validate: raises ConfigError if a provider, as it is configured, cannot do the mode.
         batch_is_call: `batch.size` prompts are one call, which share its time, its seed and its step.
         size_is_requests: `batch.size` is requests in flight, each with a connection; `auto` finds the number.
+        is_job: `batch.size` prompts are handed over as a file, and `auto` is as many as the service takes. No prompt
+            has a latency.
         pads_rows: in this process, rows are padded to the longest and run until the last row is done.
     """
 
@@ -115,6 +120,7 @@ class Mode(Generic[P]):
     validate: Callable[[object], None] = field(default=lambda _: None)
     batch_is_call: bool = False
     size_is_requests: bool = False
+    is_job: bool = False
     pads_rows: bool = False
 
     def is_supported_by(self, provider_class: type) -> bool:

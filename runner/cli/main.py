@@ -125,5 +125,6 @@ def _run(cfg: DictConfig, directory: Path) -> int:
         | ({"hydra.job.num": str(hydra_config.job.num)} if in_sweep else {}),
         prompts=RequestGuard.prompts,
         observer=TerminalObserver(),
+        leave_jobs=in_sweep,
     )
     return Interrupted.exit_code if in_sweep and result.is_interrupted else result.exit_code

@@ -1,11 +1,12 @@
 """Shows a run on the terminal: progress, a few answers, metrics, its MLflow page, and what the user can do next."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from runner.cli import terminal
 from runner.record.folder import OUTCOMES, relative_to_start
+from runner.record.jobs import JobRecord
 from runner.run.overrides import REMEDIES
 from runner.run.result import OnOutcomes, RunResult
 from runner.tracking.uri import page_address, ui_command
@@ -22,6 +23,11 @@ class TerminalObserver:
         with terminal.progress(total, completed=completed) as ticker:
             yield ticker.tick
 
+    def should_cancel(self, jobs: Sequence[JobRecord]) -> bool:
+        """Ask; without a terminal, and without an answer, the jobs go on."""
+        ids = ", ".join(str(job.job_id) for job in jobs)
+        return terminal.confirm(f"Cancel {ids} at the service? Without an answer they go on there. [y/N] ")
+
     def finished(self, result: RunResult) -> None:
         """Print a few answers and the metrics; warn of prompts that failed or were not generated."""
         terminal.print_samples(result.samples)
@@ -31,9 +37,12 @@ class TerminalObserver:
         if failed:
             path = relative_to_start(result.folder.path / OUTCOMES, result.folder.start)
             log.warning("%.0f prompts failed: see the field error in %s", failed, path)
-        if not_generated := result.prompts - completed - failed:
+        not_generated = result.prompts - completed - failed
+        if not_generated and result.status != "SUBMITTED":
             log.warning("%.0f prompts were not generated", not_generated)
-        if failed or not_generated or result.status == "KILLED":
+        if result.status == "SUBMITTED":
+            log.info("the jobs go on at the service; to collect: %s", result.folder.resume_command)
+        elif failed or not_generated or result.status == "KILLED":
             log.warning("to finish the run: %s", _resume_command(result))
 
     def published(self, result: RunResult) -> None:

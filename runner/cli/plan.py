@@ -4,15 +4,17 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
+from runner.batching.job_files import count_jobs, custom_id, job_size
 from runner.cli import common, terminal
 from runner.config.schema import RunConfig
 from runner.config.waits import Waits
 from runner.dispatch.call import estimate_tokens
 from runner.pricing import Price
 from runner.prompts import load_prompts
-from runner.providers.protocols import Provider, TokenCounter
-from runner.run.prepare import prepare_calls
+from runner.providers.protocols import JobProvider, Provider, TokenCounter
+from runner.run.prepare import check_count, prepare_calls
 from runner.types import Prompt, Usage
 
 
@@ -28,6 +30,8 @@ class Plan:
         usd_per_hour: the price of own hardware, whose cost follows from the time; None where tokens are paid for.
         max_cost_usd: the configured limit.
         most_time_s: what the limits per minute require for that output; None without such limits.
+        jobs, job_bytes: batch jobs, and the bytes of their files together; None in other modes.
+        job_window: how long the service takes for a job, in its words.
     """
 
     provider: str
@@ -45,6 +49,9 @@ class Plan:
     usd_per_hour: float | None
     max_cost_usd: float | None
     most_time_s: float | None
+    jobs: int | None
+    job_bytes: int | None
+    job_window: str | None
 
 
 def plan(config: RunConfig) -> Plan:
@@ -55,6 +62,7 @@ def plan(config: RunConfig) -> Plan:
     """
     prompts = load_prompts(config.prompts).prompts
     calls = prepare_calls(config, Waits())
+    check_count(config, calls, len(prompts))
     provider, mode, price = calls.provider, calls.mode, calls.price
     token_price = None if price is None or price.usd_per_hour else price
     prompt_tokens, method = _prompt_tokens(provider, prompts)
@@ -77,6 +85,7 @@ def plan(config: RunConfig) -> Plan:
         usd_per_hour=price.usd_per_hour if price and price.usd_per_hour else None,
         max_cost_usd=config.limits.max_cost_usd,
         most_time_s=_time_under_limits(config, requests, input_tokens + most_output),
+        **_jobs(config, provider, prompts, is_job=mode.is_job),
     )
 
 
@@ -91,6 +100,19 @@ def _print(config: RunConfig, as_json: bool) -> None:
         terminal.print_json(asdict(planned))
     else:
         terminal.print_table("Plan: nothing was sent", ("what", "value"), _rows(planned), text_columns=2)
+
+
+def _jobs(config: RunConfig, provider: Provider, prompts: Sequence[Prompt], *, is_job: bool) -> dict[str, Any]:
+    """Return the fields of batch jobs."""
+    if not (is_job and isinstance(provider, JobProvider)):
+        return {"jobs": None, "job_bytes": None, "job_window": None}
+    limits, params = provider.job_limits(), config.params()
+    sizes = [len(provider.job_line(custom_id(prompt), prompt, params)) + 1 for prompt in prompts]
+    return {
+        "jobs": count_jobs(sizes, job_size(config.batch, limits), limits),
+        "job_bytes": sum(sizes),
+        "job_window": limits.window,
+    }
 
 
 def _prompt_tokens(provider: Provider, prompts: Sequence[Prompt]) -> tuple[Sequence[int], str]:
@@ -125,6 +147,7 @@ def _rows(plan: Plan) -> list[tuple[str, str]]:
         ("provider, model", f"{plan.provider}, {plan.model}"),
         ("mode", plan.mode),
         ("prompts, requests", f"{plan.prompts:,}, {plan.requests:,}"),
+        *([("batch jobs", _job_words(plan))] if plan.jobs is not None else []),
         ("input tokens", f"{plan.input_tokens:,} ({plan.input_tokens_are})"),
         ("output tokens", f"up to {plan.most_output_tokens:,}"),
         ("cost", _cost(plan) or no_price),
@@ -132,6 +155,10 @@ def _rows(plan: Plan) -> list[tuple[str, str]]:
         *([("budget", _budget(plan))] if plan.max_cost_usd is not None else []),
         ("time under the limits", time),
     ]
+
+
+def _job_words(plan: Plan) -> str:
+    return f"{plan.jobs:,} with {plan.job_bytes:,} bytes; the service takes {plan.job_window}"
 
 
 def _cost(plan: Plan) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from runner.cli import terminal
+from runner.cli.observer import TerminalObserver
 from runner.cli.report import print_comparison
 from runner.comparison.compare import Comparison, compare_folders
 from runner.comparison.explain_pairs import ExplainRequest
@@ -21,6 +22,7 @@ from runner.comparison.present.tables import speed_table
 from runner.errors import Interrupted, RunnerError, TrackingError
 from runner.record.folder import RunFolder, relative_to_start
 from runner.record.manifest import Status
+from runner.run.result import RunResult
 from runner.run.signals import Signals
 from runner.tracking import sweep_run
 from runner.tracking.sweep_run import SweepReport
@@ -53,7 +55,10 @@ def finish(directory: Path, codes: Sequence[int], signals: Signals, *, interrupt
     Returns:
         130 if a job was interrupted, 2 if every job was refused, 1 if any job failed or was refused, else 0.
     """
+    collected = _collect_jobs(directory) if not interrupted else []
     summaries = [RunFolder(folder).read_summary() for folder in sweep_folders(directory)]
+    interrupted = interrupted or any(result.is_interrupted for result in collected)
+    codes = () if collected else codes  # the summaries have them
     is_compared = False
     try:
         with signals.interruptible():
@@ -71,6 +76,26 @@ def finish(directory: Path, codes: Sequence[int], signals: Signals, *, interrupt
     if interrupted or Interrupted.exit_code in distinct:
         return Interrupted.exit_code
     return max(distinct, default=0) if len(distinct) < 2 else RunnerError.exit_code
+
+
+def _collect_jobs(directory: Path) -> list[RunResult]:
+    """Collect the batch jobs that the sweep's runs have submitted, run by run; at an interrupt, leave the rest."""
+    from runner import app
+
+    results: list[RunResult] = []
+    for path in sweep_folders(directory):
+        folder = RunFolder(path)
+        summary = folder.read_summary()
+        if summary is None or summary.status != "SUBMITTED" or folder.read_config()["batch"]["detach"]:
+            continue
+        if any(result.is_interrupted for result in results):
+            break
+        log.info("collecting the jobs of %s", folder.display_path)
+        try:
+            results.append(app.resume(path, observer=TerminalObserver()))
+        except RunnerError as error:
+            log.error("%s", error)  # noqa: TRY400 - a RunnerError is one message
+    return results
 
 
 def _compare(directory: Path, *, interrupted: bool) -> None:

@@ -54,6 +54,15 @@ _lost_output: list[str] = []
 """Why standard output or standard error could not be written; a reader that is gone has read enough."""
 
 
+def confirm(question: str) -> bool:
+    """Ask a person at the terminal; return whether the answer is yes. Without a terminal, nobody is asked."""
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    sys.stderr.write(question)
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def raise_if_output_lost() -> None:
     """End a command whose purpose is its output, if the output could not be written.
 

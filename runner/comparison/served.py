@@ -72,6 +72,6 @@ def count_overlapping(starts: Sequence[float], ends: Sequence[float]) -> int:
 
 def _interval(timing: Timing) -> tuple[float, float]:
     """Return start and end of the attempt that was answered, in seconds."""
-    end = timing.started_at.timestamp() + timing.latency_s
-    attempt = timing.latency_s if timing.last_attempt_latency_s is None else timing.last_attempt_latency_s
+    end = timing.started_at.timestamp() + timing.elapsed_s
+    attempt = timing.elapsed_s if timing.last_attempt_latency_s is None else timing.last_attempt_latency_s
     return end - attempt, end

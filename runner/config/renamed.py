@@ -1,4 +1,4 @@
-"""Keys that were renamed. Recorded runs keep working with an old name; a new run is refused, with the new name."""
+"""Keys that were renamed or added: recorded runs keep working. A new run with an old name is told the new one."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +8,8 @@ from runner.errors import ConfigError
 
 RENAMED: Mapping[str, str] = {"provider.lacks": "provider.unsupported_params"}
 """The new dotted name of each old one. A key stays in its section."""
+ADDED: Mapping[str, Any] = {"batch.detach": False}
+"""The value of each key that records of earlier versions lack."""
 
 
 def with_current_keys(recorded: Mapping[str, Any], section: str = "") -> dict[str, Any]:
@@ -23,7 +25,8 @@ def with_current_keys(recorded: Mapping[str, Any], section: str = "") -> dict[st
         current[key.removeprefix(section)] = (
             with_current_keys(value, f"{key}.") if isinstance(value, Mapping) else value
         )
-    return current
+    added = {key.removeprefix(section): value for key, value in ADDED.items() if key.rpartition(".")[0] == section[:-1]}
+    return (added if current else {}) | current
 
 
 def refuse_renamed(raw: Mapping[str, Any]) -> None:

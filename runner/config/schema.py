@@ -67,16 +67,28 @@ class Section(BaseModel):
 
 
 class PriceConfig(Section):
-    """US dollars per million tokens, or per hour of the hardware. Cached input without a price costs as other input."""
+    """US dollars per million tokens, or per hour of the hardware. Cached input without a price costs as other input.
+
+    `batch_discount` is the share that a batch job takes off the price, the catalog's where no other is set; null is the
+    service's own.
+    """
 
     input_usd_per_million: NonNegativeFloat | None = None
     output_usd_per_million: NonNegativeFloat | None = None
     cached_input_usd_per_million: NonNegativeFloat | None = None
     usd_per_hour: PositiveFloat | None = None
+    batch_discount: Annotated[float, Field(ge=0, lt=1)] | None = None
+
+    @property
+    def has_price(self) -> bool:
+        """Whether there is a price, and not a discount alone."""
+        return {self.input_usd_per_million, self.usd_per_hour} != {None}
 
     @model_validator(mode="after")
     def _require_one_kind(self) -> Self:
         prices = self.input_usd_per_million, self.output_usd_per_million
+        if self.batch_discount is not None and {*prices, self.usd_per_hour} == {None}:
+            return self
         if self.usd_per_hour is None and None in prices:
             raise ValueError("set input_usd_per_million and output_usd_per_million, or usd_per_hour for own hardware")
         if self.usd_per_hour is not None and {*prices, self.cached_input_usd_per_million} != {None}:
@@ -151,14 +163,16 @@ MAX_REQUESTS_IN_FLIGHT = 1024
 class BatchConfig(Section):
     """How prompts reach the model. `mode` null is the provider's default mode.
 
-    `size` auto finds the number of requests in flight that a service sustains (mode concurrent only). `warmup` auto
-    generates the first batch unmeasured until its time settles.
+    `size` auto finds the number of requests in flight that a service sustains (mode concurrent), or is as many prompts
+    as the service takes (mode job). `warmup` auto generates the first batch unmeasured until its time settles. `detach`
+    leaves batch jobs once they are submitted.
     """
 
     mode: BatchMode | None
     size: PositiveInt | Literal["auto"]
     order: Literal["length", "given"]
     warmup: NonNegativeInt | Literal["auto"]
+    detach: bool
 
     @property
     def count(self) -> int:

@@ -15,6 +15,7 @@ class Waits:
         publish_whole_s: for all steps; the process that publishes then goes on by itself.
         worker_s: until that process ends, counted from the run's end; a resume publishes the rest.
         connect_s: for the first answer of an MLflow server.
+        min_poll_s, max_poll_s: from one poll of a batch job to the next; waits grow while nothing changes.
         store_retry_s: between two attempts to reach an MLflow store.
     """
 
@@ -24,4 +25,6 @@ class Waits:
     publish_whole_s: float = 600.0
     worker_s: float = 3600.0
     connect_s: float = 5.0
+    min_poll_s: float = 1.0
+    max_poll_s: float = 60.0
     store_retry_s: float = 10.0

@@ -1,7 +1,7 @@
 """Owns a run's budget in US dollars: what was spent, and the maximum cost of requests in flight and of lost answers."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from runner.config.schema import GenerationParams
 from runner.dispatch.call import max_input_tokens
@@ -37,6 +37,11 @@ class Budget:
         self._price = None if limit_usd is None else price
         self._spent_usd = self._reserved_usd = 0.0
         self._in_flight = 0
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is a limit."""
+        return self._limit_usd is not None
 
     def cost_usd(self, input_tokens: int, output_tokens: int) -> float:
         """Return the cost of a request of these tokens; 0 without a limit."""
@@ -77,20 +82,32 @@ class Budget:
         self._in_flight += 1
         self._reserved_usd += max_cost_usd
 
-    def settle(self, max_cost_usd: float, results: Iterable[Generated], *, may_be_billed: bool) -> None:
+    def settle(self, max_cost_usd: float, results: Sequence[Generated], *, may_be_billed: bool) -> None:
         """Release a request's reserved cost, and add the cost of its results.
 
         Where it failed and may be billed, or has a result whose tokens are not known, its maximum cost is added.
         """
+        self.release(max_cost_usd)
+        usages = [answer.usage for result in results for answer in result.answers]
+        if may_be_billed or None in usages:
+            self._spent_usd += max_cost_usd
+        else:
+            self.spend(results)
+
+    def release(self, max_cost_usd: float) -> None:
+        """Release a request's reserved cost."""
         self._in_flight -= 1
         # exactly 0 with nothing in flight: a rounding error left here would never be released
         self._reserved_usd = self._reserved_usd - max_cost_usd if self._in_flight else 0.0
-        usages = [(answer.usage, choice == 0) for result in results for choice, answer in enumerate(result.answers)]
-        if may_be_billed or any(usage is None for usage, _ in usages):
-            self._spent_usd += max_cost_usd
-        elif self._price is not None:
-            for usage, with_input in usages:
-                self._spent_usd += self._price.usage_usd(usage, with_input=with_input) if usage else 0.0
+
+    def spend(self, results: Iterable[Generated]) -> None:
+        """Add the cost of results; nothing for answers whose tokens are not known."""
+        if self._price is None:
+            return
+        for result in results:
+            for choice, answer in enumerate(result.answers):
+                if answer.usage is not None:
+                    self._spent_usd += self._price.usage_usd(answer.usage, with_input=choice == 0)
 
 
 def possibly_billed(outcome: Outcome) -> int:

@@ -138,7 +138,7 @@ class Call:
         earlier_s = (timing.started_at - started_at).total_seconds()
         return Timing(
             started_at=started_at,
-            latency_s=timing.latency_s + earlier_s,
+            latency_s=timing.elapsed_s + earlier_s,
             time_to_first_token_s=_later(timing.time_to_first_token_s, earlier_s),
             time_to_first_answer_token_s=_later(timing.time_to_first_answer_token_s, earlier_s),
             queued_s=self._queued_s,

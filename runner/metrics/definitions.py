@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from runner.text import rate
+
 _COMPLETED = "percentile of completed calls"
 _QUEUED = f"{_COMPLETED}: from when the mode wanted to send until the first attempt left (own limits, shared pauses)"
 _LATENCY = f"{_COMPLETED}: from the first attempt to the last token; in a static batch its batch's"
@@ -26,7 +28,13 @@ METRICS: Mapping[str, str] = {
     "cached_input_tokens": "those of `input_tokens` that the service read from its cache; absent where there are none",
     "output_tokens": "sum over all answers; the first end-of-sequence token counts and ends an answer",
     "reasoning_tokens": "those of `output_tokens` that are no part of the text; absent where no answer counts them",
-    "duration_s": "from the first prompt sent to the last outcome, summed over the processes of a resumed run",
+    "duration_s": (
+        "from the first prompt sent to the last outcome, summed over the processes of a resumed run; of batch jobs, "
+        "from when the first was formed to when the service ended the last"
+    ),
+    "job_queue_s": "of batch jobs: from when the service created the first to when it began the first; absent where "
+    "it does not say when it began",
+    "job_run_s": "of batch jobs: from when the service began the first to when it ended the last; absent likewise",
     "load_s": "loading the model, or opening the client; measured apart from `duration_s`",
     "output_tokens_per_s": "`output_tokens` / `duration_s`",
     "steady_output_tokens_per_s": (
@@ -101,7 +109,6 @@ _UNITS = {
     "_usd": "${:,.4f}",
     "_mb": "{:,.0f} MiB",
     "_in_flight": "{:,.4g}",
-    "_per_s": "{:,.1f} /s",
     "_s": "{:,.3f} s",
 }
 
@@ -121,6 +128,8 @@ def format_metric(name: str, value: float) -> str:
     """Return a metric's value, or an end of its interval, with the unit that its name ends with."""
     name = name.removesuffix("_low").removesuffix("_high")
     for suffix, template in _UNITS.items():
+        if name.endswith("_per_s"):
+            return f"{rate(value)} /s"
         if name.endswith(suffix):
             return template.format(value)
     return f"{value:,.0f}"

@@ -43,7 +43,7 @@ class SegmentCalls:
     def add(self, call: Sequence[Outcome]) -> None:
         """Add a call, failed or not."""
         start = call[0].timing.started_at.timestamp()
-        latency_s = max(outcome.timing.latency_s for outcome in call)
+        latency_s = max(outcome.timing.elapsed_s for outcome in call)
         firsts_s = [timing.time_to_first_token_s for timing in (outcome.timing for outcome in call)]
         first_s = min((first_s for first_s in firsts_s if first_s is not None), default=0.0)
         self.starts.append(start)

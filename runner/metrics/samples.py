@@ -25,9 +25,9 @@ _MIN_BINNED_S, _BIN_RATIO, _BINS = 1e-6, 1.01, 2560
 """Bins from a microsecond to 31 hours, each 1 % wider than the one before: its middle is within 0.5 % of its values."""
 
 
-def call_key(outcome: Outcome) -> tuple[int, int]:
-    """Return what the outcomes of one call have in common."""
-    return outcome.segment, outcome.batch
+def call_key(outcome: Outcome) -> tuple[int, int | str]:
+    """Return what the outcomes of one call have in common. Each prompt of a batch job is a request of its own."""
+    return outcome.segment, outcome.batch if outcome.timing.latency_s is not None else outcome.prompt_id
 
 
 def no_samples(kind: str = "d") -> "array[float]":
@@ -124,7 +124,7 @@ def _inter_token_s(timing: Timing, answers: Iterable[Completion]) -> Iterable[fl
     if timing.time_to_first_answer_token_s is not None or any(reasoning):
         first_s = None if None in reasoning else timing.time_to_first_answer_token_s
     tokens = max(usage.output_tokens - (usage.reasoning_tokens or 0) for usage in usages)
-    return () if first_s is None or tokens < 2 else ((timing.latency_s - first_s) / (tokens - 1),)
+    return () if first_s is None or tokens < 2 else ((timing.elapsed_s - first_s) / (tokens - 1),)
 
 
 def _known(value: float | None) -> Sequence[float]:
@@ -133,7 +133,7 @@ def _known(value: float | None) -> Sequence[float]:
 
 _MEASURES: Mapping[str, Callable[[Timing, list[Completion]], Iterable[float]]] = {
     "queued": lambda timing, _: _known(timing.queued_s),
-    "latency": lambda timing, _: (timing.latency_s,),
+    "latency": lambda timing, _: _known(timing.latency_s),
     "time_to_first_token": lambda timing, _: _known(timing.time_to_first_token_s),
     "time_to_first_answer_token": lambda timing, _: _known(timing.time_to_first_answer_token_s),
     "inter_token_latency": _inter_token_s,

@@ -36,7 +36,7 @@ def divide_into_steps(outcomes: Iterable[Outcome], config: BatchConfig) -> Itera
             enumerate(segment), key=lambda indexed: indexed[1].batch if batch_is_call else indexed[0] // size
         ):
             step = [outcome for _, outcome in group]
-            ended_at = max(outcome.timing.started_at + timedelta(seconds=outcome.timing.latency_s) for outcome in step)
+            ended_at = max(outcome.timing.started_at + timedelta(seconds=outcome.timing.elapsed_s) for outcome in step)
             started_at = min(outcome.timing.started_at for outcome in step)
             wall_s = (ended_at - max(started_at, previous_end or started_at)).total_seconds()
             yield Step(number=number, ended_at=ended_at, metrics=_step_metrics(step, wall_s))
@@ -51,7 +51,7 @@ def _step_metrics(step: list[Outcome], wall_s: float) -> dict[str, float]:
         wall_s: from its first start, or the end of the step before where that is later, to its last end. Requests of
             two steps overlap, but their wall times do not: together they are the time of the run.
     """
-    latency_s = max(outcome.timing.latency_s for outcome in step)
+    latency_s = max(outcome.timing.elapsed_s for outcome in step)
     completions = [outcome for outcome in step if isinstance(outcome, Completion)]
     usages = [completion.usage for completion in completions if completion.usage is not None]
     metrics = {"batch/latency_s": latency_s}

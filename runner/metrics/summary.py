@@ -25,7 +25,8 @@ def summarize(
     totals, segments = _Totals(), defaultdict[int, SegmentCalls](SegmentCalls)
     for (number, _), group in groupby(outcomes, key=lambda marked: call_key(marked[0])):
         call = list(group)
-        segments[number].add([outcome for outcome, _ in call])
+        if call[0][0].timing.latency_s is not None:
+            segments[number].add([outcome for outcome, _ in call])
         if counted := [outcome for outcome, is_superseded in call if not is_superseded]:
             totals.add_call(counted)
         totals.add_retries(outcome for outcome, is_superseded in call if is_superseded)
@@ -107,7 +108,7 @@ class _Totals:
         first_s, earlier_s = first.timing.time_to_first_token_s or 0.0, _earlier_attempts_s(first.timing)
         self.attempts_are_known &= first.attempts == 1 or first.timing.last_attempt_latency_s is not None
         self.prefill_s = (self.prefill_s or 0.0) + first_s - earlier_s
-        last_s = max(completion.timing.latency_s for completion in completions)
+        last_s = max(completion.timing.elapsed_s for completion in completions)
         self.decode_s = (self.decode_s or 0.0) + last_s - first_s
 
     def counts(self) -> dict[str, float]:
@@ -158,4 +159,4 @@ class _Totals:
 
 def _earlier_attempts_s(timing: Timing) -> float:
     """Return the time from the first attempt to the start of the last."""
-    return 0.0 if timing.last_attempt_latency_s is None else timing.latency_s - timing.last_attempt_latency_s
+    return 0.0 if timing.last_attempt_latency_s is None else timing.elapsed_s - timing.last_attempt_latency_s

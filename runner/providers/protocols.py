@@ -273,13 +273,11 @@ class JobProvider(Protocol):
     again where its policy says that this may help.
     """
 
-    @property
     def job_limits(self) -> JobLimits:
-        """What one job may hold."""
+        """Return what one job may hold."""
 
-    @property
     def job_discount(self) -> JobDiscount:
-        """What the service takes off its list price."""
+        """Return what the service takes off its list price."""
 
     def validate_jobs(self, params: GenerationParams) -> None:
         """Raise ConfigError if the provider, as configured, cannot send these parameters in a job."""

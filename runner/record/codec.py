@@ -23,9 +23,8 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("choice", "segment", "batch", "attempts"), _COUNT),
     **dict.fromkeys(("text", "finish_reason", "system_fingerprint"), _TEXT + _ABSENT),
     **dict.fromkeys(("input_tokens", "output_tokens", "lost_answers", *_OPTIONAL_COUNTS), _COUNT + _ABSENT),
-    **dict.fromkeys(("time_to_first_token_s", *_OPTIONAL_TIMES[:-1]), _NUMBER + _ABSENT),
+    **dict.fromkeys(("latency_s", "time_to_first_token_s", *_OPTIONAL_TIMES[:-1]), _NUMBER + _ABSENT),
     **dict.fromkeys(("chunk_gaps_s", "token_ids"), (list, *_ABSENT)),
-    "latency_s": _NUMBER,
 }
 """The types of an outcome's fields in JSON."""
 

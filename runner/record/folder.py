@@ -16,6 +16,7 @@ from runner.config.renamed import with_current_keys
 from runner.config.schema import RunConfig
 from runner.errors import ConfigError, JournalError, RecordError, RunInUseError
 from runner.record.atomic import atomic_write, refuse_what_is_no_file
+from runner.record.jobs import JobRecord
 from runner.record.manifest import MlflowRunRef, RunManifest, Segment, Summary, summary_of_failure
 from runner.record.outcomes import OutcomesFile
 from runner.record.ownership import is_signed, sign, signature_file
@@ -24,6 +25,7 @@ from runner.text import one_line, shorten
 
 CONFIG, ENVIRONMENT, SUMMARY, MANIFEST = "config.yaml", "environment.json", "summary.json", "run.json"
 SEGMENTS, MLFLOW_RUN, LOG = "segments.json", "tracking.json", "runner.log"
+JOBS = "jobs.json"
 OUTCOMES = "outcomes.jsonl"
 SIGNATURE = signature_file(Path(MANIFEST)).name
 LOCK, WORKER_LOCK = "run.lock", ".tracking.lock"
@@ -34,7 +36,7 @@ SWEEP = "sweep.json"
 
 _FILES = (
     *(CONFIG, ENVIRONMENT, SUMMARY, MANIFEST, SEGMENTS, MLFLOW_RUN, LOG, PROMPTS, OUTCOMES, LOCK, WORKER_LOCK),
-    SIGNATURE,
+    *(SIGNATURE, JOBS),
 )
 """Every file of a record."""
 
@@ -43,6 +45,7 @@ _MAX_REASON = 300
 _PROMPT_FACTS = frozenset({"name", "source", "sha256", "count", "file_sha256"})
 _ENVIRONMENT_SECTIONS = ("git", "cpu", "packages", "settings", "provider", "machine_load", "price")
 _MANIFEST, _SECTION = TypeAdapter(RunManifest), TypeAdapter(dict[str, Any])
+_JOBS = TypeAdapter(list[JobRecord])
 _SUMMARY, _MLFLOW_RUN, _SEGMENTS = (
     TypeAdapter(Summary),
     TypeAdapter(MlflowRunRef),
@@ -194,6 +197,24 @@ class RunFolder:
     def read_segments(self) -> list[Segment]:
         """Return what `write_segments` wrote; a killed process has no segment there."""
         return (self._read_derived(SEGMENTS, _SEGMENTS) or {}).get("segments", [])
+
+    def write_jobs(self, jobs: Sequence[JobRecord]) -> None:
+        """Write the run's batch jobs."""
+        atomic_write(self.path / JOBS, _JOBS.dump_json(list(jobs), indent=2) + b"\n")
+
+    def read_jobs(self) -> list[JobRecord]:
+        """Return the run's batch jobs; none where it has none.
+
+        Raises:
+            RecordError: their file cannot be read. Submitting their prompts again would cost again.
+        """
+        path = self.path / JOBS
+        if not path.exists():
+            return []
+        try:
+            return _JOBS.validate_json(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise _unreadable(path, error) from None
 
     def write_summary(self, summary: Summary) -> None:
         """Write how the run ended."""

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from runner import errors
-from runner.errors import Interrupted, RunnerError
+from runner.errors import Interrupted, RunnerError, Submitted
 
-Status = Literal["FINISHED", "FAILED", "KILLED"]
-"""MLflow's words for how a run ended."""
+Status = Literal["FINISHED", "FAILED", "KILLED", "SUBMITTED"]
+"""MLflow's words for how a run ended, and SUBMITTED for one whose batch jobs were left at the service."""
 Series = Mapping[str, Sequence[tuple[int, float]]]
 """Metrics that change during a run: pairs of step and value, by name."""
 
@@ -95,6 +95,8 @@ class Summary:
         """Return 0 if every prompt has its answer, 130 if interrupted, 2 if the request was refused, else 1."""
         if self.status == "KILLED":
             return Interrupted.exit_code
+        if self.status == "SUBMITTED":
+            return Submitted.exit_code
         if self.status == "FINISHED":
             return 1 if self.metrics.get("failed_prompts") else 0
         return _exit_code(self.error["type"]) if self.error and not self.metrics else RunnerError.exit_code
@@ -123,7 +125,9 @@ def summary_of_failure(error: BaseException) -> Summary:
 
 
 def status_after(error: BaseException) -> Status:
-    """Return KILLED for an interrupt, FAILED for anything else."""
+    """Return KILLED for an interrupt, SUBMITTED for jobs that were left, FAILED for anything else."""
+    if isinstance(error, Submitted):
+        return "SUBMITTED"
     return "KILLED" if isinstance(error, KeyboardInterrupt | Interrupted) else "FAILED"
 
 

@@ -17,6 +17,7 @@ from runner.record.writer import OutcomeWriter
 from runner.run.failure_limit import FailureLimit
 from runner.run.finish import Measured, begin_segment, close_record
 from runner.run.gpu import gpu_load, read_gpu
+from runner.run.jobs import job_context
 from runner.run.machine import MachineCounters
 from runner.run.prepare import PreparedRun
 from runner.run.result import RunObserver, RunResult
@@ -170,20 +171,20 @@ def _generate(
 
     If the loop ends early, the stop request has the reason.
     """
-    stop, config = run.calls.stop, run.config
+    stop, config, mode = run.calls.stop, run.config, run.calls.mode
     if run.calls.limited and pending.skipped:
         run.calls.limited.answers.any = True  # an earlier process was answered
     failures = FailureLimit(config, run.folder.outcomes, pending.skipped, stop)
-    pending = replace(pending, on_outcomes=failures.count)
+    pending = replace(pending, on_outcomes=failures.count, jobs=job_context(run, observer) if mode.is_job else None)
     start = end = time.perf_counter()
     try:
         with (
             observer.generating(len(run.prompts), completed=len(pending.skipped)) as on_outcomes,
-            signals.stopping(stop, grace_s=run.waits.grace_s),
+            signals.stopping(stop, grace_s=run.waits.grace_s, announce=not mode.is_job),
         ):
             start = time.perf_counter()
             try:
-                calls = run.calls.mode.generate(run.calls.callee, pending, config.params(), config.batch)
+                calls = mode.generate(run.calls.callee, pending, config.params(), config.batch)
                 with closing(calls):
                     for outcomes in calls:
                         writer.append(outcomes)

@@ -9,6 +9,7 @@ from runner.errors import JournalError, RunnerError, ServiceError, UsageError
 from runner.metrics.definitions import MEASURED, in_order
 from runner.metrics.summary import summarize
 from runner.record.folder import RunFolder
+from runner.record.jobs import duration_s, job_times
 from runner.record.manifest import Segment, Series, Summary, status_after
 from runner.record.writer import OutcomeWriter
 from runner.run.first_call import FirstCalls
@@ -59,7 +60,9 @@ class _Digest:
         self._first_calls = FirstCalls()
         padded = run.calls.mode.pads_rows and run.calls.provider.is_local
         outcomes = self._observed(run.folder.outcomes.read_marked())
-        counted = summarize(outcomes, padded=padded, measured_s=_segment_seconds(run.folder))
+        jobs = run.folder.read_jobs()
+        measured_s = {0: duration_s(jobs) or 0.0} if jobs else _segment_seconds(run.folder)
+        counted = summarize(outcomes, padded=padded, measured_s=measured_s) | job_times(jobs)
         ratio = self._first_calls.ratio() if run.calls.provider.is_local else None
         first_call = {} if ratio is None else {"first_call_ratio": ratio}
         self.metrics: Mapping[str, float] = counted | self._costs(counted["duration_s"]) | first_call
@@ -198,5 +201,5 @@ def _summary(run: PreparedRun, digest: _Digest, error: RunnerError | None, measu
         mlflow_run_id=reference.run_id if reference else None,
         metrics=in_order({**digest.metrics, **recorded}),
         series={_IN_FLIGHT: path} if path else earlier.series if earlier else {},
-        error={"type": type(error).__name__, "message": str(error)} if error else None,
+        error={"type": type(error).__name__, "message": str(error)} if error and error.exit_code else None,
     )

@@ -38,12 +38,12 @@ class _Call:
         start_s, prompt_s = timing.started_at.timestamp(), timing.time_to_first_token_s or 0.0
         return cls(
             start_s=start_s,
-            end_s=start_s + timing.latency_s,
+            end_s=start_s + timing.elapsed_s,
             rows=len(rows),
             width=max(usage.input_tokens for usage in usages),
             steps=steps,
             prompt_s=prompt_s,
-            step_s=(timing.latency_s - prompt_s) / max(1, steps - 1),
+            step_s=(timing.elapsed_s - prompt_s) / max(1, steps - 1),
         )
 
     def is_peer_of(self, first: Self) -> bool:

@@ -9,7 +9,7 @@ from runner.config.parse import parse
 from runner.config.schema import RunConfig
 from runner.errors import ConfigError
 
-_CHANGEABLE = ("model.price", "batch.warmup")
+_CHANGEABLE = ("model.price", "batch.warmup", "batch.detach")
 _CHANGEABLE_SECTIONS = ("limits.", "model.price.")
 """What decides when requests leave, when a run stops and what it costs, in every mode."""
 _SIZE = "batch.size"
@@ -51,7 +51,8 @@ def override(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
 def is_changeable(key: str, config: RunConfig) -> bool:
     """Return whether a resume may change a key of this configuration."""
     if key == _SIZE:
-        return config.batch.mode is not None and MODES[config.batch.mode].size_is_requests
+        mode = MODES.get(config.batch.mode) if config.batch.mode else None
+        return mode is not None and (mode.size_is_requests or mode.is_job)
     return key in _CHANGEABLE or key.startswith(_CHANGEABLE_SECTIONS)
 
 
@@ -70,5 +71,5 @@ def _refusal(key: str, config: RunConfig) -> str:
     size = f", {_SIZE}" if is_changeable(_SIZE, config) else ""
     return (
         f"{key}: a resumed run keeps {key}{value}: {reason}. A resume can change limits.*, model.price, "
-        f"batch.warmup{size}; for anything else start a new run"
+        f"batch.warmup, batch.detach{size}; for anything else start a new run"
     )

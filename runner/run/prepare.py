@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runner.batching.base import Mode
+from runner.batching.job_files import check_job_sizes, job_size
 from runner.batching.modes import MODES, modes_of
 from runner.config.schema import RunConfig
 from runner.config.waits import Waits
@@ -17,7 +18,7 @@ from runner.dispatch.stop import StopRequest
 from runner.errors import ConfigError
 from runner.pricing import Price, find_price
 from runner.providers.factory import build
-from runner.providers.protocols import Checkable, Provider
+from runner.providers.protocols import Checkable, JobProvider, Provider
 from runner.record.folder import RunFolder
 from runner.record.prompts import PackedPrompts
 from runner.tracking.uri import check_store, create_store_folder
@@ -58,6 +59,7 @@ class PreparedRun:
     Attributes:
         accepts_changes: whether a resumed run goes on at another address, or with another device or model revision.
         overrides: the values of `config` that a resume changed, by key.
+        leaves_jobs: whether batch jobs are left at the service as with `batch.detach`.
     """
 
     config: RunConfig
@@ -67,6 +69,7 @@ class PreparedRun:
     waits: Waits
     accepts_changes: bool = False
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    leaves_jobs: bool = False
 
 
 def prepare(config: RunConfig, prompts: PackedPrompts, folder: RunFolder, waits: Waits) -> PreparedRun:
@@ -77,6 +80,7 @@ def prepare(config: RunConfig, prompts: PackedPrompts, folder: RunFolder, waits:
             written.
     """
     calls = prepare_calls(config, waits)
+    check_count(config, calls, len(prompts))
     check_store(config.tracking.uri)
     create_store_folder(config.tracking.uri)
     return PreparedRun(
@@ -84,14 +88,32 @@ def prepare(config: RunConfig, prompts: PackedPrompts, folder: RunFolder, waits:
     )
 
 
-def check(config: RunConfig, waits: Waits) -> None:
+def check(config: RunConfig, prompts: int, waits: Waits) -> None:
     """Check everything that is known of a configuration before its run begins. Makes and sends nothing.
+
+    Args:
+        config: the configuration.
+        prompts: how many prompts it has.
+        waits: how long to wait for people and services.
 
     Raises:
         UsageError: as for `prepare` and `check_provider`.
     """
-    check_provider(prepare_calls(config, waits).provider)
+    calls = prepare_calls(config, waits)
+    check_count(config, calls, prompts)
+    check_provider(calls.provider)
     check_store(config.tracking.uri)
+
+
+def check_count(config: RunConfig, calls: Calls, prompts: int) -> None:
+    """Refuse a number of prompts that the mode cannot hand over.
+
+    Raises:
+        ConfigError: a batch job would be too small.
+    """
+    if calls.mode.is_job and isinstance(calls.provider, JobProvider):
+        limits = calls.provider.job_limits()
+        check_job_sizes(prompts, job_size(config.batch, limits), limits)
 
 
 def check_provider(provider: Provider) -> None:
@@ -112,7 +134,7 @@ def prepare_calls(config: RunConfig, waits: Waits) -> Calls:
     """
     provider = build(config)
     mode = _mode(config, provider)
-    stop, price = StopRequest(), find_price(config.model, provider.price_catalog)
+    stop, price = StopRequest(), _price(config, mode, provider)
     sends_requests = mode.sends_requests_of(type(provider))
     if not sends_requests:
         _refuse_request_limits(config, mode)
@@ -130,6 +152,25 @@ def prepare_calls(config: RunConfig, waits: Waits) -> Calls:
     )  # fmt: skip
 
 
+def _price(config: RunConfig, mode: Mode[Any], provider: Provider) -> Price | None:
+    """Return what tokens cost in this mode; None where the price is not known."""
+    price = find_price(config.model, provider.price_catalog)
+    set_ratio = config.model.price.batch_discount if config.model.price else None
+    if not (mode.is_job and isinstance(provider, JobProvider)):
+        if set_ratio is not None:
+            raise ConfigError(
+                f"model.price.batch_discount={set_ratio}: mode {mode.name!r} of provider {provider.name!r} has no "
+                "batch jobs: leave it unset, or set batch.mode=job"
+            )
+        return price
+    discount = provider.job_discount()
+    if price is None or price.usd_per_hour:
+        return price
+    if set_ratio is not None:
+        return price.discounted(set_ratio, "model.price.batch_discount")
+    return price.discounted(discount.ratio, discount.source)
+
+
 def _mode(config: RunConfig, provider: Provider) -> Mode[Any]:
     """Return the mode, which is the provider's default unless it is configured; refuse one that cannot work."""
     name, supported = config.batch.mode or provider.default_mode, modes_of(type(provider))
@@ -139,14 +180,22 @@ def _mode(config: RunConfig, provider: Provider) -> Mode[Any]:
         )
     mode = MODES[name]
     mode.validate(provider)
-    if config.batch.size == "auto" and not mode.size_is_requests:
-        sized = " or ".join(other.name for other in MODES.values() if other.size_is_requests)
+    if isinstance(provider, JobProvider) and mode.is_job:
+        provider.validate_jobs(config.params())
+    if config.batch.detach and not mode.is_job:
+        raise ConfigError(
+            f"batch.detach=true: mode {name!r} has no jobs to leave: set batch.mode=job, or leave it false"
+        )
+    if config.batch.size == "auto" and not (mode.size_is_requests or mode.is_job):
+        sized = " or ".join(other.name for other in MODES.values() if other.size_is_requests or other.is_job)
         raise ConfigError(f"batch.size='auto' is for batch.mode={sized} only, not {name!r}: set a whole number")
     return mode
 
 
 def _refuse_request_limits(config: RunConfig, mode: Mode[Any]) -> None:
     for name in ("requests_per_minute", "tokens_per_minute", "max_cost_usd"):
+        if mode.is_job and name == "max_cost_usd":
+            continue  # checked before a job is uploaded
         if (value := getattr(config.limits, name)) is not None:
             raise ConfigError(
                 f"limits.{name}={value}: mode {mode.name!r} of provider {config.provider.name!r} sends no "
@@ -158,4 +207,5 @@ def _concurrency(config: RunConfig, mode: Mode[Any], provider: Provider) -> Adap
     max_requests = config.batch.count
     if mode.size_is_requests and not provider.is_local:
         max_requests = max_connections(config.batch)
-    return AdaptiveConcurrency(_INITIAL_CONCURRENCY, max_requests) if config.batch.size == "auto" else None
+    is_found = config.batch.size == "auto" and mode.size_is_requests
+    return AdaptiveConcurrency(_INITIAL_CONCURRENCY, max_requests) if is_found else None

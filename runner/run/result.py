@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from runner.record.folder import RunFolder
+from runner.record.jobs import JobRecord
 from runner.record.manifest import MlflowRunRef, Status, Summary
 from runner.types import Outcome
 
@@ -62,6 +63,9 @@ class RunObserver(Protocol):
             completed: of them, those that were completed before.
         """
 
+    def should_cancel(self, jobs: Sequence[JobRecord]) -> bool:
+        """Return, at an interrupt, whether the service is to cancel these open jobs; else they go on there."""
+
     def finished(self, result: RunResult) -> None:
         """Take the result before MLflow is waited for."""
 
@@ -76,6 +80,10 @@ class SilentObserver:
     def generating(self, total: int, *, completed: int) -> Iterator[OnOutcomes]:
         """Ignore all outcomes."""
         yield lambda _outcomes: None
+
+    def should_cancel(self, jobs: Sequence[JobRecord]) -> bool:
+        """Leave the jobs at the service."""
+        return False
 
     def finished(self, result: RunResult) -> None:
         """Ignore the result."""

@@ -58,8 +58,13 @@ class Signals:
             yield
 
     @contextmanager
-    def stopping(self, stop: StopRequest, *, grace_s: float) -> Iterator[None]:
+    def stopping(self, stop: StopRequest, *, grace_s: float, announce: bool = True) -> Iterator[None]:
         """Request a stop at the first signal in the block, and interrupt the block at the second.
+
+        Args:
+            stop: gets the request.
+            grace_s: how long the block may then take.
+            announce: whether to say that requests in flight are awaited.
 
         Raises:
             GracePeriodExpired: requests in flight took longer than `grace_s`.
@@ -70,9 +75,10 @@ class Signals:
             self._region = _Region.INTERRUPTS
             signal.setitimer(signal.ITIMER_REAL, grace_s)
             stop.interrupt()
-            log.warning(
-                "stopping: waiting up to %.0f s for requests in flight; interrupt again to end at once", grace_s
-            )
+            if announce:
+                log.warning(
+                    "stopping: waiting up to %.0f s for requests in flight; interrupt again to end at once", grace_s
+                )
 
         self._request_stop = request_stop
         try:

@@ -82,7 +82,7 @@ def _step_s(completions: Sequence[Completion]) -> float:
     tokens, timing = max(counted, key=itemgetter(0), default=(0, None))
     if timing is None or timing.time_to_first_token_s is None or tokens < 2:
         return 0.0
-    return (timing.latency_s - timing.time_to_first_token_s) / (tokens - 1)
+    return (timing.elapsed_s - timing.time_to_first_token_s) / (tokens - 1)
 
 
 def _needs_more(done: Sequence[_Call], run: PreparedRun, calls: float) -> bool:

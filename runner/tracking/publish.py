@@ -71,14 +71,15 @@ def publish(run: StoreRun, folder: RunFolder, on_progress: Callable[[], object])
     run.log_points(_points(digest, summary))
     on_progress()
     note = {"mlflow.note.content": run_note(config, manifest, summary)}
-    run.set_tags({**_environment_tags(folder), **_error_tags(run, summary), **note})
+    run.set_tags({**_environment_tags(folder), **_error_tags(run, summary), **_job_tags(folder), **note})
     on_progress()
     _log_files(run, folder)
     on_progress()
     run.log_table("outputs.json", digest.table)
     if traces != "off":
         log_traces(run, config, folder, untraced(config, folder, prompts, digest.untraced, traced), on_progress)
-    run.store.client.set_terminated(run.run_id, summary.status)
+    if summary.status != "SUBMITTED":  # its jobs go on at the service
+        run.store.client.set_terminated(run.run_id, summary.status)
 
 
 def _log_dataset(run: StoreRun, manifest: RunManifest) -> None:
@@ -134,6 +135,12 @@ def _environment_tags(folder: RunFolder) -> dict[str, str]:
     if "commit" in git:
         tags["mlflow.source.git.commit"] = git["commit"]
     return tags
+
+
+def _job_tags(folder: RunFolder) -> dict[str, str]:
+    """Return the states of the run's batch jobs in the service's words."""
+    states = dict.fromkeys(job.state or "not created" for job in folder.read_jobs())
+    return {"job.state": ", ".join(states)} if states else {}
 
 
 def _error_tags(run: StoreRun, summary: Summary) -> dict[str, str]:

@@ -104,7 +104,7 @@ def _log_trace(
         experiment_id=run.store.experiment_id,
         start_time_ns=start_ns,
     )
-    end_ns = start_ns + int(outcome.timing.latency_s * 1e9)
+    end_ns = start_ns + int(outcome.timing.elapsed_s * 1e9)
     if isinstance(outcome, Completion):
         message = {"role": "assistant", "content": storable(outcome.text)}
         choice = {"index": outcome.choice, "finish_reason": outcome.finish_reason, "message": message}

@@ -9,7 +9,7 @@ import pytest
 
 from runner.batching import concurrent, static
 from runner.batching.base import PendingPrompts
-from runner.batching.modes import MODES
+from runner.batching.modes import modes_of
 from runner.config.schema import BatchConfig, BatchMode, GenerationParams
 from runner.providers.echo import EchoProvider
 from runner.providers.factory import build
@@ -19,7 +19,7 @@ from tests.factories import outcomes_of, prompts, usage_of
 
 
 def batch(mode: BatchMode = "static", size: int = 2, order: Literal["length", "given"] = "given") -> BatchConfig:
-    return BatchConfig(mode=mode, size=size, order=order, warmup=0)
+    return BatchConfig(mode=mode, size=size, order=order, warmup=0, detach=False)
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def params(config: Compose) -> GenerationParams:
     return config("provider=echo").params()
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", modes_of(EchoProvider))
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_every_mode_answers_every_prompt_once(mode: BatchMode, size: int, echo: EchoProvider, params: GenerationParams):
     asked = prompts(*(f"text {i}" if i % 4 else f"bad {i}" for i in range(10)))
@@ -76,7 +76,7 @@ def test_continuous_batching_refills_a_slot_as_soon_as_it_is_free(config: Compos
     outcomes = outcomes_of(echo, prompts(*"abcdefgh"), params, batch("continuous", 4))
     starts = [outcome.timing.started_at for outcome in outcomes]
     ends = [
-        start + timedelta(seconds=outcome.timing.latency_s) for start, outcome in zip(starts, outcomes, strict=True)
+        start + timedelta(seconds=outcome.timing.elapsed_s) for start, outcome in zip(starts, outcomes, strict=True)
     ]
     assert all(ends[index] <= starts[index + 4] for index in range(4)), "never more than four alive"
     assert starts[3] < ends[0], "four at once"

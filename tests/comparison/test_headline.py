@@ -80,3 +80,18 @@ def test_the_result_comes_first(write_run: Write, tmp_path: Path, capsys: pytest
     )
     assert sentence in " ".join(capsys.readouterr().out.split())
     assert sentence in (tmp_path / "sweep" / "comparison.html").read_text().replace("&#39;", "'")
+
+
+def test_a_repeated_reference_has_the_label_of_its_row_and_a_rate_of_a_night_has_two_digits(write_run: Write):
+    runs = [
+        write_run(f"sweep/{n}", sentences(2), f"batch.size={size}", f"repeat={repeat}", metrics={"prompts_per_s": rate})
+        for n, (size, repeat, rate) in enumerate(
+            [(1, 1, 0.002), (4, 1, 0.0071), (1, 2, 0.002), (4, 2, 0.0072), (1, 3, 0.0021), (4, 3, 0.0073)]
+        )
+    ]
+    comparison = compare_folders(runs)
+    reference = next(row.label for row in comparison.rows if len(row.runs) == 3 and row.speedup is None)
+    assert "," in reference
+    sentence = headline(comparison) or ""
+    assert "0.0072 prompts/s" in sentence
+    assert f"run {reference}'s" in sentence

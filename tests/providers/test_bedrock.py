@@ -34,7 +34,7 @@ def test_converse_gives_text_tokens_and_finish_reason(stream: bool, bedrock: Com
 def test_only_a_streamed_answer_has_a_time_to_first_token(stream: bool, api: str, bedrock: ComposeBedrock):
     timing = complete(bedrock(stream=stream, api=api), prompt("a b")).timing
     if stream:
-        assert 0 < (timing.time_to_first_token_s or 0) <= timing.latency_s
+        assert 0 < (timing.time_to_first_token_s or 0) <= timing.elapsed_s
     else:
         assert timing.time_to_first_token_s is None
 
@@ -155,7 +155,7 @@ def test_the_first_token_may_be_of_the_reasoning(api: str, family: str, bedrock:
     first_s, answer_s = done.timing.time_to_first_token_s, done.timing.time_to_first_answer_token_s
     assert first_s is not None
     assert answer_s is not None
-    assert done.timing.latency_s - first_s >= answer_s - first_s > 0.4
+    assert done.timing.elapsed_s - first_s >= answer_s - first_s > 0.4
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -44,7 +44,7 @@ def test_a_long_runs_curve_table_and_sample_are_bounded(config: Compose, tmp_pat
     steps = [step.number for step in digest.steps]
     assert steps == list(range(0, 5000, 4))
     timings = [outcome.timing for outcome in folder.outcomes.read()]
-    assert digest.ended_at == max(timing.started_at + timedelta(seconds=timing.latency_s) for timing in timings)
+    assert digest.ended_at == max(timing.started_at + timedelta(seconds=timing.elapsed_s) for timing in timings)
     assert [row["prompt"] for row in digest.table] == [f"text {number}" for number in range(1000)]
     assert len(digest.untraced) == 16
 

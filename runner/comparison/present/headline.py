@@ -8,6 +8,7 @@ from runner.comparison.machine_notes import max_other_share
 from runner.comparison.present.figures import percentage, speedup
 from runner.comparison.present.settings import setting_columns
 from runner.comparison.speed import Row
+from runner.text import rate
 
 _MAX_NAMED = 3
 """Rows that the headline names."""
@@ -40,7 +41,7 @@ def headline(comparison: Comparison) -> str | None:
 
 def _without_interval(comparison: Comparison, first: Row, others: Sequence[Row]) -> str:
     if all(_rate(row) == _rate(first) for row in others):
-        return f"The same rate: {_joined(comparison, [first, *others])}, {_rate(first):,.1f} prompts/s each"
+        return f"The same rate: {_joined(comparison, [first, *others])}, {rate(_rate(first))} prompts/s each"
     fewest, most = min(counts := _counts([first, *others])), max(counts)
     measured = f"{fewest} to {most} times" if fewest < most else "once each" if most == 1 else f"{most} times each"
     return (
@@ -96,17 +97,23 @@ def _others(rows: Sequence[Row]) -> str:
 
 def _figures(comparison: Comparison, row: Row) -> str:
     """Return rate, speed-up with its interval, tokens/s where lengths differ, and how many texts are equal."""
-    parts = [f"{_rate(row):,.1f} prompts/s"]
+    parts = [f"{rate(_rate(row))} prompts/s"]
     if row.speedup and row.reference:
-        parts.append(f"{speedup(row)} run {row.reference}'s")
+        parts.append(f"{speedup(row)} run {_row_label(comparison, row.reference)}'s")
         ratio = row.speedup.output_tokens_ratio
         if ratio and abs(ratio / row.speedup.ratio - 1) > _MAX_LENGTH_CHANGE:
             parts.append(f"{ratio:.2f}x its output tokens/s")
     text = ", ".join(parts)
     if row.reference and (matches := comparison.exact_matches(row)):
         shares = " to ".join(dict.fromkeys(percentage(share) for share in (min(matches), max(matches))))
-        text += f"; {shares} of {comparison.compared_texts(row)} answers are run {row.reference}'s to the letter"
+        reference = _row_label(comparison, row.reference)
+        text += f"; {shares} of {comparison.compared_texts(row)} answers are run {reference}'s to the letter"
     return text
+
+
+def _row_label(comparison: Comparison, run: str) -> str:
+    """Return the label of the row that a run is in, as the tables have it."""
+    return next((row.label for row in comparison.rows if run in [member.label for member in row.runs]), run)
 
 
 def _described(comparison: Comparison, row: Row) -> str:

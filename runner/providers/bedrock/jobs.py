@@ -63,9 +63,8 @@ class ModelInvocationJobs:
         self._storage = JobStorage(account, settings)
         self._control_client: Any = None
 
-    @property
     def job_limits(self) -> JobLimits:
-        """What one job may hold, by the default quotas."""
+        """Return what one job may hold, by the default quotas."""
         return JobLimits(
             min_requests=self._job.min_records,
             max_requests=_MAX_RECORDS,
@@ -73,9 +72,8 @@ class ModelInvocationJobs:
             window=f"up to {self._job.timeout_hours} hours, after which a job expires",
         )
 
-    @property
     def job_discount(self) -> JobDiscount:
-        """What AWS takes off the on-demand price."""
+        """Return what AWS takes off the on-demand price."""
         return _DISCOUNT
 
     def validate_jobs(self, params: GenerationParams) -> None:

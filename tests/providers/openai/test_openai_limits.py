@@ -44,7 +44,7 @@ def test_a_retry_after_that_makes_no_sense_is_ignored(odd: str, hosted: Compose)
     ) as server:
         (outcome,) = generate(hosted(server), prompts("a"))
     assert isinstance(outcome, Completion)
-    assert outcome.timing.latency_s < 5
+    assert outcome.timing.elapsed_s < 5
 
 
 def test_a_retry_after_with_a_date_is_waited_for(hosted: Compose):
