@@ -170,6 +170,9 @@ class Reply:
         return counts if self.counted else {}
 
 
+RUNTIME = botocore.session.get_session().get_service_model("bedrock-runtime")
+
+
 class BedrockServer(ThreadingHTTPServer):
     """`with BedrockServer() as server:` serves until the block ends.
 
@@ -193,7 +196,6 @@ class BedrockServer(ThreadingHTTPServer):
         self.barrier: threading.Barrier | None = None
         self.lock = threading.Lock()
         self.in_flight = 0
-        self.service = botocore.session.get_session().get_service_model("bedrock-runtime")
 
     @property
     def url(self) -> str:
@@ -270,17 +272,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _invalid(self) -> str | None:
         """Return what is wrong with the request by botocore's service model, or by the keys of the family's body."""
-        operation = self.server.service.operation_model(OPERATIONS[self.action])
-        sent = {"body": self.raw} if self.action.startswith("invoke") else self.body
-        report = ParamValidator().validate({"modelId": self.model_id, **sent}, operation.input_shape)
-        if report.has_errors():
-            return str(report.generate_report())
-        if not self.action.startswith("invoke"):
-            return None
-        needed, allowed = BODIES[_family(self.model_id)]
-        inner = {key for name, value in self.body.items() if name in NESTED for key in value.keys() - NESTED[name]}
-        odd = (needed - self.body.keys()) | (self.body.keys() - needed - allowed) | inner
-        return f"Malformed input request: {sorted(odd)}" if odd else None
+        return invalid_request(OPERATIONS[self.action], self.model_id, self.body)
 
     def _refuse(self, fault: Refusal) -> None:
         extra = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
@@ -333,17 +325,44 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _compose(self, fault: Fault | None) -> Reply:
         family = _family(self.model_id) if self.action.startswith("invoke") else "converse"
-        text, whole, limit = _read(family, self.body)
-        cached = fault.read if isinstance(fault, Cached) else 0
-        return Reply(
-            words=text.split(),
-            input_tokens=len(whole.split()) - cached,
-            limit=limit,
-            stop_reason=fault.value if isinstance(fault, StopReason) else None,
-            counted=not isinstance(fault, NoUsage),
-            thinks_s=fault.for_s if isinstance(fault, Thinks) else 0.0,
-            cached=cached,
-        )
+        return compose(family, self.body, fault)
+
+
+def invalid_request(operation: str, model_id: str, body: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with a request by botocore's service model, or by the keys of the family's body."""
+    invokes = operation.startswith("Invoke")
+    sent = {"body": json.dumps(body)} if invokes else body
+    report = ParamValidator().validate({"modelId": model_id, **sent}, RUNTIME.operation_model(operation).input_shape)
+    if report.has_errors():
+        return str(report.generate_report())
+    if not invokes:
+        return None
+    needed, allowed = BODIES[_family(model_id)]
+    inner = {key for name, value in body.items() if name in NESTED for key in value.keys() - NESTED[name]}
+    odd = (needed - body.keys()) | (body.keys() - needed - allowed) | inner
+    return f"Malformed input request: {sorted(odd)}" if odd else None
+
+
+def compose(family: str, body: Mapping[str, Any], fault: Fault | None) -> Reply:
+    """Return what answers a request of a family, or of "converse"."""
+    text, whole, limit = _read(family, body)
+    cached = fault.read if isinstance(fault, Cached) else 0
+    return Reply(
+        words=text.split(),
+        input_tokens=len(whole.split()) - cached,
+        limit=limit,
+        stop_reason=fault.value if isinstance(fault, StopReason) else None,
+        counted=not isinstance(fault, NoUsage),
+        thinks_s=fault.for_s if isinstance(fault, Thinks) else 0.0,
+        cached=cached,
+    )
+
+
+def whole_answer(operation: str, model_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the body of an unstreamed answer to a request."""
+    if operation == "Converse":
+        return converse_body(compose("converse", body, None))
+    return _invoke_body(_family(model_id), compose(_family(model_id), body, None))
 
 
 def _family(model_id: str) -> str:
