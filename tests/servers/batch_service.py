@@ -34,8 +34,8 @@ COMPLETED = ("validating", "in_progress", "finalizing", "completed")
 Line = dict[str, Any]
 Fault = Callable[[str, int], "dict[str, Any] | None"]
 """Given a step and how often it came, what to do instead: {"status", "body", "headers"} answers so; {"lost": True} does the
-step, and then closes the connection; {"cut": bytes} sends so much of a file; {"call": function} is called once the step is
-done, before it is answered."""
+step, and then closes the connection; {"cut": bytes} sends so much of a file; {"instead": function} is called instead of the
+step, {"after": function} once it is done, before it is answered."""
 
 
 @dataclass
@@ -127,9 +127,12 @@ class BatchService:
             fault = self.fault(step, number) or {}
             if "status" in fault:
                 return Reply(fault["status"], fault.get("body", {}), headers=fault.get("headers", {}))
+            if "instead" in fault:
+                fault["instead"]()
+                return Reply(500, {}, is_lost=True)
             reply: Reply = getattr(self, f"_{step}")(parts, parse_qs(address.query), headers, content)
-        if "call" in fault:
-            fault["call"]()
+        if "after" in fault:
+            fault["after"]()
         reply.is_lost, reply.cut = fault.get("lost", False), fault.get("cut")
         return reply
 
