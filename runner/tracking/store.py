@@ -87,6 +87,18 @@ class Store:
         run = self.client.create_run(self.experiment_id, run_name=name[:_MAX_NAME], tags=run_tags)
         return StoreRun(self, str(run.info.run_id))
 
+    def has_run(self, run_id: str) -> bool:
+        """Return whether the store has a run with this id."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class StoreRun:

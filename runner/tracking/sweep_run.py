@@ -63,12 +63,15 @@ class _Parent:
 _ADAPTER = TypeAdapter(_Parent)
 
 
-def join(directory: Path, store: Store, config: RunConfig) -> str:
-    """Return the parent run's id; the first job creates the run. Jobs may be processes of their own."""
+def join(directory: Path, store: Store, config: RunConfig) -> str | None:
+    """Return the parent run's id; the first job creates the run. Jobs may be processes of their own.
+
+    None where the parent is in another store: a resumed job may be published elsewhere than its sweep.
+    """
     path = directory / SWEEP
     with FileLock(f"{path}.lock"):
         if parent := _read_parent(directory):
-            return parent.run_id
+            return parent.run_id if store.has_run(parent.run_id) else None
         _end_others_abandoned(store)
         run = store.find_or_create_run(str(directory), f"sweep of {config.name}", {"sweep.dir": str(directory)})
         parent = _Parent(
@@ -122,7 +125,7 @@ def end_if_abandoned(job: RunFolder, store: Store) -> None:
     sweep_dir = sweep_dir_of(job, job.read_manifest())
     if sweep_dir is None or not is_own(sweep_dir) or not is_abandoned(sweep_dir):
         return
-    if parent := _read_parent(sweep_dir):
+    if (parent := _read_parent(sweep_dir)) and store.has_run(parent.run_id):
         _end_if_running(store, parent.run_id, "KILLED")
 
 
