@@ -42,6 +42,12 @@ def is_abandoned(directory: Path) -> bool:
         return False
 
 
+def forget_sweep(directory: Path) -> None:
+    """Remove the lock of a sweep that nobody holds, once its parent run has ended: nothing of it is left to be done."""
+    if is_abandoned(directory):
+        (directory / _SWEEP_LOCK).unlink(missing_ok=True)
+
+
 @contextmanager
 def run_lock(path: Path) -> Iterator[None]:
     """Hold a run's lock file. A lock whose owner is gone for certain is taken over.
