@@ -20,8 +20,16 @@ from pydantic import validate_call
 from runner.config.schema import STRICT, Address, BatchMode, GenerationParams, ModelConfig, NonEmptyStr, web_address
 from runner.config.secrets import has_secret, redact
 from runner.errors import ConfigError
+from runner.providers.bedrock.credentials import require_region_and_credentials
 from runner.providers.bedrock.errors import GENERATING, LISTING, call_errors
-from runner.providers.bedrock.receive import RequestThreads, check_size, stream_bodies, usage_of, whole_body
+from runner.providers.bedrock.receive import (
+    RequestThreads,
+    bound_bodies,
+    check_size,
+    stream_bodies,
+    usage_of,
+    whole_body,
+)
 from runner.providers.bedrock.wire import (
     CONVERSE,
     FAMILIES,
@@ -41,7 +49,7 @@ from runner.providers.errors import (
     warn_of_plain_http,
 )
 from runner.providers.protocols import LIST_TIMEOUT_S, ModelInfo
-from runner.providers.responses import shape_errors
+from runner.providers.responses import bounded_answer, shape_errors
 from runner.text import excerpt, first_line
 from runner.types import Answer, ChunkTimes, Generated, Prompt, Stopwatch, Timing
 
@@ -60,11 +68,6 @@ _TOKEN_HEADERS = {
     "cached_input_tokens": "x-amzn-bedrock-cache-read-input-token-count",
     "cache_written_tokens": "x-amzn-bedrock-cache-write-input-token-count",
 }
-_NO_REGION = "no AWS region: set provider.region=REGION, or AWS_DEFAULT_REGION, or a region in the AWS profile"
-_NO_CREDENTIALS = (
-    "no AWS credentials: set provider.profile=NAME or AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-    "or AWS_BEARER_TOKEN_BEDROCK (a Bedrock API key; with an https address only)"
-)
 
 
 class BedrockProvider:
@@ -209,18 +212,27 @@ class BedrockProvider:
                 f"provider.region={self._region!r} and the AWS configuration (aws sso login, if that is what it uses)"
             ) from None
 
-    @property
-    def _is_plain_http(self) -> bool:
-        return urllib.parse.urlsplit(self._endpoint_url or "").scheme == "http"
+    def _client_of(self, session: Any, *, plain_http: bool = False) -> Any:
+        config = _client_config(plain_http=plain_http, read_timeout_s=self._read_timeout_s)
+        return session.client("bedrock-runtime", endpoint_url=self._endpoint_url, config=config)
 
-    def _require_region_and_credentials(self, session: Any) -> None:
-        self._secrets |= _require_region_and_credentials(session, bearer=not self._is_plain_http)
+    def _is_plain_http(self, session: Any) -> bool:
+        """Return whether requests leave unencrypted: the address may be the environment's or that of AWS's files."""
+        if session.region_name is None:  # which is refused
+            return False
+        with contextlib.closing(self._client_of(session)) as client:
+            return urllib.parse.urlsplit(client.meta.endpoint_url).scheme == "http"
+
+    def _require_region_and_credentials(self, session: Any) -> bool:
+        """Raise ConfigError if either is missing; return whether requests leave unencrypted."""
+        plain_http = self._is_plain_http(session)
+        self._secrets |= require_region_and_credentials(session, bearer=not plain_http)
+        return plain_http
 
     def _connect(self) -> Any:
         session = self._session()
-        self._require_region_and_credentials(session)
-        config = _client_config(plain_http=self._is_plain_http, read_timeout_s=self._read_timeout_s)
-        client = session.client("bedrock-runtime", endpoint_url=self._endpoint_url, config=config)
+        client = self._client_of(session, plain_http=self._require_region_and_credentials(session))
+        bound_bodies(client)
         try:
             warn_of_plain_http(web_address(client.meta.endpoint_url))
         except ValueError as error:
@@ -258,7 +270,7 @@ class BedrockProvider:
         operation = getattr(self._client, _OPERATIONS[self._api, self._stream])
         watch = Stopwatch()
         where = f"model.id={self._model.id!r} in region {self._client.meta.region_name}"
-        with self._errors(where, rights=GENERATING):
+        with self._errors(where, rights=GENERATING), bounded_answer(params.max_tokens):
             response = operation(**request)
             bodies = stream_bodies(response) if self._stream else whole_body(response, params.max_tokens)
             with contextlib.closing(bodies):
@@ -324,19 +336,3 @@ _OPERATIONS: Mapping[tuple[Api, bool], str] = {
     ("invoke", True): "invoke_model_with_response_stream",
 }
 """The client's method, by api and stream."""
-
-
-def _require_region_and_credentials(session: Any, *, bearer: bool) -> set[str]:
-    """Raise ConfigError if either is missing; return the secrets among the credentials.
-
-    Credentials that have to be fetched (SSO, a role) are fetched now, before the first paid call.
-    """
-    token = os.environ.get("AWS_BEARER_TOKEN_BEDROCK") if bearer else None
-    credentials = None if token else session.get_credentials()
-    required = ((_NO_REGION, session.region_name), (_NO_CREDENTIALS, token or credentials))
-    if missing := [message for message, value in required if not value]:
-        raise ConfigError("; ".join(missing))
-    if credentials is None:
-        return {str(token)}
-    frozen = credentials.get_frozen_credentials()
-    return {secret for secret in (frozen.secret_key, frozen.token) if secret}
