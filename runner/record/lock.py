@@ -129,7 +129,7 @@ def _is_of_this_kernel(owner: bytes) -> bool:
 
 def _in_use(path: Path) -> RunInUseError:
     owner = ["?", "?"]
-    with suppress(FileNotFoundError):  # the owner released the lock just now
+    with suppress(OSError):  # the owner released the lock just now, or others may not read it
         owner = [*path.read_text(encoding="utf-8", errors="replace").split("\n"), *owner]
     pid, host = owner[0], owner[1].partition("?pidns-")[0]
     return RunInUseError(

@@ -221,7 +221,7 @@ class BedrockProvider:
         if session.region_name is None:  # which is refused
             return False
         with contextlib.closing(self._client_of(session)) as client:
-            return urllib.parse.urlsplit(client.meta.endpoint_url).scheme == "http"
+            return urllib.parse.urlsplit(str(client.meta.endpoint_url)).scheme == "http"
 
     def _require_region_and_credentials(self, session: Any) -> bool:
         """Raise ConfigError if either is missing; return whether requests leave unencrypted."""
