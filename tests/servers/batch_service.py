@@ -61,6 +61,7 @@ class BatchService:
         errors: of a job that ends as failed.
         fault: what to do instead of a step: upload, file, files, create, list, poll, cancel, download, delete.
         body: changes the body of an answer of 200.
+        token: the token of Entra ID that requests must have; None for the key.
     """
 
     style: Style = "openai"
@@ -71,6 +72,7 @@ class BatchService:
     errors: Sequence[dict[str, Any]] = ()
     fault: Fault = lambda step, number: None
     body: Callable[[Any], Any] = lambda body: body
+    token: str | None = None
     port: int = 0
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
@@ -137,8 +139,9 @@ class BatchService:
         return reply
 
     def _refusal(self, path: str, query: dict[str, list[str]], headers: dict[str, str]) -> "Reply | None":
-        key = headers.get("api-key") if self.style == "azure-dated" else headers.get("authorization")
-        if key != (KEY if self.style == "azure-dated" else f"Bearer {KEY}"):
+        takes_key = self.style == "azure-dated" and self.token is None
+        key = headers.get("api-key") if takes_key else headers.get("authorization")
+        if key != (KEY if takes_key else f"Bearer {self.token or KEY}"):
             return _error(401, "Incorrect API key provided", "invalid_api_key")
         if not path.startswith(f"{ROOTS[self.style]}/") or ("api-version" in query) != (self.style == "azure-dated"):
             return _error(404, f"Resource not found: {path}")
