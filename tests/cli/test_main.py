@@ -34,7 +34,9 @@ def test_a_terminal_sees_progress(tmp_path: Path):
     reader, writer = pty.openpty()
     command = ["runner", "provider=echo", "provider.latency_s=0.1", "tracking=off"]
     environment = os.environ | {"TERM": "xterm"}
-    process = processes.start(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=writer, env=environment)
+    process = processes.start(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=writer, env=environment, cold=True
+    )
     os.close(writer)
     shown = b""
     while True:
@@ -112,11 +114,11 @@ def test_jobs_of_a_sweep_are_told_apart_by_their_names_in_mlflow(run_command: Ru
     done = run_command(
         "-m",
         "provider=echo",
-        "prompts=memo",
         "batch.size=2",
         "generation.max_tokens=3,5",
         "name=named",
         "repeat=2",
+        "tracking.traces=off",
         track=True,
     )
     assert done.returncode == 0, done.stderr
