@@ -36,7 +36,6 @@ def override(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
         ConfigError: a key does not exist, or may not change within a run; or a value is wrong.
     """
     raw = config.model_dump(mode="json", by_alias=True)
-    raw["batch"]["detach"] = False  # what began by leaving its jobs comes back for them, unless it is to leave again
     for key, value in overrides.items():
         if not is_changeable(key, config):
             raise ConfigError(_refusal(key, config))
