@@ -61,6 +61,7 @@ class BatchService:
         errors: of a job that ends as failed.
         fault: what to do instead of a step: upload, file, files, create, list, poll, cancel, download, delete.
         body: changes the body of an answer of 200.
+        lists_oldest_first: the order of the list of jobs; OpenAI's is newest first.
         token: the token of Entra ID that requests must have; None for the key.
     """
 
@@ -73,6 +74,7 @@ class BatchService:
     fault: Fault = lambda step, number: None
     body: Callable[[Any], Any] = lambda body: body
     token: str | None = None
+    lists_oldest_first: bool = False
     port: int = 0
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
@@ -231,7 +233,8 @@ class BatchService:
         return Reply(200, _public(job.batch))
 
     def _list(self, _parts: list[str], query: dict[str, list[str]], *_: Any) -> "Reply":
-        return Reply(200, _page([_public(job.batch) for job in reversed(self.jobs.values())], query))
+        jobs = list(self.jobs.values()) if self.lists_oldest_first else reversed(self.jobs.values())
+        return Reply(200, _page([_public(job.batch) for job in jobs], query))
 
     # what becomes of a job
 
@@ -251,8 +254,10 @@ class BatchService:
 
     def _finish(self, job: Job, status: str) -> None:
         lines = self.rearrange([self._line(job, number, status) for number in range(len(job.requests))])
-        good = [line for line in lines if (line.get("response") or {}).get("status_code") == 200]
-        bad = [line for line in lines if line not in good]
+        good, bad = [
+            [line for line in lines if ((line.get("response") or {}).get("status_code") == 200) is wanted]
+            for wanted in (True, False)
+        ]
         for key, chosen in (("output_file_id", good), ("error_file_id", bad)):
             if chosen or (self.style != "openai" and key == "error_file_id"):
                 content = b"".join(json.dumps(line).encode() + b"\n" for line in chosen)

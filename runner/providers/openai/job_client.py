@@ -60,16 +60,18 @@ class JobClient:
             return client.batches.retrieve(job_id)
 
     def recent_batches(self) -> Iterator["Batch"]:
-        """Yield the account's jobs whose results are still there, newest first."""
+        """Yield the account's jobs whose results are still there, in the service's order: OpenAI's is newest first."""
         oldest, seen, page = (datetime.now(UTC) - _RETENTION).timestamp(), set[str](), None
         while page is None or page.has_next_page():
             with self.requests() as client, shape_errors():
                 page = client.batches.list(limit=_PAGE) if page is None else page.get_next_page()
                 batches = [batch for batch in page.data if batch.id not in seen]
                 seen |= {batch.id for batch in batches}
-                is_last = all(batch.created_at < oldest for batch in batches)
+                times = [batch.created_at for batch in batches]
             yield from batches
-            if is_last:  # also of a page without a new job: some servers have one page, again and again
+            if not times:  # some servers have one page, again and again
+                return
+            if times[0] >= times[-1] and times[0] < oldest:  # the pages after it are older still
                 return
 
     def lines(self, file_id: str, max_line_bytes: int, max_lines: int) -> Iterator[bytes | None]:

@@ -143,8 +143,8 @@ class JobRequestProvider(RequestProvider):
         return _id_of(batch)
 
     def find(self, name: str) -> str | None:
-        """Return the id of the newest job with this name that was not refused, or else of the newest one; None if there
-        is none of the last 30 days.
+        """Return the id of a job with this name that was not refused, or else of a refused one; None if there is none of
+        the last 30 days.
         """
         refused: str | None = None
         for batch in self._job_client.recent_batches():

@@ -331,8 +331,20 @@ def test_a_job_is_found_behind_a_thousand_others_and_not_behind_a_month(serve: C
     assert hooks.service.steps["list"] == 11, "pages of 100"
     for other in hooks.service.jobs.values():
         other.batch["created_at"] -= 31 * 86400
-    assert hooks.provider.find("run-0") is None or hooks.service.steps["list"] == 12
+    assert hooks.provider.find("run-0") is None
     assert hooks.service.steps["list"] == 12, "the first page has jobs of last month only"
+
+
+def test_a_list_that_begins_with_the_oldest_jobs_is_read_to_its_end(serve: Callable[..., Hooks]):
+    hooks = serve(lists_oldest_first=True)
+    hooks.created("run-0")
+    (job,) = hooks.service.jobs.values()
+    for number in range(1, 250):
+        job_id, created_at = f"batch_{number:04d}", job.batch["created_at"] - (300 - number) * 86400
+        batch = {**job.batch, "id": job_id, "metadata": None, "created_at": created_at}
+        hooks.service.jobs = {job_id: type(job)(batch, job.states, []), **hooks.service.jobs}
+    hooks.service.jobs = dict(sorted(hooks.service.jobs.items(), key=lambda item: int(item[1].batch["created_at"])))
+    assert hooks.provider.find("run-0") == job.batch["id"]
 
 
 def test_of_several_jobs_of_a_name_one_that_was_not_refused_is_found(serve: Callable[..., Hooks]):
