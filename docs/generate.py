@@ -479,7 +479,8 @@ def _providers() -> str:
         _table(("provider", "default", *MODES), [_modes_row(name, kind) for name, kind in kinds.items()]),
         "`batch.size` means: "
         + "; ".join(f"{mode.size_unit} ({name})" for name, mode in MODES.items())
-        + ". Mode `static` of a hosted provider needs `provider.endpoint=completions`.\n",
+        + ". Mode `static` of a hosted provider needs `provider.endpoint=completions`; mode `job` is refused where "
+        "`provider.job` is null.\n",
         "## Generation keys\n",
         "`generation.max_tokens` is honoured by all. Where a cell is empty, the key is refused unless it has the "
         "value that asks for "
@@ -516,13 +517,20 @@ def _settings(name: str, kind: type[Provider]) -> Iterator[tuple[str, str, str, 
     defaults = {f"provider.{key}": value for key, value in config.provider.settings.items()} | config.flat()
     meanings = _inherited(kind)
     for parameter in inspect.signature(kind).parameters.values():
-        key, section = f"provider.{parameter.name}", parameter.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel) and parameter.name != "model":
-            comments = _comments(CONF_DIR / "provider" / f"{name}.yaml")
+        key, section = f"provider.{parameter.name}", _section_of(parameter.annotation)
+        if section is not None and parameter.name != "model":
+            paths = (*(CONF_DIR / "provider" / "shared").glob("*.yaml"), CONF_DIR / "provider" / f"{name}.yaml")
+            comments = {key: comment for path in paths for key, comment in _comments(path).items()}
             for inner, annotation in _keys(section, f"{key}."):
                 yield f"`{inner}`", _type(annotation), _default(inner, defaults), comments[inner.partition(".")[2]]
         elif parameter.name != "model":
             yield f"`{key}`", _type(parameter.annotation), _default(key, defaults), meanings[parameter.name]
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    """Return the section that an argument's type has, or may have beside null; None for any other type."""
+    options = get_args(annotation) or (annotation,)
+    return next((kind for kind in options if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 def _inherited(kind: type) -> dict[str, str]:

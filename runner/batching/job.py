@@ -75,6 +75,8 @@ class _Jobs:
         self._requests = BlockingRequests(max_attempts=context.max_attempts, should_stop=pending.should_stop)
         self._sender = JobSender(provider, pending, context, params, config, self._requests)
         self._poll_s = context.min_poll_s
+        self._inherited = frozenset(job.number for job in context.jobs.jobs)
+        """Jobs of earlier processes; not by their segment, which the process after one without outcomes has too."""
 
     @property
     def _log(self) -> JobLog:
@@ -159,7 +161,7 @@ class _Jobs:
             yield self._finish(chunk, job)
         left = sorted(number for key, number in prompts.items() if key not in answered)
         results.log_oddities()
-        if left and job.segment == self._pending.segment:
+        if left and job.number not in self._inherited:
             yield from self._fail(left, job, status)
         else:
             self._sender.take_back(left)

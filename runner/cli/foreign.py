@@ -29,7 +29,8 @@ _HARMLESS = frozenset(
     for name in (
         *("api", "api_version", "chat_template", "compile", "device", "dtype", "endpoint", "fail_on", "latency_s"),
         *("max_tokens_field", "prediction", "reasoning_effort", "seed", "service_tier", "stream", "unsupported_params"),
-        *("job.api", "job.keep_files", "job.min_records", "job.timeout_hours"),
+        *("job", "job.api", "job.completion_window", "job.endpoint", "job.keep_files", "job.line_url"),
+        *("job.max_requests", "job.min_records", "job.timeout_hours"),
     )
 )
 """Settings that change what is computed and not where: any other setting of a provider, known or new, needs consent."""

@@ -10,6 +10,20 @@ RENAMED: Mapping[str, str] = {"provider.lacks": "provider.unsupported_params"}
 """The new dotted name of each old one. A key stays in its section."""
 ADDED: Mapping[str, Any] = {"batch.detach": False}
 """The value of each key that records of earlier versions lack."""
+_JOBS_OVER_OPENAI_API = {
+    "completion_window": "24h", "endpoint": None, "line_url": None, "max_requests": None, "keep_files": False,
+}  # fmt: skip
+ADDED_SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "runner.providers.openai.OpenAIProvider": {"job": _JOBS_OVER_OPENAI_API},
+    "runner.providers.azure.AzureProvider": {"job": _JOBS_OVER_OPENAI_API},
+    "runner.providers.bedrock.BedrockProvider": {
+        "job": {
+            "api": "invocation", "role_arn": None, "s3_input": None, "s3_output": None, "control_endpoint_url": None,
+            "s3_endpoint_url": None, "min_records": 100, "timeout_hours": 24, "keep_files": False,
+        }
+    },
+}  # fmt: skip
+"""By a provider's class, the settings that records of earlier versions lack."""
 
 
 def with_current_keys(recorded: Mapping[str, Any], section: str = "") -> dict[str, Any]:
@@ -26,6 +40,8 @@ def with_current_keys(recorded: Mapping[str, Any], section: str = "") -> dict[st
             with_current_keys(value, f"{key}.") if isinstance(value, Mapping) else value
         )
     added = {key.removeprefix(section): value for key, value in ADDED.items() if key.rpartition(".")[0] == section[:-1]}
+    if section == "provider.":
+        added |= ADDED_SETTINGS.get(str(recorded.get("_target_")), {})
     return (added if current else {}) | current
 
 

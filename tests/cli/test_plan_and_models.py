@@ -2,11 +2,8 @@
 
 import json
 import socket
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from runner.errors import AccessError, ConfigError
 from runner.providers.protocols import LIST_TIMEOUT_S
 from tests import processes
 from tests.conftest import Compose
+from tests.servers.json_server import serving_json
 from tests.servers.openai_server import OpenAIServer
 
 
@@ -136,32 +134,6 @@ def test_a_services_models_are_listed_with_their_end(provider: str, config: Comp
         old, small = models.models(config(f"provider={provider}", address))
     assert (old.id, old.shutdown_date) == ("old", "2027-01-14")
     assert (small.id, small.detail, small.shutdown_date) == ("small", "2026-01-01", None)
-
-
-@contextmanager
-def serving_json(answers: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """A server of fixed answers by path, each a body or (status, body); yield its address and the requests it received."""
-    requests: list[tuple[str, str]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            requests.append((self.path, self.headers.get("Authorization", "")))
-            stored = answers[self.path.partition("?")[0]]
-            status, answer = stored if isinstance(stored, tuple) else (200, stored)
-            body = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", requests
-        server.shutdown()
 
 
 BEDROCK = {

@@ -104,3 +104,11 @@ def test_a_configuration_without_old_keys_is_left_as_it_is(config: Compose):
     values = recorded.model_dump(mode="json", by_alias=True)
     assert with_current_keys(values) == values
     assert RunConfig.model_validate(with_current_keys(values)) == recorded
+
+
+@pytest.mark.parametrize("provider", ["openai", "azure", "bedrock"])
+def test_a_record_of_a_version_without_batch_jobs_has_the_settings_of_now(provider: str, config: Compose):
+    now = config(f"provider={provider}")
+    values = now.model_dump(mode="json", by_alias=True)
+    del values["provider"]["job"]
+    assert RunConfig.model_validate(with_current_keys(values)) == now

@@ -1,4 +1,4 @@
-"""provider=openai against servers that others wrote: a real model behind `transformers serve`, and LLMock's limits."""
+"""provider=openai against servers that others wrote: a real model behind `transformers serve`, LLMock's limits and jobs."""
 
 import json
 import socket
@@ -83,3 +83,20 @@ def test_a_run_under_a_services_rate_limit_completes(run_command: Runner, tmp_pa
     assert max(outcome["attempts"] for outcome in by_prompt.values()) > 1, "the limit was met"
     log = (tmp_path / "out" / "runner.log").read_text()
     assert "429" in log, "every retry's reason is on record"
+
+
+def test_batch_jobs_of_a_server_that_others_wrote_answer_every_prompt(run_command: Runner, tmp_path: Path):
+    llmock = str(Path(sys.executable).parent / "llmock")
+    (tmp_path / "prompts.jsonl").write_text(
+        "".join(json.dumps({"id": f"q{n}", "prompt": f"say {n}"}) + "\n" for n in range(200))
+    )
+    with serving([llmock, "serve", "--host", "127.0.0.1"], "/health") as url:
+        hosted = ("provider=openai", f"provider.base_url={url}/v1", "batch.mode=job", "batch.size=100")
+        source = ("prompts=file", "prompts.path=prompts.jsonl", "hydra.run.dir=jobs")
+        done = run_command(*hosted, *source, OPENAI_API_KEY="none")
+    assert done.returncode == 0, done.stderr
+    answered = outcomes(tmp_path / "jobs")
+    assert answered.keys() == {f"q{n}" for n in range(200)}
+    assert all(outcome["text"] and outcome["output_tokens"] > 0 for outcome in answered.values())
+    jobs = json.loads((tmp_path / "jobs" / "jobs.json").read_text())
+    assert [job["state"] for job in jobs] == ["completed", "completed"]

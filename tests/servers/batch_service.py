@@ -34,8 +34,8 @@ COMPLETED = ("validating", "in_progress", "finalizing", "completed")
 Line = dict[str, Any]
 Fault = Callable[[str, int], "dict[str, Any] | None"]
 """Given a step and how often it came, what to do instead: {"status", "body", "headers"} answers so; {"lost": True} does the
-step, and then closes the connection; {"cut": bytes} sends so much of a file; {"call": function} is called once the step is
-done, before it is answered."""
+step, and then closes the connection; {"cut": bytes} sends so much of a file; {"instead": function} is called instead of the
+step, {"after": function} once it is done, before it is answered."""
 
 
 @dataclass
@@ -61,6 +61,7 @@ class BatchService:
         errors: of a job that ends as failed.
         fault: what to do instead of a step: upload, file, files, create, list, poll, cancel, download, delete.
         body: changes the body of an answer of 200.
+        token: the token of Entra ID that requests must have; None for the key.
     """
 
     style: Style = "openai"
@@ -71,6 +72,7 @@ class BatchService:
     errors: Sequence[dict[str, Any]] = ()
     fault: Fault = lambda step, number: None
     body: Callable[[Any], Any] = lambda body: body
+    token: str | None = None
     port: int = 0
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
@@ -127,15 +129,19 @@ class BatchService:
             fault = self.fault(step, number) or {}
             if "status" in fault:
                 return Reply(fault["status"], fault.get("body", {}), headers=fault.get("headers", {}))
+            if "instead" in fault:
+                fault["instead"]()
+                return Reply(500, {}, is_lost=True)
             reply: Reply = getattr(self, f"_{step}")(parts, parse_qs(address.query), headers, content)
-        if "call" in fault:
-            fault["call"]()
+        if "after" in fault:
+            fault["after"]()
         reply.is_lost, reply.cut = fault.get("lost", False), fault.get("cut")
         return reply
 
     def _refusal(self, path: str, query: dict[str, list[str]], headers: dict[str, str]) -> "Reply | None":
-        key = headers.get("api-key") if self.style == "azure-dated" else headers.get("authorization")
-        if key != (KEY if self.style == "azure-dated" else f"Bearer {KEY}"):
+        takes_key = self.style == "azure-dated" and self.token is None
+        key = headers.get("api-key") if takes_key else headers.get("authorization")
+        if key != (KEY if takes_key else f"Bearer {self.token or KEY}"):
             return _error(401, "Incorrect API key provided", "invalid_api_key")
         if not path.startswith(f"{ROOTS[self.style]}/") or ("api-version" in query) != (self.style == "azure-dated"):
             return _error(404, f"Resource not found: {path}")

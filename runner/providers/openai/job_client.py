@@ -1,7 +1,7 @@
 """Blocking requests about files and batch jobs over OpenAI's API: errors, bounds, pages, lines of a file."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -79,6 +79,15 @@ class JobClient:
             with bounded_bytes(max_line_bytes * max_lines):
                 response = stack.enter_context(self._open_connection.files.with_streaming_response.content(file_id))
             yield from read_lines(response.iter_bytes(), max_line_bytes)
+
+    def delete(self, file_ids: Iterable[str]) -> None:
+        """Delete files; those that are gone already are left out."""
+        import openai
+
+        with self.requests() as client:
+            for file_id in file_ids:
+                with suppress(openai.NotFoundError):
+                    client.files.delete(file_id)
 
     @property
     def _open_connection(self) -> "OpenAI":

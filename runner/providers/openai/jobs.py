@@ -4,7 +4,6 @@ The SDK's own retries are off: the batch mode retries.
 """
 
 import json
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -26,8 +25,6 @@ from runner.providers.protocols import JobDiscount, JobLimits, JobResult, JobSta
 from runner.providers.responses import max_answer_bytes, shape_errors
 from runner.text import excerpt, first_line
 from runner.types import Prompt, Timing
-
-log = logging.getLogger(__name__)
 
 _NAME_KEY = "runner_job"
 """The key of a job's metadata that has the job's name: OpenAI has no idempotency key for jobs."""
@@ -191,22 +188,16 @@ class JobRequestProvider(RequestProvider):
                 raise
 
     def remove_files(self, source: str, job_id: str) -> None:
-        """Remove the files of a job, and those of uploads of the same name whose answers were lost."""
-        import openai
-
+        """Remove the files of a job, and then those of uploads of the same name whose answers were lost."""
         if self._job is None or self._job.keep_files:
             return
         batch = self._job_client.batch(job_id)
+        self._job_client.delete(filter(None, (source, batch.output_file_id, batch.error_file_id)))
+        name = f"{metadata_of(batch).get(_NAME_KEY)}.jsonl"
         with self._job_client.requests() as client:
-            file_ids = {source, batch.output_file_id, batch.error_file_id}
-            name = f"{metadata_of(batch).get(_NAME_KEY)}.jsonl"
             files = islice(client.files.list(purpose="batch"), _MAX_FILES)
-            file_ids |= {file.id for file in files if file.filename == name}
-            for file_id in filter(None, file_ids):
-                try:
-                    client.files.delete(file_id)
-                except openai.NotFoundError:
-                    log.debug("file %s is gone already", file_id)
+            lost = {file.id for file in files if file.filename == name}
+        self._job_client.delete(lost)
 
     @property
     def _job_endpoint(self) -> str:

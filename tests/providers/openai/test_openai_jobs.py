@@ -22,6 +22,7 @@ from runner.types import Generated
 from tests.conftest import Compose
 from tests.factories import prompts
 from tests.servers.batch_service import BatchService, Line, Style, shuffled
+from tests.servers.json_server import serving_json
 from tests.servers.openai_server import KEY, OpenAIServer
 
 ENDPOINTS = ("chat", "responses", "completions")
@@ -544,3 +545,24 @@ def test_a_prompt_that_cannot_be_written_is_named(serve: Callable[..., Hooks]):
     with pytest.raises(CallError) as caught:
         hooks.provider.job_line("a", prompt, hooks.params)
     assert caught.value.type == "UnsendablePrompt"
+
+
+@pytest.mark.parametrize("style", ["azure-v1", "azure-dated"])
+def test_jobs_take_entra_id_instead_of_a_key_and_fetch_one_token(
+    style: Style, serve: Callable[..., Hooks], monkeypatch: pytest.MonkeyPatch
+):
+    token = {"access_token": "entra-token", "expires_on": "4102444800", "token_type": "Bearer", "resource": "x"}
+    with serving_json({"/token": token}) as (url, requests):
+        for name, value in (("ENDPOINT", f"{url}/token"), ("HEADER", "secret")):
+            monkeypatch.setenv(f"IDENTITY_{name}", value)
+        monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "ManagedIdentityCredential")
+        hooks = serve(style, "provider.auth=entra", token="entra-token")
+        monkeypatch.delenv("AZURE_OPENAI_API_KEY")
+        assert len(hooks.generated(hooks.ended())) == len(TEXTS)
+        assert len(requests) == 1
+        with pytest.raises(CallError, match="no job batch_9"):
+            hooks.provider.poll("batch_9")
+        hooks.service.token = "another"  # noqa: S105
+        with pytest.raises(CallError, match="the identity is not accepted: check its role") as caught:
+            hooks.provider.poll("batch_0000")
+    assert "entra-token" not in str(caught.value)
