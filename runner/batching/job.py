@@ -244,11 +244,10 @@ class _Jobs:
         try:
             yield
         except CallError as error:
-            advice = f": {error.policy.advice}" if error.policy.advice else ""
             if any(job.job_id for job in self._log.jobs):
-                message = f"{error}{advice}: the run's jobs are on record; to go on: {self._context.resume_command}"
+                message = f"{error}: the run's jobs are on record; to go on: {self._context.resume_command}"
                 raise ServiceError(message) from error
-            raise AccessError(f"{error}{advice}") from error
+            raise AccessError(str(error)) from error
 
 
 def _jobs(count: int) -> str:

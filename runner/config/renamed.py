@@ -10,6 +10,15 @@ RENAMED: Mapping[str, str] = {"provider.lacks": "provider.unsupported_params"}
 """The new dotted name of each old one. A key stays in its section."""
 ADDED: Mapping[str, Any] = {"batch.detach": False}
 """The value of each key that records of earlier versions lack."""
+ADDED_SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "runner.providers.bedrock.BedrockProvider": {
+        "job": {
+            "api": "invocation", "role_arn": None, "s3_input": None, "s3_output": None, "control_endpoint_url": None,
+            "s3_endpoint_url": None, "min_records": 100, "timeout_hours": 24, "keep_files": False,
+        },
+    },
+}  # fmt: skip
+"""The same for the settings of a provider, by its class."""
 
 
 def with_current_keys(recorded: Mapping[str, Any], section: str = "") -> dict[str, Any]:
@@ -26,6 +35,7 @@ def with_current_keys(recorded: Mapping[str, Any], section: str = "") -> dict[st
             with_current_keys(value, f"{key}.") if isinstance(value, Mapping) else value
         )
     added = {key.removeprefix(section): value for key, value in ADDED.items() if key.rpartition(".")[0] == section[:-1]}
+    added |= ADDED_SETTINGS.get(str(current.get("_target_")), {}) if section == "provider." else {}
     return (added if current else {}) | current
 
 

@@ -260,7 +260,8 @@ def test_a_service_that_refuses_the_first_request_is_a_wrong_request(start: Call
         def upload(self, file: object, name: str) -> str:
             from runner.providers.errors import FATAL, CallError
 
-            raise CallError("AccessDenied", "not authorized", replace(FATAL, advice="check the role"))
+            # the message has the advice, as every provider's
+            raise CallError("AccessDenied", "not authorized: check the role", replace(FATAL, advice="check the role"))
 
     jobs = JobLog([], run.folder.write_jobs)
     context = JobContext(
@@ -270,7 +271,7 @@ def test_a_service_that_refuses_the_first_request_is_a_wrong_request(start: Call
     )  # fmt: skip
     pending = PendingPrompts(prompts=run.prompts, jobs=context)
     config = BatchConfig(mode="job", size=5, order="given", warmup=0, detach=False)
-    with pytest.raises(AccessError, match="AccessDenied: not authorized: check the role"):
+    with pytest.raises(AccessError, match=r"^AccessDenied: not authorized: check the role$"):
         list(JOB.generate(Refusing(run.service), pending, run.params, config))
 
 

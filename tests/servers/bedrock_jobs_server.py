@@ -23,7 +23,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.model import Shape
 from botocore.validate import ParamValidator
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from tests.servers.bedrock_server import Refusal, invalid_request, whole_answer
@@ -241,7 +241,7 @@ class BedrockJobs:
         name = source.rpartition("/")[2]
         self.storage.put_object(Bucket=bucket, Key=f"{prefix}/{name}.out", Body=text.encode())
         if job.script.manifest is not None:
-            manifest = {f"{name}RecordCount": count for name, count in job.counts.items()} | job.script.manifest
+            manifest = {f"{name}RecordCount": count for name, count in job.counts.items()} | dict(job.script.manifest)
             self.storage.put_object(Bucket=bucket, Key=f"{prefix}/manifest.json.out", Body=json.dumps(manifest))
 
     def _answer(self, job: Job, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from runner.providers.bedrock.wire import ResponseAccumulator
 from runner.providers.errors import CallError, ErrorPolicy
 from runner.providers.protocols import JobDiscount, JobLimits, JobPhase, JobResult, JobStatus
 from runner.providers.responses import max_answer_bytes, shape_errors
-from runner.text import first_line
+from runner.text import one_line
 from runner.types import ErrorInfo, Generated, Prompt, Timing
 
 log = logging.getLogger(__name__)
@@ -213,10 +213,10 @@ class ModelInvocationJobs:
     def _read_error(self, error: Any, timing: Timing) -> Generated:
         """Return a failure with the code and the message of a record's error."""
         fields = error if isinstance(error, Mapping) else {"errorMessage": error}
-        code = first_line(str(fields.get("errorCode", ""))) or "Refused"
-        message = first_line(redact(str(fields.get("errorMessage", "")), self._account.secrets))
+        code = one_line(str(fields.get("errorCode", "")))
+        message = one_line(redact(str(fields.get("errorMessage", "")), self._account.secrets))
         info = ErrorInfo(
-            type=code,
+            type=code or "Refused",
             message=message or "the service gave no reason",
             retryable=record_policy(code, message).retryable,
         )
