@@ -6,6 +6,7 @@ RunnerError                    exit code 1: the run began and could not be finis
 ├── ServiceError               the service refuses every further request too (quota, revoked key)
 ├── BudgetError                the next request could pass limits.max_cost_usd
 ├── TooManyFailuresError       more prompts failed than limits.max_failures allows
+├── UnforeseenError            an exception that nobody foresaw: a defect of the runner or of a library
 ├── TrackingError              MLflow cannot store the record; the run folder is complete
 ├── Submitted                  exit code 0: batch jobs were left at the service, as requested
 ├── Interrupted                exit code 130: Ctrl-C, SIGTERM or SIGHUP
@@ -46,6 +47,10 @@ class BudgetError(RunnerError):
 
 class TooManyFailuresError(RunnerError):
     """More prompts failed than limits.max_failures allows."""
+
+
+class UnforeseenError(RunnerError):
+    """An exception that nobody foresaw, of the runner or of a library, ends the run; runner.log has its traceback."""
 
 
 class TrackingError(RunnerError):

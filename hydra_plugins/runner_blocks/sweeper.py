@@ -4,7 +4,7 @@ What else the machine does, and how it warms, changes slowly. In blocks it hits 
 rotation keeps any one of them from being first, or last, every time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
+from runner.cli.guard import refuse_wrong_jobs
 from runner.config.secrets import refuse_secrets_in
 from runner.record.lock import sweep_lock
 
@@ -23,17 +24,26 @@ class BlockSweeper(BasicSweeper):
     The order follows from the overrides, which each job's record has: the job's number is its position.
     """
 
-    def sweep(self, arguments: list[str]) -> Any:
-        """Run the jobs. None runs, and nothing is written, where the configuration of one holds a secret.
+    _refused: Set[str] = frozenset()
 
-        Meanwhile the sweep's folder is locked: who finds it unlocked knows that the sweep has ended.
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run the jobs but those that are wrong, for which nothing is made.
+
+        None runs, and nothing is written, where the configuration of one holds a secret. While jobs run the sweep's
+        folder is locked: who finds it unlocked knows that the sweep has ended.
         """
         overrides = OverridesParser.create(self.hydra_context.config_loader).parse_overrides(arguments)
+        composed = {}
         for job in self.split_arguments(overrides, None)[0]:
-            composed = self.hydra_context.config_loader.load_sweep_config(self.config, job)
-            refuse_secrets_in(OmegaConf.to_container(composed, resolve=False))
+            composed[" ".join(job)] = self.hydra_context.config_loader.load_sweep_config(self.config, job)
+            refuse_secrets_in(OmegaConf.to_container(composed[" ".join(job)], resolve=False))
+        self._refused = refuse_wrong_jobs(composed)
         with sweep_lock(Path(self.config.hydra.sweep.dir)):
             return super().sweep(arguments)
+
+    def get_job_batch(self) -> Sequence[Sequence[str]]:
+        """Return the jobs to launch next."""
+        return [job for job in super().get_job_batch() if " ".join(job) not in self._refused]
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Do nothing: `sweep` has composed every job."""

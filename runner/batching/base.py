@@ -20,6 +20,7 @@ class PendingPrompts:
     Attributes:
         prompts: all prompts of the run.
         skipped: ids of prompts that are not generated, because an earlier process of the run did.
+        model_id: the model that a failure is recorded for.
         segment: number of this process within the run; recorded in every outcome.
         should_stop: whether no further prompt is to be sent.
         on_outcomes: called with each call's outcomes before a further prompt is sent; may stop the run.
@@ -28,6 +29,7 @@ class PendingPrompts:
 
     prompts: Sequence[Prompt]
     skipped: Set[str] = frozenset()
+    model_id: str = ""
     segment: int = 0
     should_stop: Callable[[], bool] = field(default=lambda: False)
     on_outcomes: Callable[[Sequence[Outcome]], None] = field(default=lambda _: None)

@@ -4,9 +4,10 @@ import hashlib
 from collections.abc import Generator, Iterator, Sequence
 
 from runner.batching.base import Mode, PendingPrompts
+from runner.batching.unforeseen import UnforeseenErrors
 from runner.config.schema import BatchConfig, GenerationParams
 from runner.providers.protocols import ListProvider, StaticProvider, TokenCounter
-from runner.types import Outcome, Prompt
+from runner.types import Generated, Outcome, Prompt
 
 Batch = tuple[Prompt, ...]
 
@@ -18,11 +19,20 @@ def generate(
 
     Batches are formed of all prompts. Of a batch with skipped prompts, the remaining ones are generated.
     """
+    errors = UnforeseenErrors(pending.model_id)
     for number, batch in pending.until_stopped(enumerate(form_batches(provider, pending.prompts, config))):
         seeded = params.model_copy(update={"seed": batch_seed(params.seed, batch)})
         if remaining := pending.remaining(batch):
-            results = provider.generate_batch(remaining, seeded)  # fewer than prompts if the run was stopped
-            yield pending.finish_call(zip(remaining, results, strict=False), batch=number)
+            results = errors.call(_generate_batch(provider, remaining, seeded), remaining)
+            yield pending.finish_call(results, batch=number)
+            errors.raise_if_recurring()
+
+
+def _generate_batch(
+    provider: StaticProvider, prompts: Sequence[Prompt], params: GenerationParams
+) -> Iterator[tuple[Prompt, Generated]]:
+    """Call the provider once iterated over; yield fewer results than prompts if the run was stopped."""
+    yield from zip(prompts, provider.generate_batch(prompts, params), strict=False)
 
 
 def first_batch(provider: StaticProvider, pending: PendingPrompts, config: BatchConfig) -> Sequence[Prompt]:

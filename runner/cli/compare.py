@@ -1,6 +1,7 @@
 """`python -m runner.compare RUN|SWEEP ...`: compares speed, cost and texts of runs."""
 
 import argparse
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from runner.cli import common, terminal
 from runner.cli.compose import compose_config
-from runner.errors import UsageError
+from runner.errors import TrackingError, UsageError
 from runner.record.relocate import absolute_uri
 
 if TYPE_CHECKING:
     from runner.comparison.compare import Comparison
+
+log = logging.getLogger(__name__)
 
 _HELP = """\
 RUN is the folder of a run, SWEEP that of a sweep. The MLflow id of a run or of a sweep's parent run works too.
@@ -114,6 +117,8 @@ def compare(
     from runner.comparison.present.json import as_data
     from runner.comparison.present.output import default_folder, write
 
+    for path in paths:
+        _end_if_abandoned(path)
     comparison = _compare([folder for path in paths for folder in folders(path)], reference, explain, model)
     is_one_sweep = len(paths) == 1 and is_sweep(paths[0])
     title = f"Sweep {paths[0].name}" if is_one_sweep else f"{len(comparison.runs)} runs"
@@ -127,6 +132,25 @@ def compare(
         sweep.publish(paths[0], comparison, files)
 
 
+def _end_if_abandoned(directory: Path) -> None:
+    """End the parent run that a killed sweep of this user's has left running in the configured store."""
+    from runner.tracking import sweep_run
+
+    store = sweep_run.store_of(directory)
+    if store is not None and _is_configured(store):
+        try:
+            if sweep_run.end_abandoned(directory):
+                log.warning("the process of %s is gone: the sweep has ended in MLflow too", directory)
+        except TrackingError as error:
+            log.warning("MLflow may show %s as running: %s; compare it again later", directory, error)
+
+
+def _is_configured(store: str) -> bool:
+    """Return whether a store is that of the user's own configuration."""
+    uris, here = (compose_config([]).tracking.uri, os.environ.get("MLFLOW_TRACKING_URI")), Path.cwd()
+    return absolute_uri(store, here) in [absolute_uri(uri, here) for uri in uris if uri]
+
+
 def _publishes_unasked(directory: Path) -> bool:
     """Return whether a sweep's comparison goes to MLflow: the user's own sweep, to the store that is configured.
 
@@ -134,11 +158,10 @@ def _publishes_unasked(directory: Path) -> bool:
     """
     from runner.tracking import sweep_run
 
-    store, here = sweep_run.store_of(directory), Path.cwd()
+    store = sweep_run.store_of(directory)
     if store is None:
         return False
-    configured = (compose_config([]).tracking.uri, os.environ.get("MLFLOW_TRACKING_URI"))
-    is_configured = absolute_uri(store, here) in [absolute_uri(uri, here) for uri in configured if uri]
+    is_configured = _is_configured(store)
     if is_configured and sweep_run.is_own(directory):
         return True
     reason = "that is not the store of your configuration" if not is_configured else "you did not run the sweep here"

@@ -36,12 +36,13 @@ _HARMLESS = frozenset(
 _EMBEDDED = "embedded/"
 
 
-def refuse_foreign(folder: RunFolder, *, accepted: bool) -> None:
+def refuse_foreign(folder: RunFolder, *, accepted: bool, changed: Set[str] = frozenset()) -> None:
     """Refuse a foreign record that would send to, load or run what the local configuration does not have.
 
     Args:
         folder: the run's.
         accepted: whether the user has consented to what the record names.
+        changed: keys for which the user has given a value of their own.
 
     Raises:
         RecordError: consent is needed, the record names a key that its provider does not have, or has no configuration.
@@ -51,7 +52,8 @@ def refuse_foreign(folder: RunFolder, *, accepted: bool) -> None:
     manifest = folder.read_manifest()
     config = parse_recorded(folder.path / MANIFEST, manifest.config)
     recorded = with_absolute_paths(config, base_of(folder, manifest))
-    destinations = differing = _destinations(recorded)
+    destinations = {key: value for key, value in _destinations(recorded).items() if key not in changed}
+    differing = destinations
     keys: set[str] = set()
     for local in _local_destinations(recorded):
         keys.add(str(local.get(_KEY_VARIABLE)))

@@ -41,12 +41,13 @@ def main() -> None:
         try:
             _run_hydra(lambda cfg: codes.append(_run_job(cfg)))
         finally:
-            if RequestGuard.sweep_dir is not None:
+            if (sweep_dir := RequestGuard.sweep_dir) is not None and sweep_dir.is_dir():
                 with handle_signals() as signals:  # before the import, which takes a second
                     from runner.cli.sweep import finish  # here, so that --help answers at once
 
                     interrupted = isinstance(sys.exception(), KeyboardInterrupt)
-                    codes = [finish(RequestGuard.sweep_dir, codes, signals, interrupted=interrupted)]
+                    refused = RequestGuard.has_refused_jobs
+                    codes = [finish(sweep_dir, codes, signals, interrupted=interrupted, has_refused_jobs=refused)]
         sys.exit(max(codes, default=0))
 
 

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder.refuse_what_is_no_file()
         folder.read_manifest()
         common.log_into(directory)
-        refuse_foreign(folder, accepted=options.accept_endpoint)
+        refuse_foreign(folder, accepted=options.accept_endpoint, changed=overrides.keys())
         from runner import app  # here, so that --help and a wrong RUN answer at once
 
         try:
@@ -52,7 +52,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "overrides",
         nargs="*",
         metavar="KEY=VALUE",
-        help="a limit, price or batch.size for this process; no key of texts",
+        help="a limit, price, batch.size or tracking.uri for this process; no key of texts",
     )
     parser.add_argument("--keep-failures", action="store_true", help="do not generate failed prompts again")
     parser.add_argument(

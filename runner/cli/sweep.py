@@ -19,7 +19,7 @@ from runner.comparison.present.markdown import markdown_note
 from runner.comparison.present.output import PLOTS, Files, write
 from runner.comparison.present.settings import series
 from runner.comparison.present.tables import speed_table
-from runner.errors import Interrupted, RunnerError, TrackingError
+from runner.errors import Interrupted, RunnerError, TrackingError, UsageError
 from runner.record.folder import RunFolder, relative_to_start
 from runner.record.manifest import Status
 from runner.run.result import RunResult
@@ -40,7 +40,9 @@ _COLUMNS = (
 """Metrics that the view of a sweep's jobs in MLflow shows, where a job has them; of failed prompts, more than 0."""
 
 
-def finish(directory: Path, codes: Sequence[int], signals: Signals, *, interrupted: bool) -> int:
+def finish(
+    directory: Path, codes: Sequence[int], signals: Signals, *, interrupted: bool, has_refused_jobs: bool = False
+) -> int:
     """Compare a sweep's jobs, end its parent run in MLflow, and return the sweep's exit code.
 
     Where a launcher ran the jobs in other processes, their summaries have their exit codes. A job without a summary was
@@ -51,6 +53,7 @@ def finish(directory: Path, codes: Sequence[int], signals: Signals, *, interrupt
         codes: exit codes of the jobs that ran in this process.
         signals: those of this process; the first interrupts the comparison.
         interrupted: whether the sweep itself was interrupted.
+        has_refused_jobs: whether further jobs were refused before the sweep began.
 
     Returns:
         130 if a job was interrupted, 2 if every job was refused, 1 if any job failed or was refused, else 0.
@@ -72,7 +75,7 @@ def finish(directory: Path, codes: Sequence[int], signals: Signals, *, interrupt
         if not is_compared:
             _end_parent(directory, signals, "KILLED" if interrupted else "FAILED")
     recorded = (summary.exit_code if summary else RunnerError.exit_code for summary in summaries)
-    distinct = set(codes or recorded)
+    distinct = {*(codes or recorded), *([UsageError.exit_code] if has_refused_jobs else [])}
     if interrupted or Interrupted.exit_code in distinct:
         return Interrupted.exit_code
     return max(distinct, default=0) if len(distinct) < 2 else RunnerError.exit_code

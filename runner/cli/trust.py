@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from hydra._internal.utils import get_args_parser
 
+from runner.config.bounded_yaml import AliasError, load_yaml
 from runner.errors import ConfigError
 
 TRUST_FLAG = "--trust-config"
@@ -68,7 +69,9 @@ def _findings(path: Path, relative: Path) -> Iterator[str]:
     if any(line.lstrip("# ").startswith("@package hydra") for line in text.splitlines()):
         yield "its @package header is Hydra's own configuration"
     try:
-        values = yaml.safe_load(text)
+        values = load_yaml(text)
+    except AliasError as error:
+        raise ConfigError(f"{path}: {error}") from None
     except (yaml.YAMLError, RecursionError):
         return  # Hydra reports a file that cannot be read, if it is used
     if isinstance(values, Mapping):

@@ -108,7 +108,8 @@ class Run:
     def keeps_several_in_flight(self) -> bool:
         """Whether several prompts were to be generated at a time, each with its own start and end."""
         name, size = self.settings.get("batch.mode"), self.settings.get("batch.size")
-        return size != 1 and any(mode.name == name and not mode.batch_is_call for mode in MODES.values())
+        together = [mode.name for mode in MODES.values() if not (mode.batch_is_call or mode.is_job)]
+        return size != 1 and name in together
 
     @property
     def is_sampled(self) -> bool:

@@ -43,7 +43,7 @@ class ServedCounter:
             return
         if outcome.system_fingerprint is not None:
             self._fingerprints.add(outcome.system_fingerprint)
-        if outcome.choice == 0:
+        if outcome.choice == 0 and outcome.timing.latency_s is not None:
             start, end = _interval(outcome.timing)
             self._starts.append(start)
             self._ends.append(end)

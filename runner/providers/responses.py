@@ -67,7 +67,14 @@ def max_answer_bytes(tokens: int) -> int:
 @contextmanager
 def bounded_answer(tokens: int) -> Iterator[None]:
     """Bound the bytes of every response that is read inside the block to those of an answer of so many tokens."""
-    token = max_bytes_to_read.set(max_answer_bytes(tokens))
+    with bounded_bytes(max_answer_bytes(tokens)):
+        yield
+
+
+@contextmanager
+def bounded_bytes(max_bytes: int) -> Iterator[None]:
+    """Bound the bytes of every response that begins inside the block."""
+    token = max_bytes_to_read.set(max_bytes)
     try:
         yield
     finally:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from runner.config.bounded_yaml import load_yaml
 from runner.config.parse import parse
 from runner.config.renamed import with_current_keys
 from runner.config.schema import RunConfig
@@ -271,7 +272,7 @@ class RunFolder:
         if not path.exists():
             return {}
         try:
-            return with_current_keys(_SECTION.validate_python(yaml.safe_load(path.read_bytes())))
+            return with_current_keys(_SECTION.validate_python(load_yaml(path.read_bytes())))
         except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
             raise _unreadable(path, error) from None
 

@@ -42,6 +42,12 @@ def is_abandoned(directory: Path) -> bool:
         return False
 
 
+def forget_sweep(directory: Path) -> None:
+    """Remove the lock of a sweep that nobody holds, once its parent run has ended: nothing of it is left to be done."""
+    if is_abandoned(directory):
+        (directory / _SWEEP_LOCK).unlink(missing_ok=True)
+
+
 @contextmanager
 def run_lock(path: Path) -> Iterator[None]:
     """Hold a run's lock file. A lock whose owner is gone for certain is taken over.
@@ -123,7 +129,7 @@ def _is_of_this_kernel(owner: bytes) -> bool:
 
 def _in_use(path: Path) -> RunInUseError:
     owner = ["?", "?"]
-    with suppress(FileNotFoundError):  # the owner released the lock just now
+    with suppress(OSError):  # the owner released the lock just now, or others may not read it
         owner = [*path.read_text(encoding="utf-8", errors="replace").split("\n"), *owner]
     pid, host = owner[0], owner[1].partition("?pidns-")[0]
     return RunInUseError(

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 from runner.errors import JournalError
 from runner.record.codec import decode_line, from_record
+from runner.record.seen_lines import SeenLines
 from runner.types import Outcome
 
 _BLOCK = 1 << 16
@@ -91,8 +92,12 @@ class OutcomesFile:
 
 
 def last_segment(path: Path) -> int:
-    """Return the segment of the file's last whole line; 0 where it has none."""
-    with path.open("rb") as file:
+    """Return the segment of the file's last whole line; 0 where it has none.
+
+    Raises:
+        JournalError: the file cannot be read.
+    """
+    with _open(path) as file:
         end = end_of_last_line(file)
         start = end_of_last_line(file, before=end - 1) if end else 0
         file.seek(start)
@@ -116,18 +121,24 @@ def end_of_last_line(file: BinaryIO, *, before: int | None = None) -> int:
     return 0
 
 
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise JournalError(f"{path} cannot be read: {error.strerror}: give yourself the right to read it") from None
+
+
 def _read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield number and fields of every whole line; of equal lines (a file was appended to itself, say) the first."""
     if not path.exists():
         return
-    seen = set[int]()  # hashes: 64 bytes an outcome
-    with path.open("rb") as file:
+    seen = SeenLines()
+    with _open(path) as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 return
-            if (digest := hash(line)) in seen:
+            if not seen.add(line):
                 continue
-            seen.add(digest)
             try:
                 record = decode_line(line)
             except ValueError as error:

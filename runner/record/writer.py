@@ -57,7 +57,7 @@ class OutcomeWriter:
             raise RunInUseError(f"{self._path} exists already: a folder is for one run: choose another") from None
         except OSError as error:
             self._lock.close()
-            raise JournalError(f"{self._path} cannot be written: {error.strerror}") from None
+            raise JournalError(f"{error.filename or self._path} cannot be written: {error.strerror}") from None
         except BaseException:
             self._lock.close()
             raise

@@ -2,15 +2,15 @@
 
 import logging
 import time
-from collections.abc import Mapping, Set
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Mapping, Set
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from runner import environment
 from runner.batching.base import PendingPrompts
 from runner.dispatch.stop import Stopped
-from runner.errors import Interrupted, JournalError, RecordError, RunnerError
+from runner.errors import Interrupted, JournalError, RecordError, RunnerError, UnforeseenError
 from runner.providers.protocols import DeviceMemory
 from runner.record.manifest import environment_changes, resolved_changes
 from runner.record.writer import OutcomeWriter
@@ -23,6 +23,7 @@ from runner.run.prepare import PreparedRun
 from runner.run.result import RunObserver, RunResult
 from runner.run.signals import GracePeriodExpired, Signals, handle_signals
 from runner.run.warm_up import warm_up
+from runner.text import excerpt, first_line
 from runner.tracking.publisher import RunPublisher, StartWorker, start_worker
 
 log = logging.getLogger(__name__)
@@ -59,12 +60,14 @@ def execute(
     """
     log.info("%s: %d prompts, into %s", run.config.label, len(run.prompts) - len(skipped), run.folder.display_path)
     pending = PendingPrompts(
-        prompts=run.prompts, skipped=skipped, segment=writer.segment, should_stop=lambda: run.calls.stop.is_set
-    )
+        prompts=run.prompts, skipped=skipped, model_id=run.config.model.id, segment=writer.segment,
+        should_stop=lambda: run.calls.stop.is_set,
+    )  # fmt: skip
     with (
         RunPublisher(run.folder, run.config.tracking.uri, run.waits, start=start_worker) as publisher,
         handle_signals() as signals,
         run.folder.recording_failure(),
+        _closing_record(run, writer),
     ):
         measured = _measure(run, pending, writer, observer, signals) if len(skipped) < len(run.prompts) else None
         result, error = close_record(run, writer, measured)
@@ -74,6 +77,20 @@ def execute(
     if result.status == "FAILED" and error:
         raise Interrupted(f"interrupted while the record was closed; before, {error}") if signals.came else error
     return result
+
+
+@contextmanager
+def _closing_record(run: PreparedRun, writer: OutcomeWriter) -> Iterator[None]:
+    """Close the record, with its metrics, after an exception that nobody foresaw. An earlier summary stays."""
+    try:
+        yield
+    except RunnerError:
+        raise
+    except BaseException as error:
+        if run.folder.read_summary() is None:
+            run.calls.stop.request(UnforeseenError(f"{type(error).__name__}: {excerpt(first_line(error))}"))
+            close_record(run, writer, None)
+        raise
 
 
 def _measure(

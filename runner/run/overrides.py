@@ -9,9 +9,9 @@ from runner.config.parse import parse
 from runner.config.schema import RunConfig
 from runner.errors import ConfigError
 
-_CHANGEABLE = ("model.price", "batch.warmup", "batch.detach")
+_CHANGEABLE = ("model.price", "batch.warmup", "batch.detach", "tracking.uri")
 _CHANGEABLE_SECTIONS = ("limits.", "model.price.")
-"""What decides when requests leave, when a run stops and what it costs, in every mode."""
+"""What decides when requests leave, when a run stops, what it costs and where it is published, in every mode."""
 _SIZE = "batch.size"
 """Changeable where it counts requests in flight: elsewhere the rows of a batch may move each other's texts."""
 _KEPT_PLACE = "it says where the run is kept"
@@ -71,5 +71,5 @@ def _refusal(key: str, config: RunConfig) -> str:
     size = f", {_SIZE}" if is_changeable(_SIZE, config) else ""
     return (
         f"{key}: a resumed run keeps {key}{value}: {reason}. A resume can change limits.*, model.price, "
-        f"batch.warmup, batch.detach{size}; for anything else start a new run"
+        f"batch.warmup, batch.detach, tracking.uri{size}; for anything else start a new run"
     )

@@ -37,7 +37,8 @@ def open_run(folder: RunFolder, uri: str, on_connected: Callable[[], object]) ->
     tags = {"prompts.sha256": manifest.prompts["sha256"], "batch.mode": str(config.batch.mode), **manifest.tags}
     tags["runner.directory"] = str(folder.path.absolute())
     if sweep_dir := sweep_dir_of(folder, manifest):
-        tags["mlflow.parentRunId"] = sweep_run.join(sweep_dir, store, config)
+        parent_id = sweep_run.join(sweep_dir, store, config)
+        tags |= {"mlflow.parentRunId": parent_id} if parent_id else {}
     run = store.find_or_create_run(manifest.key, manifest.name, tags)
     store.client.update_run(run.run_id, status="RUNNING")
     run.log_params(config.flat())

@@ -76,7 +76,7 @@ class Store:
         changed since, as the place of a folder that was moved, is written anew.
         """
         key = _searchable(key)
-        runs = self.client.search_runs([self.experiment_id], f"tags.`{_KEY_TAG}` = '{key}'", max_results=1)
+        runs = self.client.search_runs([self.experiment_id], _with_key(key), max_results=1)
         if runs:
             found, kept = StoreRun(self, str(runs[0].info.run_id)), runs[0].data.tags
             if changed := {name: value for name, value in tags.items() if name in kept and kept[name] != value}:
@@ -86,6 +86,23 @@ class Store:
         run_tags = {name: shorten(value, _MAX_TAG) for name, value in ({_KEY_TAG: key} | source | dict(tags)).items()}
         run = self.client.create_run(self.experiment_id, run_name=name[:_MAX_NAME], tags=run_tags)
         return StoreRun(self, str(run.info.run_id))
+
+    def find_run(self, key: str, experiment_ids: Iterable[str]) -> "StoreRun | None":
+        """Return the run that has this key as a tag; None if these experiments have none."""
+        runs = self.client.search_runs([*experiment_ids], _with_key(_searchable(key)), max_results=1)
+        return StoreRun(self, str(runs[0].info.run_id)) if runs else None
+
+    def has_run(self, run_id: str) -> bool:
+        """Return whether the store has a run with this id."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +208,11 @@ def store_errors(uri: str) -> Iterator[None]:
 def storable(text: str) -> str:
     """Return the text without lone surrogates and NUL, which not every store and reader takes."""
     return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
+
+
+def _with_key(searchable_key: str) -> str:
+    """Return the filter of runs that have this key."""
+    return f"tags.`{_KEY_TAG}` = '{searchable_key}'"
 
 
 def _searchable(key: str) -> str:

@@ -13,7 +13,7 @@ from runner.config.schema import RunConfig
 from runner.errors import RecordError
 from runner.record.atomic import atomic_write, refuse_what_is_no_file
 from runner.record.folder import SWEEP, RunFolder, as_json
-from runner.record.lock import is_abandoned
+from runner.record.lock import forget_sweep, is_abandoned
 from runner.record.manifest import MlflowRunRef, Status
 from runner.record.ownership import is_signed, sign
 from runner.record.relocate import absolute_uri, base_beside, path_below, sweep_dir_of
@@ -63,12 +63,15 @@ class _Parent:
 _ADAPTER = TypeAdapter(_Parent)
 
 
-def join(directory: Path, store: Store, config: RunConfig) -> str:
-    """Return the parent run's id; the first job creates the run. Jobs may be processes of their own."""
+def join(directory: Path, store: Store, config: RunConfig) -> str | None:
+    """Return the parent run's id; the first job creates the run. Jobs may be processes of their own.
+
+    None where the parent is in another store: a resumed job may be published elsewhere than its sweep.
+    """
     path = directory / SWEEP
     with FileLock(f"{path}.lock"):
         if parent := _read_parent(directory):
-            return parent.run_id
+            return parent.run_id if store.has_run(parent.run_id) else None
         _end_others_abandoned(store)
         run = store.find_or_create_run(str(directory), f"sweep of {config.name}", {"sweep.dir": str(directory)})
         parent = _Parent(
@@ -115,6 +118,19 @@ def end(directory: Path, *, status: Status) -> None:
         with store_errors(parent.uri):
             store = open_store(parent.uri, parent.experiment)
             _end_if_running(store, parent.run_id, status)
+        forget_sweep(directory)
+
+
+def end_abandoned(directory: Path) -> bool:
+    """End the parent run of an own sweep whose process is gone; return whether there was one to be ended.
+
+    Raises:
+        TrackingError: the store cannot be used.
+    """
+    is_left = is_own(directory) and is_abandoned(directory)
+    if is_left:
+        end(directory, status="KILLED")
+    return is_left
 
 
 def end_if_abandoned(job: RunFolder, store: Store) -> None:
@@ -122,8 +138,9 @@ def end_if_abandoned(job: RunFolder, store: Store) -> None:
     sweep_dir = sweep_dir_of(job, job.read_manifest())
     if sweep_dir is None or not is_own(sweep_dir) or not is_abandoned(sweep_dir):
         return
-    if parent := _read_parent(sweep_dir):
+    if (parent := _read_parent(sweep_dir)) and store.has_run(parent.run_id):
         _end_if_running(store, parent.run_id, "KILLED")
+        forget_sweep(sweep_dir)
 
 
 def _end_others_abandoned(store: Store) -> None:
@@ -158,11 +175,27 @@ def finish(directory: Path, report: SweepReport, *, status: Status) -> MlflowRun
         run.log_points(Point(*point) for point in report.curves)
         run.log_params(report.swept)
         for job, metrics in report.metrics.items():
-            if reference := RunFolder(job).read_mlflow_run():
-                _replace_metrics(StoreRun(store, reference.run_id), metrics)
+            if job_run := _run_of(RunFolder(job), store, is_own_sweep=is_own(directory)):
+                _replace_metrics(job_run, metrics)
         _share_view(run, report)
         store.client.set_terminated(run.run_id, status)
+    forget_sweep(directory)
     return run.reference
+
+
+def _run_of(job: RunFolder, store: Store, *, is_own_sweep: bool) -> StoreRun | None:
+    """Return the MLflow run of a job; None where it has none, or the job's folder came from elsewhere.
+
+    tracking.json has no signature, so that its run id is not obeyed: the run is the one with the job's own key.
+    """
+    reference = job.read_mlflow_run()
+    if reference is None or (is_own_sweep and not job.is_own):
+        return None
+    try:
+        key = job.read_manifest().key
+    except RecordError:
+        return None
+    return store.find_run(key, {store.experiment_id, reference.experiment_id})
 
 
 def _replace_metrics(run: StoreRun, metrics: Mapping[str, float]) -> None:

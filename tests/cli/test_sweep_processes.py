@@ -65,16 +65,28 @@ def test_a_job_with_failed_prompts_gives_1(run_command: Runner):
     assert "prompts failed" in done.stderr
 
 
-def test_a_sweep_of_refused_jobs_gives_2(run_command: Runner):
+def test_a_sweep_of_refused_jobs_gives_2(run_command: Runner, tmp_path: Path):
     done = run_command("-m", "provider=openai", "prompts=memo", "batch.size=1,2", *LAUNCHER, OPENAI_API_KEY="")
     assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ")
     assert "OPENAI_API_KEY" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1, "both jobs are wrong in the same way: one message"
+    assert not (tmp_path / "s").exists()
 
 
-def test_a_refused_job_among_others_gives_1(run_command: Runner):
-    done = run_command("-m", "provider=echo", "prompts=memo", "generation.temperature=0,0.5", *LAUNCHER)
+@pytest.mark.parametrize("launcher", [LAUNCHER, LAUNCHER[-1:]], ids=["processes", "one process"])
+@pytest.mark.parametrize("values", ["generation.temperature=0,0.5", "batch.size=1,0", "prompts.limit=2,-1"])
+def test_a_wrong_job_among_others_is_left_out_and_gives_1(
+    values: str, launcher: tuple[str, ...], run_command: Runner, tmp_path: Path
+):
+    done = run_command("-m", "provider=echo", "prompts=memo", values, *launcher)
+    key, wrong = values.split("=")[0], values.split(",")[1]
     assert done.returncode == 1, done.stderr
+    assert f"error: the job provider=echo prompts=memo {key}={wrong}" in done.stderr
+    assert f"is left out: {key}={wrong}" in done.stderr
+    assert [path.name for path in sorted((tmp_path / "s").glob("[0-9]*"))] == ["0"], "nothing is made for the wrong job"
+    assert status(tmp_path / "s" / "0") == "FINISHED"
+    assert "Traceback" not in done.stderr
 
 
 def test_a_killed_job_gives_1_in_one_message(tmp_path: Path):

@@ -47,6 +47,20 @@ def test_values_in_a_configuration_folder_are_accepted(tmp_path: Path):
     refuse_code_in(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["aliases of aliases", "an alias of itself"])
+def test_aliases_in_a_configuration_folder_are_bounded(name: str, tmp_path: Path):
+    text = {
+        "aliases of aliases": "a0: &a0 [x]\n"
+        + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 30)),
+        "an alias of itself": "a: &a\n  b: *a\n",
+    }[name]
+    (tmp_path / "model.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"model\.yaml: .*alias"):
+        refuse_code_in(tmp_path)
+    (tmp_path / "model.yaml").write_text("a: &a {b: 1}\nc: *a\nd: *a\n")
+    refuse_code_in(tmp_path)
+
+
 def test_a_planted_target_does_not_run(run_command: Runner, tmp_path: Path):
     (tmp_path / "theirs" / "experiment").mkdir(parents=True)
     (tmp_path / "theirs" / "experiment" / "x.yaml").write_text(

@@ -78,6 +78,7 @@ WRONG = {
     "+provider.unknown_thing=planted-secret": ["'provider.unknown_thing'"],
     "+hydra.job.env_set={OPENAI_API_KEY:planted-secret}": ["hydra.job.env_set.OPENAI_API_KEY"],
     "batch.size=1,2 +provider={sessionToken:planted-secret} -m": ["provider.sessionToken"],
+    "batch.size=0,0 -m": ["batch.size=0", "greater than 0"],
     "tracking.uri=sqlite:///": ["names no file", "sqlite:///FILE"],
     "tracking.uri=sqlite:///:memory:": ["names no file"],
     "tracking.uri=sqlite:////tmp": ["tracking.uri='sqlite:////tmp'", "it is a folder"],

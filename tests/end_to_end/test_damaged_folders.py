@@ -1,11 +1,13 @@
 """Damaged and hostile run folders: one message that names the file, or the command goes on as far as it can."""
 
+import ctypes
 import json
 import logging
 import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +90,19 @@ WRONG_VALUES: dict[str, tuple[str, Callable[[Any], object]]] = {
     "a working directory that is a number": ("run.json", lambda value: value.update(working_dir=3)),
     "a folder that is a list": ("run.json", lambda value: value.update(folder=["outputs"])),
 }
-DAMAGES = {f"{name} is {kind}": (name, damage) for name in FILES for kind, damage in KINDS.items()} | {
-    f"{name} has {kind}": (name, _edit(change)) for kind, (name, change) in WRONG_VALUES.items()
+LAUGHS = b"a0: &a0 [x]\n" + b"".join(
+    b"a%d: &a%d [%s]\n" % (depth, depth, b", ".join([b"*a%d" % (depth - 1)] * 10)) for depth in range(1, 30)
+)
+"""10^29 values of 29 lines."""
+ALIASES: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "aliases of aliases": ("config.yaml", lambda path: path.write_bytes(LAUGHS)),
+    "an alias of itself": ("config.yaml", lambda path: path.write_bytes(b"a: &a\n  b: *a\n")),
 }
+DAMAGES = (
+    {f"{name} is {kind}": (name, damage) for name in FILES for kind, damage in KINDS.items()}
+    | {f"{name} has {kind}": (name, _edit(change)) for kind, (name, change) in WRONG_VALUES.items()}
+    | {f"{name} has {kind}": (name, damage) for kind, (name, damage) in ALIASES.items()}
+)
 
 
 @pytest.fixture(scope="module")
@@ -133,17 +145,57 @@ def test_a_damaged_folder_is_one_message_or_taken_as_far_as_it_goes(
     shutil.copytree(recorded / "run", tmp_path / "run")
     name, damage_file = DAMAGES[damage]
     damage_file(tmp_path / "run" / name)
-    code: object = 0
+    code = exit_code(command, recorded)
+    assert_one_message(code, capfd.readouterr().err, name)
+
+
+def exit_code(command: str, recorded: Path) -> object:
+    """Give a command for the run in the working directory; return its exit code."""
     try:
         if command == "resume":
             resume.main(["run"])
         else:
             compare.main(["run", str(recorded / "other"), "--json"])
     except SystemExit as ended:
-        code = ended.code
-    printed = capfd.readouterr()
-    assert "Traceback" not in printed.err
+        return ended.code
+    return 0
+
+
+def assert_one_message(code: object, messages: str, name: str) -> None:
+    assert "Traceback" not in messages
     if code:
-        assert printed.err.count("error: ") == 1, printed.err
-        assert name in printed.err, "the message names the file"
+        assert messages.count("error: ") == 1, messages
+        assert name in messages, "the message names the file"
         assert code in (1, 2)
+
+
+@contextmanager
+def without_roots_rights() -> Iterator[None]:
+    """Take from root, in this thread, the right to read and write whatever a file's mode says."""
+    libc, header = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this thread
+    kept = (ctypes.c_uint32 * 6)()
+    libc.capget(header, kept)
+    limited = (ctypes.c_uint32 * 6)(*kept)
+    limited[0] &= ~0b110  # effective CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+    libc.capset(header, limited)
+    try:
+        yield
+    finally:
+        libc.capset(header, kept)
+
+
+@pytest.mark.parametrize("name", [*FILES, "runner.log", "run.lock"])
+@pytest.mark.parametrize("command", ["resume", "compare"])
+def test_a_file_without_the_right_to_read_is_one_message_or_the_command_goes_on(
+    command: str, name: str, recorded: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(recorded / "run", tmp_path / "run")
+    (tmp_path / "run" / name).touch()
+    (tmp_path / "run" / name).chmod(0)
+    with without_roots_rights():
+        if os.access(tmp_path / "run" / name, os.R_OK, effective_ids=True):
+            pytest.skip("this process reads every file, whatever its mode")
+        code = exit_code(command, recorded)
+    assert_one_message(code, capfd.readouterr().err, name)

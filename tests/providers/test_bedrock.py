@@ -223,6 +223,20 @@ def test_a_bearer_token_is_not_sent_over_plain_http(
     assert "bearer-secret" not in str(server.seen[0].headers)
 
 
+def test_a_plain_http_address_of_the_environment_gets_no_bearer_token_either(
+    bedrock: ComposeBedrock, server: BedrockServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", "bearer-secret")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", server.url)
+    assert complete(bedrock(endpoint_url=None), prompt("hello")).text == "hello"
+    assert "bearer-secret" not in str(server.seen[0].headers)
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(variable)
+    for use in ("check", "__enter__"):
+        with pytest.raises(ConfigError, match="a Bedrock API key; with an https address only"):
+            getattr(build(bedrock(endpoint_url=None)), use)()
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_as_many_requests_as_the_batch_size_are_really_in_flight(
     stream: bool, bedrock: ComposeBedrock, server: BedrockServer

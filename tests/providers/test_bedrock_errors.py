@@ -266,6 +266,8 @@ TOO_MUCH = {
     "chunks": ("converse", True, streamed([delta("x")] * 3_000), "more than 2,048 chunks"),
     "characters": ("converse", True, streamed([delta("x" * 100_000)] * 14), "more than 1,310,720 characters"),
     "bytes": ("invoke", False, Wire(b"HTTP/1.1 200 OK\r\n\r\n" + BODY), "more than 1,310,720 bytes"),
+    "bytes of converse": ("converse", False, Wire(b"HTTP/1.1 200 OK\r\n\r\n" + BODY), "more than 1,310,720 bytes"),
+    "bytes of an error": ("converse", True, Wire(b"HTTP/1.1 400 No\r\n\r\n" + BODY), "more than 1,310,720 bytes"),
 }
 
 

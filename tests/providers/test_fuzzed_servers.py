@@ -35,8 +35,10 @@ from tests.servers.openai_server import KEY, Asked, OpenAIServer, stream_events,
 
 FUZZED = int(os.environ.get("RUNNER_FUZZED", "20"))
 PROMPTS = 12
+MAX_MB = 400
+"""Of this process, runs and servers included, over all seeds."""
 MAX_GROWTH_MB = 200
-"""A run alone takes about 120 MB: with this growth it stays under 400."""
+"""Over all seeds, where the tests of other files have made this process larger than that: `make test`."""
 
 
 @dataclass
@@ -111,16 +113,21 @@ def openai(fuzzed: Fuzzed, overrides: tuple[str, ...], config: Compose) -> Itera
         yield composed.with_mode(composed.batch.mode or "concurrent")
 
 
+@pytest.fixture(scope="module")
+def max_peak_mb() -> float:
+    """The most that this process may have taken at its peak: 400 MB, unless other tests have brought it near that."""
+    return max(MAX_MB, _peak_mb() + MAX_GROWTH_MB)
+
+
 @pytest.mark.parametrize("seed", range(FUZZED))
 def test_every_prompt_has_one_outcome_or_the_run_ends_in_order(
     seed: int, config: Compose, bedrock: ComposeBedrock, server: BedrockServer, aws_credentials: None,
-    monkeypatch: pytest.MonkeyPatch,
+    max_peak_mb: float, monkeypatch: pytest.MonkeyPatch,
 ):  # fmt: skip
     for variable in ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY"):
         monkeypatch.setenv(variable, KEY)
     name = sorted(HOSTED)[seed % len(HOSTED)]
     fuzzed, attempts = Fuzzed(name, seed), f"limits.max_attempts={2 if seed % 5 == 0 else 1}"
-    before_mb = _peak_mb()
     if name.startswith("bedrock"):
         server.fault = fuzzed.bedrock
         settings = dict(setting.split("=") for setting in HOSTED[name])
@@ -129,7 +136,7 @@ def test_every_prompt_has_one_outcome_or_the_run_ends_in_order(
     else:
         with openai(fuzzed, (*HOSTED[name], attempts), config) as composed:
             check(fuzzed, composed)
-    assert _peak_mb() - before_mb < MAX_GROWTH_MB
+    assert _peak_mb() < max_peak_mb
 
 
 def check(fuzzed: Fuzzed, config: RunConfig) -> None:

@@ -8,17 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
+from mlflow import MlflowClient
 
 from runner import app
 from runner.cli.compose import parse_overrides
+from runner.cli.foreign import refuse_foreign
 from runner.config.schema import RunConfig
-from runner.errors import BudgetError, ConfigError, TooManyFailuresError
-from runner.record.folder import CONFIG, MANIFEST, SEGMENTS, RunFolder
+from runner.errors import BudgetError, ConfigError, RecordError, TooManyFailuresError
+from runner.record.folder import CONFIG, MANIFEST, OUTCOMES, SEGMENTS, RunFolder
 from tests import processes
 from tests.conftest import Compose
 from tests.factories import DEAR
 from tests.run.running import Running
 from tests.servers.openai_server import OpenAIServer
+from tests.tracking import forked
 
 REFUSED = {
     # override: what the message must contain
@@ -29,7 +33,9 @@ REFUSED = {
     "batch.size=4": "the prompts of a batch may move each other's texts",
     "batch.order=given": "keeps batch.order='length'",
     "name=x": "it says where the run is kept",
-    "tracking.uri=sqlite:///x.db": "it says where the run is kept",
+    "tracking.traces=all": "it says where the run is kept",
+    "tracking.uri=sqlite:////dev/null": "it is no regular file",
+    "tracking.uri=http://me:planted-secret@host": "would be written to disk",
     "limits=1": "set one of its keys: limits.max_attempts",
     "limits.max_cost=1": "did you mean 'limits.max_cost_usd'",
     "limits.timeout_s=-1": "limits.timeout_s=-1",
@@ -119,6 +125,41 @@ def test_a_wrong_value_names_its_key(config: Compose, tmp_path: Path):
     app.run(config("provider=echo", "prompts=memo"), tmp_path / "run")
     with pytest.raises(ConfigError, match=r"batch.size=0"):
         app.resume(tmp_path / "run", overrides={"batch.size": 0})
+
+
+def test_a_run_may_be_published_to_another_store(config: Compose, store: str, tmp_path: Path):
+    other = f"sqlite:///{tmp_path}/other/mlflow.db"
+    sweep = tmp_path / "s"
+    began = config(
+        "provider=echo", f"tracking.uri={store}", "tracking.traces=off", "name=two-stores", "prompts.limit=4"
+    )
+    first = forked.run(began, sweep / "0", sweep_dir=sweep).mlflow_run
+    lines = (sweep / "0" / OUTCOMES).read_bytes().splitlines(keepends=True)
+    (sweep / "0" / OUTCOMES).write_bytes(b"".join(lines[:3]))
+    result = forked.resume(sweep / "0", overrides={"tracking.uri": other})
+    second = result.mlflow_run
+    assert first and second
+    assert (result.is_published, first.uri, second.uri) == (True, store, other)
+    published = MlflowClient(other).get_run(second.run_id)
+    assert published.data.metrics["completed_prompts"] == 4
+    assert "mlflow.parentRunId" not in published.data.tags, "its parent is in the first store"
+    assert [segment.overrides for segment in RunFolder(sweep / "0").read_segments()] == [{}, {"tracking.uri": other}]
+    again = forked.resume(sweep / "0").mlflow_run
+    assert again and (again.uri, again.run_id) == (store, first.run_id), "without the override it is as it began"
+
+
+def test_the_store_that_a_foreign_record_names_needs_no_consent_where_another_is_given(config: Compose, tmp_path: Path):
+    app.run(config("provider=echo", "prompts=memo"), tmp_path / "run")
+    (tmp_path / "run" / "run.hmac").unlink()
+    for name in (MANIFEST, CONFIG):
+        record = yaml.safe_load((tmp_path / "run" / name).read_bytes())
+        (record["config"] if name == MANIFEST else record)["tracking"]["uri"] = "http://127.0.0.1:9"
+        (tmp_path / "run" / name).write_text(json.dumps(record))
+    with pytest.raises(RecordError, match=r"tracking.uri='http://127.0.0.1:9'"):
+        refuse_foreign(RunFolder(tmp_path / "run"), accepted=False)
+    done = processes.run(["runner.resume", "run", "tracking.uri=null"], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "127.0.0.1:9" not in done.stderr
 
 
 def test_what_a_killed_process_changed_is_on_record(server: OpenAIServer, tmp_path: Path):

@@ -30,7 +30,7 @@ Fault = Callable[[int, dict[str, Any]], "dict[str, Any] | None"]
 class Asked:
     """One request as it arrived.
 
-    `first_token_s` is from its arrival to its first token leaving; `sent_at` are the choice's index and the time, by
+    `raw` is the body's bytes; `first_token_s` is from its arrival to its first token leaving; `sent_at` are the choice's index and the time, by
     `time.perf_counter`, of every token.
     """
 
@@ -42,6 +42,7 @@ class Asked:
     sent_at: list[tuple[int, float]] = field(default_factory=list)
     status: int = 200
     quirks: dict[str, Any] = field(default_factory=dict)
+    raw: bytes = b""
 
 
 @dataclass
@@ -111,7 +112,7 @@ class OpenAIServer:
         first, *lines = head.decode().split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
-        asked = Asked(path=first.split()[1], headers=headers, body=json.loads(body or b"{}"), arrived=arrived)
+        asked = Asked(path=first.split()[1], headers=headers, body=json.loads(body or b"{}"), arrived=arrived, raw=body)
         self.asked.append(asked)
         return asked
 

@@ -10,8 +10,10 @@ from mlflow import MlflowClient
 
 from runner import app
 from runner.cli import compare
+from runner.config.schema import RunConfig
 from runner.record.folder import RunFolder
 from runner.record.lock import sweep_lock
+from runner.record.manifest import MlflowRunRef, RunManifest
 from runner.tracking import sweep_run
 from runner.tracking.store import Store, open_store
 from runner.tracking.sweep_run import SweepReport
@@ -31,21 +33,28 @@ REPORT = SweepReport(
 )
 
 
+def parent(directory: Path, store: Store, config: RunConfig) -> str:
+    """Join a sweep whose parent is in this store; return the parent's id."""
+    run_id = sweep_run.join(directory, store, config)
+    assert run_id is not None
+    return run_id
+
+
 def test_all_jobs_join_one_parent_and_a_damaged_file_is_written_again(tracked: Compose, store: str, tmp_path: Path):
     config = tracked("name=joined-jobs")
     opened = open_store(store, config.name)
-    parent = sweep_run.join(tmp_path, opened, config)
-    assert sweep_run.join(tmp_path, opened, config) == parent
+    joined = parent(tmp_path, opened, config)
+    assert sweep_run.join(tmp_path, opened, config) == joined
     for damaged in ("", "[]", '{"uri": "x"}'):
         (tmp_path / "sweep.json").write_text(damaged)
-        assert sweep_run.join(tmp_path, opened, config) == parent
+        assert sweep_run.join(tmp_path, opened, config) == joined
     experiment = StoredExperiment(client=MlflowClient(store), name=config.name)
-    assert experiment.run.info.run_id == parent
+    assert experiment.run.info.run_id == joined
     assert experiment.run.data.tags["sweep.dir"] == str(tmp_path)
     for _ in range(2):  # publishing again adds nothing
         reference = sweep_run.finish(tmp_path, REPORT, status="FINISHED")
         assert reference is not None
-        assert reference.run_id == parent
+        assert reference.run_id == joined
         assert {step: len(values) for (_, step), values in experiment.points("by batch size/").items()} == {1: 1, 4: 1}
     assert experiment.run.info.status == "FINISHED"
     assert experiment.run.data.tags["mlflow.note.content"] == "# Sweep"
@@ -57,9 +66,9 @@ def test_a_sweep_in_a_folder_with_quotes_has_one_parent(tracked: Compose, store:
     opened = open_store(store, "quoted")
     for name in ("it's", 'a "word"', 'it\'s "both"'):
         (tmp_path / name).mkdir()
-        parent = sweep_run.join(tmp_path / name, opened, tracked("name=quoted"))
+        joined = sweep_run.join(tmp_path / name, opened, tracked("name=quoted"))
         (tmp_path / name / "sweep.json").unlink()
-        assert sweep_run.join(tmp_path / name, opened, tracked("name=quoted")) == parent
+        assert sweep_run.join(tmp_path / name, opened, tracked("name=quoted")) == joined
 
 
 def test_the_next_sweep_ends_the_parent_of_one_whose_process_is_gone(tracked: Compose, store: str, tmp_path: Path):
@@ -69,10 +78,10 @@ def test_the_next_sweep_ends_the_parent_of_one_whose_process_is_gone(tracked: Co
         (tmp_path / name).mkdir()
     with sweep_lock(tmp_path / "gone"), sweep_lock(tmp_path / "alive"), sweep_lock(tmp_path / "ended"):
         for name in ("gone", "alive", "ended", "unknown"):
-            parents[name] = sweep_run.join(tmp_path / name, opened, config)
+            parents[name] = parent(tmp_path / name, opened, config)
     sweep_run.end(tmp_path / "ended", status="FINISHED")
     with sweep_lock(tmp_path / "alive"):
-        parents["next"] = sweep_run.join(tmp_path / "next", opened, config)
+        parents["next"] = parent(tmp_path / "next", opened, config)
     statuses = {name: opened.client.get_run(run_id).info.status for name, run_id in parents.items()}
     running = dict.fromkeys(("alive", "unknown", "next"), "RUNNING")
     assert statuses == {"gone": "KILLED", "ended": "FINISHED", **running}
@@ -82,14 +91,41 @@ def test_a_sweep_that_no_job_joined_has_no_parent_to_end(tmp_path: Path):
     assert sweep_run.finish(tmp_path, REPORT, status="FAILED") is None
 
 
+def write_job(folder: Path, reference: MlflowRunRef, *, key: str) -> None:
+    """Write what a job's folder has of its MLflow run."""
+    folder.mkdir()
+    prompts = dict.fromkeys(("name", "source", "sha256", "count", "file_sha256"))
+    manifest = RunManifest(
+        key=key, name="job", config={}, prompts=prompts, tags={}, sweep_dir=None, working_dir=str(folder)
+    )
+    RunFolder(folder).write_manifest(manifest)
+    RunFolder(folder).write_mlflow_run(reference)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_tracking_json_from_elsewhere_chooses_neither_store_nor_run(
+    signed: bool, tracked: Compose, store: str, tmp_path: Path
+):
+    opened = open_store(store, "whose-run")
+    parent(tmp_path, opened, tracked("name=whose-run"))
+    victim, job = (opened.find_or_create_run(f"{key} {signed}", "r", {}) for key in ("victim", "job"))
+    elsewhere = replace(victim.reference, uri=f"sqlite:///{tmp_path}/elsewhere.db")
+    write_job(tmp_path / "0", elsewhere, key=f"job {signed}" if signed else f"victim {signed}")
+    if not signed:
+        (tmp_path / "0" / "run.hmac").unlink()
+    sweep_run.finish(tmp_path, replace(REPORT, metrics={tmp_path / "0": {"speedup": 2.0}}), status="FINISHED")
+    written = {run: opened.client.get_run(run.run_id).data.metrics for run in (victim, job)}
+    assert written == {victim: {}, job: {"speedup": 2.0} if signed else {}}
+    assert not (tmp_path / "elsewhere.db").exists()
+
+
 def test_a_comparison_published_again_replaces_lower_values_and_leaves_none_that_is_stale(
     tracked: Compose, store: str, tmp_path: Path
 ):
     opened = open_store(store, "published-again")
     sweep_run.join(tmp_path, opened, tracked("name=published-again"))
     job = opened.find_or_create_run("job", "job", {})
-    (tmp_path / "0").mkdir()
-    RunFolder(tmp_path / "0").write_mlflow_run(job.reference)
+    write_job(tmp_path / "0", job.reference, key="job")
 
     def published(**metrics: float) -> dict[str, float]:
         sweep_run.finish(tmp_path, replace(REPORT, metrics={tmp_path / "0": metrics}), status="FINISHED")
@@ -112,21 +148,21 @@ def test_the_view_of_the_jobs_is_saved_again_unless_a_person_has_changed_it(
     tracked: Compose, store: str, tmp_path: Path
 ):
     opened = open_store(store, "saved-view")
-    parent = sweep_run.join(tmp_path, opened, tracked("name=saved-view"))
+    joined = parent(tmp_path, opened, tracked("name=saved-view"))
     sweep_run.finish(tmp_path, REPORT, status="FINISHED")
-    first = saved_view(opened, parent)
+    first = saved_view(opened, joined)
     assert json.loads(first)["name"] == "Sweep of two sizes"
     sweep_run.finish(tmp_path, replace(REPORT, columns=["prompts_per_s", "speedup"]), status="FINISHED")
-    second = saved_view(opened, parent)
+    second = saved_view(opened, joined)
     assert second != first
     by_hand = json.dumps({**json.loads(second), "updatedAt": json.loads(second)["createdAt"] + 1})
-    opened.client.set_experiment_tag(opened.experiment_id, view_tag(parent), by_hand)
+    opened.client.set_experiment_tag(opened.experiment_id, view_tag(joined), by_hand)
     sweep_run.finish(tmp_path, REPORT, status="FINISHED")
-    assert saved_view(opened, parent) == by_hand
+    assert saved_view(opened, joined) == by_hand
 
 
-def saved_view(store: Store, parent: str) -> str:
-    return str(store.client.get_experiment(store.experiment_id).tags[view_tag(parent)])
+def saved_view(store: Store, run_id: str) -> str:
+    return str(store.client.get_experiment(store.experiment_id).tags[view_tag(run_id)])
 
 
 def test_a_view_of_many_settings_and_metrics_fits_into_a_tag_of_older_servers_too():
@@ -145,12 +181,12 @@ def test_a_comparison_reaches_the_configured_store_of_an_own_sweep_and_no_other_
     for number, size in (("0", 1), ("1", 2)):
         app.run(config("provider=echo", f"batch.size={size}", "prompts.limit=2"), sweep / number)
     opened = open_store(store, "whose-sweep")
-    parent = sweep_run.join(sweep, opened, tracked("name=whose-sweep"))
+    run_id = parent(sweep, opened, tracked("name=whose-sweep"))
 
     def published(*flags: str) -> bool:
-        opened.client.set_tag(parent, "mlflow.note.content", "as it was")
+        opened.client.set_tag(run_id, "mlflow.note.content", "as it was")
         compare.main([str(sweep), *flags])
-        return bool(opened.client.get_run(parent).data.tags["mlflow.note.content"] != "as it was")
+        return bool(opened.client.get_run(run_id).data.tags["mlflow.note.content"] != "as it was")
 
     assert not published(), "the store is not the configured one"
     assert "that is not the store of your configuration" in " ".join(capsys.readouterr().out.split())
@@ -161,3 +197,27 @@ def test_a_comparison_reaches_the_configured_store_of_an_own_sweep_and_no_other_
     assert not published(), "somebody has edited the file"
     assert "you did not run the sweep here" in " ".join(capsys.readouterr().out.split())
     assert published("--publish")
+
+
+@pytest.mark.parametrize("flags", [("--json",), ()], ids=["as JSON", "published"])
+@pytest.mark.parametrize("case", ["gone", "alive", "foreign"])
+def test_a_comparison_ends_the_parent_that_a_killed_sweep_of_ours_left_running(
+    case: str, flags: tuple[str, ...], tracked: Compose, config: Compose, store: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    sweep, opened = tmp_path / "sweep", open_store(store, "left-running")
+    app.run(config("provider=echo", "prompts.limit=2"), sweep / "0")
+    (sweep / "0" / "summary.json").unlink()  # killed
+    with sweep_lock(sweep):
+        run_id = parent(sweep, opened, tracked("name=left-running"))
+        if case == "alive":
+            compare.main([str(sweep), "--json"])
+    if case == "foreign":
+        (sweep / "sweep.hmac").unlink()
+    if case != "alive":
+        compare.main([str(sweep), *flags])
+    ended = {"gone": "FAILED" if not flags else "KILLED"}
+    assert opened.client.get_run(run_id).info.status == ended.get(case, "RUNNING")
+    assert (sweep / ".sweep.lock").exists() == (case != "gone"), "an ended sweep is not asked about again"

@@ -7,12 +7,23 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from runner.errors import ConfigError, MissingPackageError
 from runner.providers.errors import CallError, ErrorPolicy
-from runner.providers.openai.client import ApiKey, Client, Credential, Secret, address_in, client_settings, open_plain
+from runner.providers.openai.client import (
+    ApiKey,
+    BlockingSecret,
+    Client,
+    Credential,
+    Secret,
+    address_in,
+    blocking_client_settings,
+    client_settings,
+    open_blocking_plain,
+    open_plain,
+)
 from runner.text import first_line
 
 if TYPE_CHECKING:
     from azure.identity.aio import DefaultAzureCredential
-    from openai import AsyncOpenAI
+    from openai import AsyncOpenAI, OpenAI
 
 Auth = Literal["key", "entra"]
 _SCOPE = "https://ai.azure.com/.default"
@@ -96,6 +107,9 @@ def azure_client(azure_endpoint: str | None, api_version: str | None, auth: Auth
         address=partial(_address, azure_endpoint, path),
         credential=credential,
         open=open_plain if api_version is None else partial(_open_dated, api_version, argument),
+        open_blocking=(
+            open_blocking_plain if api_version is None else partial(_open_blocking_dated, api_version, argument)
+        ),
         description={"gen_ai.provider.name": "azure.ai.openai", "api_version": api_version or "v1", "auth": auth},
     )
 
@@ -106,6 +120,15 @@ def _open_dated(api_version: str, argument: str, address: str, secret: Secret) -
 
     credential: dict[str, Any] = {argument: secret}
     return AsyncAzureOpenAI(azure_endpoint=address, api_version=api_version, **credential, **client_settings(address))
+
+
+def _open_blocking_dated(api_version: str, argument: str, address: str, secret: BlockingSecret) -> "OpenAI":
+    """Return the SDK's blocking client of the dated API."""
+    from openai import AzureOpenAI
+
+    credential: dict[str, Any] = {argument: secret}
+    settings = blocking_client_settings(address)
+    return AzureOpenAI(azure_endpoint=address, api_version=api_version, **credential, **settings)
 
 
 def _address(configured: str | None, path: str) -> str:

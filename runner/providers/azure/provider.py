@@ -1,4 +1,4 @@
-"""Settings of `provider=azure`: deployments of an Azure OpenAI resource. `openai.requests` sends the requests."""
+"""Settings of `provider=azure`: deployments of an Azure OpenAI resource. `openai.jobs` sends the requests."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,15 +10,17 @@ from runner.config.schema import STRICT, Address, ModelConfig, NonEmptyStr, Vari
 from runner.providers.azure.client import Auth, azure_client
 from runner.providers.azure.deployments import list_deployments
 from runner.providers.openai.endpoints import EndpointName, LimitKey, RequestSettings, UnsupportedParams
-from runner.providers.openai.requests import RequestProvider
+from runner.providers.openai.job_settings import AZURE_DATED_JOBS, AZURE_JOBS, JobSettings
+from runner.providers.openai.jobs import JobRequestProvider
 from runner.providers.protocols import ModelInfo
 
 
-class AzureProvider(RequestProvider):
+class AzureProvider(JobRequestProvider):
     """Requests to a deployment of an Azure OpenAI resource.
 
     Args:
-        model: its id is the deployment's name, and says nothing of the model in the deployment.
+        model: its id is the deployment's name, and says nothing of the model in the deployment. Batch jobs need a
+            deployment of their own kind (GlobalBatch or DataZoneBatch).
         azure_endpoint: the resource's address, such as https://NAME.openai.azure.com; null reads AZURE_OPENAI_ENDPOINT.
         api_version: a dated API's version; null is the v1 API.
         api_key_env: the name of the environment variable that holds the resource's key.
@@ -52,6 +54,7 @@ class AzureProvider(RequestProvider):
         prediction: NonEmptyStr | None,
         seed: bool,
         unsupported_params: UnsupportedParams,
+        job: JobSettings | None,
     ) -> None:
         settings = RequestSettings(
             model=model.id, max_tokens_field=max_tokens_field, service_tier=service_tier,
@@ -59,7 +62,8 @@ class AzureProvider(RequestProvider):
         )  # fmt: skip
         super().__init__(
             client=azure_client(azure_endpoint, api_version, auth, api_key_env), model=model, endpoint=endpoint,
-            settings=settings, stream=stream, unsupported_params=unsupported_params,
+            settings=settings, stream=stream, unsupported_params=unsupported_params, job=job,
+            job_api=AZURE_JOBS if api_version is None else AZURE_DATED_JOBS,
         )  # fmt: skip
         self._resource_id, self._management_url = resource_id, management_url.rstrip("/")
 

@@ -55,9 +55,9 @@ class AwsAccount:
             service: boto3's name of the service.
             endpoint_url: another address than the region's own; None for none.
         """
-        bearer = service != _S3 and not _is_plain_http(endpoint_url)
         with self._configuration_errors():
             session = self._session()
+            bearer = service != _S3 and not _is_plain_http(session, service, endpoint_url)
             token = os.environ.get("AWS_BEARER_TOKEN_BEDROCK") if bearer else None
             credentials = None if token else session.get_credentials()
             no_credentials = _NO_CREDENTIALS + (_NO_BEARER if service == _S3 else _BEARER)
@@ -86,20 +86,21 @@ class AwsAccount:
             UsageError: boto3, a region or credentials are missing, or the environment's address is none.
         """
         self.require_credentials(service, endpoint_url)
-        needs_signature = service != _S3 and _is_plain_http(endpoint_url)  # botocore sends no token over plain http
         with self._configuration_errors():
             from botocore.config import Config
 
+            session = self._session()
+            is_plain = service != _S3 and _is_plain_http(session, service, endpoint_url)
             settings = Config(
                 retries={"mode": "standard", "total_max_attempts": max_attempts},
                 read_timeout=read_timeout_s,
                 connect_timeout=_CONNECT_TIMEOUT_S,
                 max_pool_connections=_CONNECTIONS,
                 tcp_keepalive=True,
-                signature_version="v4" if needs_signature else None,
+                signature_version="v4" if is_plain else None,  # botocore sends no token over plain http
                 **config,
             )
-            client = self._session().client(service, endpoint_url=endpoint_url, config=settings)
+            client = session.client(service, endpoint_url=endpoint_url, config=settings)
         try:
             warn_of_plain_http(web_address(client.meta.endpoint_url))
         except ValueError as error:
@@ -134,5 +135,9 @@ class AwsAccount:
             ) from None
 
 
-def _is_plain_http(endpoint_url: str | None) -> bool:
+def _is_plain_http(session: Any, service: str, endpoint_url: str | None) -> bool:
+    """Return whether requests leave unencrypted: the address may be the environment's or that of AWS's files."""
+    if endpoint_url is None and session.region_name is not None:  # without a region, the request is refused
+        with contextlib.closing(session.client(service)) as client:
+            endpoint_url = str(client.meta.endpoint_url)
     return urllib.parse.urlsplit(endpoint_url or "").scheme == "http"

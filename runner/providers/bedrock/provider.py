@@ -21,11 +21,11 @@ from runner.providers.bedrock.errors import GENERATING, LISTING
 from runner.providers.bedrock.job_settings import JobSettings
 from runner.providers.bedrock.jobs import ModelInvocationJobs
 from runner.providers.bedrock.model_api import AnswerReader, Api, ModelApi
-from runner.providers.bedrock.receive import RequestThreads, check_size, stream_bodies, whole_body
+from runner.providers.bedrock.receive import RequestThreads, bound_bodies, check_size, stream_bodies, whole_body
 from runner.providers.bedrock.wire import Body, ResponseAccumulator, family_of
 from runner.providers.errors import RETRY, CallError, ErrorPolicy
 from runner.providers.protocols import LIST_TIMEOUT_S, ModelInfo
-from runner.providers.responses import shape_errors
+from runner.providers.responses import bounded_answer, shape_errors
 from runner.types import ChunkTimes, Generated, Prompt, Stopwatch, Timing
 
 _READ_TIMEOUT_S = 3600.0
@@ -100,6 +100,7 @@ class BedrockProvider(ModelInvocationJobs):
 
     def __enter__(self) -> Self:
         self._client = self._account.connect("bedrock-runtime", self._endpoint_url, read_timeout_s=self._read_timeout_s)
+        bound_bodies(self._client)
         return self
 
     def __exit__(
@@ -174,7 +175,7 @@ class BedrockProvider(ModelInvocationJobs):
         operation = getattr(self._client, _OPERATIONS[self._api.api, self._stream])
         watch = Stopwatch()
         where = f"model.id={self._model.id!r} in region {self._client.meta.region_name}"
-        with self._account.errors(where, rights=GENERATING):
+        with self._account.errors(where, rights=GENERATING), bounded_answer(params.max_tokens):
             response = operation(**request)
             bodies = stream_bodies(response) if self._stream else whole_body(response, params.max_tokens)
             with contextlib.closing(bodies):

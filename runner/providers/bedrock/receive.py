@@ -3,14 +3,20 @@
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from runner.providers.bedrock.wire import Body, ResponseAccumulator
-from runner.providers.responses import max_answer_bytes, max_answer_chunks, readable_usage, too_large
+from runner.providers.responses import (
+    max_answer_bytes,
+    max_answer_chunks,
+    max_bytes_to_read,
+    readable_usage,
+    too_large,
+)
 from runner.types import Usage
 
 Result = TypeVar("Result")
@@ -53,6 +59,44 @@ class RequestThreads:
     def count_abandoned(self) -> int:
         """Return how many calls go on though nobody waits for them."""
         return sum(abandoned.is_set() for abandoned in list(self._running.values()))
+
+
+class _BoundedRaw:
+    """The raw response of urllib3, whose whole body botocore reads before it returns: `stream` ends at the bound."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)
+
+    def stream(self) -> Iterator[bytes]:
+        """Yield the body.
+
+        Raises:
+            CallError: the body is longer than `responses.bounded_answer` allows.
+        """
+        max_bytes = left = max_bytes_to_read.get()
+        for piece in self._raw.stream():
+            left -= len(piece)
+            if left < 0:
+                self._raw.close()
+                raise too_large(f"more than {max_bytes:,} bytes")
+            yield piece
+
+
+def bound_bodies(client: Any) -> None:
+    """Bound what botocore reads by itself: the bodies of Converse and of errors. Streams are read event by event."""
+    send = client._endpoint.http_session.send  # botocore's hook before sending may send, and nothing else can
+
+    def send_bounded(request: Any, event_name: str, **_: Any) -> Any:
+        request.stream_output = True  # do not read the body yet
+        response = send(request)
+        if response.status_code >= 300 or event_name.endswith(".Converse"):
+            response.raw = _BoundedRaw(response.raw)
+        return response
+
+    client.meta.events.register("before-send.bedrock-runtime", send_bounded)
 
 
 def whole_body(response: Body, tokens: int) -> Generator[Body]:

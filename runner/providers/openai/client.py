@@ -1,8 +1,10 @@
-"""A client of OpenAI's API: the address, the credential, and the SDK's client for both."""
+"""A client of OpenAI's API: the address, the credential, and the SDK's clients for both."""
 
+import asyncio
 import importlib
 import os
 import re
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +16,7 @@ from runner.providers.errors import redact_errors, require_packages, warn_of_pla
 from runner.providers.openai.errors import call_errors
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    from openai import AsyncOpenAI, OpenAI
 
 _PACKAGES = ("openai", "aiohttp")
 OPENAI_ADDRESS = "https://api.openai.com/v1"
@@ -23,8 +25,15 @@ NO_KEY = "none"
 _MAX_CONNECTIONS = 1_000_000
 """Never reached: the batch mode alone decides how many there are. None would be aiohttp's own limit, which is 100."""
 
+_BLOCKING_TIMEOUT_S = 300.0
+"""How long a blocking request may take without a byte: an answer to an upload of 200 MB takes a while."""
+_TOKEN_S = 240.0
+"""How long blocking requests use a fetched token: what a credential returns is valid for five minutes or more."""
+
 Secret = str | Callable[[], Awaitable[str]]
 """A key, or a function that fetches a token, which the SDK calls for every request."""
+BlockingSecret = str | Callable[[], str]
+"""The same for blocking requests."""
 
 
 class Credential(Protocol):
@@ -104,7 +113,8 @@ class Client:
         provider: the provider's name, which is also that of the extra with its packages.
         address: returns where requests go; raises ConfigError where the environment has no usable address.
         credential: authenticates requests.
-        open: returns the SDK's client for an address and a secret.
+        open: returns the SDK's asynchronous client for an address and a secret.
+        open_blocking: returns the SDK's blocking client.
         description: entries of environment.json besides the address.
     """
 
@@ -112,6 +122,7 @@ class Client:
     address: Callable[[], str]
     credential: Credential
     open: Callable[[str, Secret], "AsyncOpenAI"]
+    open_blocking: Callable[[str, BlockingSecret], "OpenAI"]
     description: Mapping[str, str]
 
     def check(self) -> None:
@@ -139,11 +150,42 @@ class Client:
         """Return the SDK's client. The caller closes it, and then the credential."""
         return self.open(self.address(), self.credential.secret())
 
+    def connect_blocking(self) -> "OpenAI":
+        """Return the SDK's blocking client, whose requests have a timeout. The caller closes it."""
+        secret = self.credential.secret()
+        return self.open_blocking(
+            self.address(), secret if isinstance(secret, str) else _BlockingToken(secret, self.credential)
+        )
+
     @contextmanager
     def errors(self, model_id: str) -> Iterator[None]:
         """Raise CallError, with secrets redacted, for every error of a request."""
         with redact_errors(self.credential.secrets), call_errors(model_id, key_advice=self.credential.advice):
             yield
+
+
+class _BlockingToken:
+    """Fetches tokens in an event loop of its own, and uses each for some minutes.
+
+    Args:
+        fetch: fetches a token.
+        credential: whose connections are closed after each time.
+    """
+
+    def __init__(self, fetch: Callable[[], Awaitable[str]], credential: Credential) -> None:
+        self._fetch, self._credential = fetch, credential
+        self._token, self._valid_until = "", 0.0
+
+    def __call__(self) -> str:
+        if time.monotonic() >= self._valid_until:
+            self._token, self._valid_until = asyncio.run(self._fetched()), time.monotonic() + _TOKEN_S
+        return self._token
+
+    async def _fetched(self) -> str:
+        try:
+            return await self._fetch()
+        finally:
+            await self._credential.close()
 
 
 def openai_client(base_url: str | None, api_key_env: str | None) -> Client:
@@ -153,6 +195,7 @@ def openai_client(base_url: str | None, api_key_env: str | None) -> Client:
         address=lambda: base_url or address_in("OPENAI_BASE_URL") or OPENAI_ADDRESS,
         credential=ApiKey(provider="openai", variable=api_key_env),
         open=open_plain,
+        open_blocking=open_blocking_plain,
         description={"gen_ai.provider.name": "openai"},
     )
 
@@ -162,6 +205,13 @@ def open_plain(base_url: str, secret: Secret) -> "AsyncOpenAI":
     from openai import AsyncOpenAI
 
     return AsyncOpenAI(base_url=base_url, api_key=secret, **client_settings(base_url))
+
+
+def open_blocking_plain(base_url: str, secret: BlockingSecret) -> "OpenAI":
+    """Return the SDK's plain blocking client."""
+    from openai import OpenAI
+
+    return OpenAI(base_url=base_url, api_key=secret, **blocking_client_settings(base_url))
 
 
 def client_settings(address: str) -> dict[str, Any]:
@@ -185,6 +235,20 @@ def client_settings(address: str) -> dict[str, Any]:
         event_hooks=event_hooks(address),
     )
     return {"max_retries": 0, "timeout": httpx2.Timeout(None, connect=10.0), "http_client": http_client}
+
+
+def blocking_client_settings(address: str) -> dict[str, Any]:
+    """Return arguments for every blocking SDK client: no retries, a timeout, and answers that are not compressed."""
+    import httpx2
+    from openai import DefaultHttpxClient
+
+    from runner.providers.openai.hooks import blocking_event_hooks
+
+    timeout = httpx2.Timeout(_BLOCKING_TIMEOUT_S, connect=10.0)
+    http_client = DefaultHttpxClient(
+        timeout=timeout, headers={"Accept-Encoding": "identity"}, event_hooks=blocking_event_hooks(address)
+    )
+    return {"max_retries": 0, "timeout": timeout, "http_client": http_client}
 
 
 def address_in(variable: str) -> str | None:

@@ -12,7 +12,14 @@ from pydantic import Field
 
 from runner.config.schema import GenerationParams
 from runner.errors import ConfigError
-from runner.providers.openai.stream import ChoiceResult, empty_answer, read_choices, read_response
+from runner.providers.openai.stream import (
+    ChoiceResult,
+    empty_answer,
+    read_choices,
+    read_response,
+    whole_choices,
+    whole_response,
+)
 from runner.types import Prompt
 
 EndpointName = Literal["chat", "responses", "completions"]
@@ -64,7 +71,9 @@ class Endpoint:
         takes_lists: whether one request may hold a list of prompts.
         method: the SDK client's method that sends a body.
         response_type: the SDK's class of a whole response, as `pkgutil.resolve_name` takes it.
-        read: reads the choices of a response; the arguments are those of `stream.read_choices`.
+        read: reads the choices of a stream; the arguments are those of `stream.read_choices`.
+        read_whole: reads the choices of a whole response; the arguments are those of `stream.whole_choices`.
+        path: of the address that a body is sent to, after that of the API.
     """
 
     name: EndpointName
@@ -78,7 +87,9 @@ class Endpoint:
     stream_fields: Mapping[str, Any]
     takes_lists: bool = False
     method: Callable[[Any], Callable[..., Awaitable[Any]]]
-    read: Callable[[AsyncIterator[Any], bool, int], Awaitable[Sequence[ChoiceResult]]]
+    read: Callable[[AsyncIterator[Any], int], Awaitable[Sequence[ChoiceResult]]]
+    read_whole: Callable[[Any, int], Sequence[ChoiceResult]]
+    path: str
     response_type: str
 
     @property
@@ -87,7 +98,7 @@ class Endpoint:
         return frozenset(self.params) - {"seed"}
 
     def body(self, content: Any, params: GenerationParams, settings: RequestSettings) -> Body:
-        """Return the JSON body of a request, with the fields that are set only.
+        """Return the JSON body of a request: the fields that are set, in the order in which the SDK sends them.
 
         Args:
             content: what `content` returns for a prompt; where `takes_lists`, a list of such values.
@@ -101,12 +112,13 @@ class Endpoint:
             "n": params.n if params.n > 1 else None,
             "seed": params.seed if settings.seed else None,
         }
-        body: Body = {"model": settings.model, self.content_key: content, self._limit_key(settings): params.max_tokens}
+        body: Body = {**self.constants, self._limit_key(settings): params.max_tokens}
         body |= {field: values[name] for name, field in self.params.items() if values[name] is not None}
         for name, part in self.settings.items():
             if (value := getattr(settings, name)) is not None:
                 body |= part(value)
-        return {**body, **self.constants}
+        tier = {"service_tier": body.pop("service_tier")} if "service_tier" in body else {}
+        return {"model": settings.model, **tier, self.content_key: content, **dict(sorted(body.items()))}
 
     async def parse(self, stream: Any) -> Any:
         """Return the whole response that a server sent instead of a stream, as the SDK would have read it.
@@ -126,7 +138,15 @@ class Endpoint:
             raise APIConnectionError(request=stream.response.request) from error
         if not raw:
             raise empty_answer(stream)
-        return pkgutil.resolve_name(self.response_type).construct(**json.loads(raw))
+        return self.response(json.loads(raw))
+
+    def response(self, values: Any) -> Any:
+        """Return the SDK's object of a whole response, given its JSON.
+
+        Raises:
+            TypeError: the JSON is no object.
+        """
+        return pkgutil.resolve_name(self.response_type).construct(**values)
 
     def validate(self, params: GenerationParams, settings: RequestSettings) -> None:
         """Refuse settings that requests have no field for.
@@ -200,6 +220,8 @@ ENDPOINTS: Mapping[EndpointName, Endpoint] = {
         stream_fields=_STREAM_WITH_USAGE,
         method=attrgetter("chat.completions.create"),
         read=partial(read_choices, text=_chat_text),
+        read_whole=partial(whole_choices, text=_chat_text),
+        path="/chat/completions",
         response_type="openai.types.chat:ChatCompletion",
     ),
     "completions": Endpoint(
@@ -215,6 +237,8 @@ ENDPOINTS: Mapping[EndpointName, Endpoint] = {
         takes_lists=True,
         method=attrgetter("completions.create"),
         read=partial(read_choices, text=_completion_text),
+        read_whole=partial(whole_choices, text=_completion_text),
+        path="/completions",
         response_type="openai.types:Completion",
     ),
     "responses": Endpoint(
@@ -229,6 +253,8 @@ ENDPOINTS: Mapping[EndpointName, Endpoint] = {
         stream_fields={"stream": True},
         method=attrgetter("responses.create"),
         read=read_response,
+        read_whole=whole_response,
+        path="/responses",
         response_type="openai.types.responses:Response",
     ),
 }

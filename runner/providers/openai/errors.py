@@ -48,13 +48,14 @@ _BY_CODE: Mapping[str, ErrorPolicy] = {
     "server_error": RETRY,
     "internal_server_error": RETRY,
     "overloaded_error": RETRY,
+    "request_timeout": RETRY,
     "invalid_api_key": _KEY,
     "model_not_found": _NO_MODEL,
     "context_length_exceeded": REFUSED,
     "content_filter": REFUSED,
     "invalid_prompt": REFUSED,
 }
-"""By an error's `code` or, failing that, its `type`."""
+"""By an error's `code` or, failing that, its `type`. request_timeout: in a job's results, the answer took too long."""
 _BY_STATUS: Mapping[int, ErrorPolicy] = {
     401: _KEY, 402: _QUOTA, 403: _RIGHTS, 404: _NO_MODEL, 408: RETRY, 409: RETRY, 429: THROTTLED,
 }  # fmt: skip
@@ -121,6 +122,22 @@ def _unreadable(error: Exception) -> CallError:
     return CallError(type(error).__name__, message, RETRY)
 
 
+def error_of_result(status: int | None, error: object) -> CallError:
+    """Return the error of a batch job's result that is no answer.
+
+    Args:
+        status: what the request would have been answered with; None where it was not answered.
+        error: the error's JSON.
+    """
+    fields = error if isinstance(error, Mapping) else {}
+    code, type_ = _as_text(fields.get("code")), _as_text(fields.get("type"))
+    status = status if status is not None and status >= 100 else None  # 0 comes where the service lost the request
+    policy = _policy(code, type_, status) or RETRY
+    message = fields.get("message") or error or "the service gives no reason"
+    name = code or type_ or ("NoAnswer" if status is None else f"Status{status}")
+    return CallError(name, excerpt(str(message)), replace(policy, not_billed=status is not None))
+
+
 def _from_status(error: "openai.APIStatusError", model_id: str, key_advice: str) -> CallError:
     policy = _policy(_as_text(error.code), _as_text(error.type), error.status_code) or REFUSED
     headers = error.response.headers
@@ -165,8 +182,6 @@ def _explain(policy: ErrorPolicy, label: str, message: str, model_id: str, key_a
 
 def _from_connection(error: "openai.APIConnectionError") -> CallError:
     """Return the error of a refused certificate, of a lost connection (one prompt may be why), or of no connection."""
-    import aiohttp
-
     if open_files := too_many_open_files(error):
         return open_files
     host = error.request.url.host
@@ -177,12 +192,27 @@ def _from_connection(error: "openai.APIConnectionError") -> CallError:
             reason = excerpt(first_line(cause))
             message = f"TLS: {reason}: check the address's certificate (SSL_CERT_FILE names your own authority)"
             return CallError("TLSError", message, ErrorPolicy(fatal=True, not_billed=True))
-        lost = (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientOSError)
-        if isinstance(cause, lost) and not isinstance(cause, aiohttp.ClientConnectorError):
-            return CallError("ConnectionLost", f"{host} closed the connection before its answer was whole", RETRY)
+        if lost := _lost_connection(cause, host):
+            return lost
     reason = excerpt(first_line(error.__cause__ or error))
     message = f"cannot reach {host}: {reason}: check the provider's address and the network"
     return CallError(UNREACHABLE, message, ErrorPolicy(retryable=True, not_billed=True))
+
+
+def _lost_connection(cause: BaseException, host: str) -> CallError | None:
+    """Return the error of a connection that ended, or went silent, after it was made; None for any other cause."""
+    import aiohttp
+    import httpx2
+
+    of_asynchronous_client = (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientOSError)
+    of_blocking_client = (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError)
+    if isinstance(cause, httpx2.ReadTimeout | httpx2.WriteTimeout):
+        return CallError("Timeout", f"{host} did not answer in time", RETRY)
+    if isinstance(cause, aiohttp.ClientConnectorError):
+        return None
+    if isinstance(cause, of_asynchronous_client + of_blocking_client):
+        return CallError("ConnectionLost", f"{host} closed the connection before its answer was whole", RETRY)
+    return None
 
 
 def _message(error: "openai.APIError") -> str:

@@ -4,31 +4,26 @@ The SDK's own retries are off: `dispatch` retries.
 """
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from runner.config.schema import BatchMode, GenerationParams, ModelConfig
-from runner.config.secrets import has_secret, redact
 from runner.errors import ConfigError
-from runner.providers.errors import FATAL, REPEATED, UNSENDABLE, CallError, ErrorPolicy
+from runner.providers.errors import FATAL, UNSENDABLE, CallError, ErrorPolicy
+from runner.providers.openai.answers import AnswerReader
 from runner.providers.openai.client import Client
 from runner.providers.openai.endpoints import ENDPOINTS, EndpointName, RequestSettings
 from runner.providers.openai.stream import ChoiceResult, ChoicesMissing, chunks_of, share
 from runner.providers.protocols import LIST_TIMEOUT_S, ModelInfo
 from runner.providers.responses import bounded_answer, max_answer_chunks, shape_errors
-from runner.text import excerpt
-from runner.types import Answer, Generated, Prompt, Stopwatch, Timing, Usage
+from runner.types import Generated, Prompt, Stopwatch, Timing, Usage
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
     from openai.types import Model
-
-log = logging.getLogger(__name__)
 
 _TAKES_NO_LISTS = "this server may take no list of prompts in one request: set batch.mode=concurrent"
 
@@ -66,8 +61,7 @@ class RequestProvider:
         self._stream = stream
         self.supported_params = self._endpoint.supported_params - set(unsupported_params)
         self._connection: AsyncOpenAI | None = None
-        self._fingerprints: set[str | None] = set()
-        self._lacks_usage = False
+        self._answers = AnswerReader(model_id=model.id, secrets=client.credential.secrets)
         self._takes_lists = False
 
     def validate(self, params: GenerationParams) -> None:
@@ -126,7 +120,7 @@ class RequestProvider:
             "stream": self._stream,
             "service_tier": self._settings.service_tier,
             "sends_seed": self._settings.seed and "seed" in self._endpoint.params,
-            "system_fingerprint": ", ".join(sorted(filter(None, self._fingerprints))) or None,
+            "system_fingerprint": ", ".join(sorted(self._answers.fingerprints)) or None,
         }
 
     def list_models(self) -> Sequence[ModelInfo]:
@@ -181,49 +175,19 @@ class RequestProvider:
                 streamed, whole = self._stream, response
                 if streamed and _is_json(response):  # the server ignores `stream`
                     streamed, whole = False, await self._endpoint.parse(response)
-                chunks = chunks_of(response, max_answer_chunks(tokens)) if streamed else _once(whole)
-                return await self._endpoint.read(chunks, streamed, count)
+                if not streamed:
+                    return self._endpoint.read_whole(whole, count)
+                return await self._endpoint.read(chunks_of(response, max_answer_chunks(tokens)), count)
 
     def _generated(
         self, prompts: Sequence[Prompt], params: GenerationParams, choices: Sequence[ChoiceResult], watch: Stopwatch
     ) -> list[Generated]:
         groups = [choices[start : start + params.n] for start in range(0, len(choices), params.n)]
-        timings = self._timings(groups, watch)
         usages = _split_input(choices[0].request_usage, [len(prompt.text) for prompt in prompts])
-        if not choices[0].request_usage and not self._lacks_usage:
-            self._lacks_usage = True
-            log.warning("the server's answers have no usage: their texts are kept, their tokens are not known")
-        answers = [
-            tuple(self._answer(choice, usage) for choice in group) for group, usage in zip(groups, usages, strict=True)
-        ]
-        self._fingerprints |= {answer.system_fingerprint for group in answers for answer in group} - {None}
-        self._warn_of_secrets(prompts, answers)
-        models = [redact(group[0].model or self._model.id, self._client.credential.secrets) for group in groups]
         return [
-            Generated(model=model, timing=timing, answers=group)
-            for model, group, timing in zip(models, answers, timings, strict=True)
+            self._answers.generated(prompt.id, group, usage, timing)
+            for prompt, group, usage, timing in zip(prompts, groups, usages, self._timings(groups, watch), strict=True)
         ]
-
-    def _answer(self, choice: ChoiceResult, input_usage: Usage | None) -> Answer:
-        usage = None
-        if input_usage is not None and choice.output_tokens is not None:
-            usage = replace(input_usage, output_tokens=choice.output_tokens, reasoning_tokens=choice.reasoning_tokens)
-        if choice.finish_reason == "unknown":
-            reason = redact(excerpt(str(choice.sent_reason), 40), self._client.credential.secrets)
-            log.warning("finish reason %r is not known", reason)
-        fingerprint = choice.system_fingerprint
-        return Answer(
-            text=choice.text,
-            finish_reason=choice.finish_reason,
-            usage=usage,
-            system_fingerprint=fingerprint and redact(fingerprint, self._client.credential.secrets),
-        )
-
-    def _warn_of_secrets(self, prompts: Sequence[Prompt], answers: Sequence[Sequence[Answer]]) -> None:
-        """Warn of answers that repeat the key: a text is kept as it is."""
-        for prompt, group in zip(prompts, answers, strict=True):
-            if any(has_secret(answer.text, self._client.credential.secrets) for answer in group):
-                log.warning(REPEATED, prompt.id)
 
     def _timings(self, groups: Sequence[Sequence[ChoiceResult]], watch: Stopwatch) -> Sequence[Timing]:
         """Return the timing of each prompt: up to now, or in a streamed list up to the end of its last choice."""
@@ -248,10 +212,6 @@ def _last_end(choices: Sequence[ChoiceResult]) -> float | None:
     ends = [choice.chunks.ended_at for choice in choices]
     known = [end for end in ends if end is not None]
     return max(known) if len(known) == len(ends) else None
-
-
-async def _once(response: Any) -> AsyncIterator[Any]:
-    yield response
 
 
 def _is_json(stream: Any) -> bool:

@@ -9,7 +9,7 @@ chunk is the first token.
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from pydantic import ValidationError
 
@@ -72,6 +72,11 @@ class _ChoiceAccumulator:
     usage: Any = None
     model: Any = None
     fingerprint: Any = None
+
+    @classmethod
+    def of(cls, count: int) -> Self:
+        """Return the accumulator of `count` choices."""
+        return cls(texts=[[] for _ in range(count)], chunks=[ChunkTimes() for _ in range(count)], finish=[None] * count)
 
     def add(self, chunk: Any, text: Callable[[Any, bool], str | None], *, streamed: bool) -> None:
         """Add a chunk, or a whole response."""
@@ -143,13 +148,12 @@ def raise_error_in(body: Any) -> None:
 
 
 async def read_choices(
-    chunks: AsyncIterator[Any], streamed: bool, count: int, *, text: Callable[[Any, bool], str | None]
+    chunks: AsyncIterator[Any], count: int, *, text: Callable[[Any, bool], str | None]
 ) -> list[ChoiceResult]:
-    """Read the choices of a chat or completions request.
+    """Read the choices of a streamed chat or completions request.
 
     Args:
-        chunks: those of the stream, or the whole response.
-        streamed: whether the response is a stream.
+        chunks: those of the stream.
         count: how many choices were requested.
         text: returns the text of a choice, given whether the choice is a chunk's.
 
@@ -158,16 +162,21 @@ async def read_choices(
         StreamedError: the response is an error.
         ChoicesMissing: the service ended its stream, and some choices never began.
     """
-    choices = _ChoiceAccumulator(
-        texts=[[] for _ in range(count)], chunks=[ChunkTimes() for _ in range(count)], finish=[None] * count
-    )
+    choices = _ChoiceAccumulator.of(count)
     async for chunk in chunks:
-        choices.add(chunk, text, streamed=streamed)
-    return choices.results(streamed=streamed)
+        choices.add(chunk, text, streamed=True)
+    return choices.results(streamed=True)
 
 
-async def read_response(events: AsyncIterator[Any], streamed: bool, _count: int) -> list[ChoiceResult]:
-    """Read the one choice of a responses request; the arguments are those of `read_choices`.
+def whole_choices(response: Any, count: int, *, text: Callable[[Any, bool], str | None]) -> list[ChoiceResult]:
+    """Read the choices of a whole chat or completions response; arguments and errors are those of `read_choices`."""
+    choices = _ChoiceAccumulator.of(count)
+    choices.add(response, text, streamed=False)
+    return choices.results(streamed=False)
+
+
+async def read_response(events: AsyncIterator[Any], _count: int) -> list[ChoiceResult]:
+    """Read the one choice of a streamed responses request; the arguments are those of `read_choices`.
 
     Raises:
         CallError: the stream was cut, or has more chunks than `max_chunks`.
@@ -175,9 +184,7 @@ async def read_response(events: AsyncIterator[Any], streamed: bool, _count: int)
     """
     chunks, final = ChunkTimes(), None
     async for event in events:
-        if not streamed:
-            final = event
-        elif event.type.endswith(".delta") and event.delta:
+        if event.type.endswith(".delta") and event.delta:
             chunks.add(has_text=not event.type.startswith("response.reasoning"))
         elif event.type in _FINAL_EVENTS:
             final = event.response
@@ -186,6 +193,11 @@ async def read_response(events: AsyncIterator[Any], streamed: bool, _count: int)
     if final is None:
         raise _cut()
     return [_response_result(final, chunks)]
+
+
+def whole_response(response: Any, _count: int) -> list[ChoiceResult]:
+    """Read the one choice of a whole responses response; the errors are those of `read_response`."""
+    return [_response_result(response, ChunkTimes())]
 
 
 def share(total: int, weights: Sequence[int]) -> list[int]:
