@@ -13,7 +13,8 @@ backlog ----------> formed ----------> uploaded ----------> created ----------> 
    '------------------------------------------------------------------------------'
 ```
 
-A prompt that an ended job did not answer is a failure, and one of an earlier process's job returns to the backlog.
+A prompt that an ended job did not answer is a failure, and one of an earlier process's job returns to the backlog,
+unless too few return for another job.
 """
 
 import logging
@@ -158,10 +159,8 @@ class _Jobs:
             yield self._finish(chunk, job)
         left = sorted(number for key, number in prompts.items() if key not in answered)
         results.log_oddities()
-        if left and job.segment == self._pending.segment:
+        if left and (job.segment == self._pending.segment or not self._sender.take_back(left)):
             yield from self._fail(left, job, status)
-        else:
-            self._sender.take_back(left)
         self._clean(self._sender.settle(job))
 
     def _clean(self, job: JobRecord) -> None:

@@ -187,6 +187,18 @@ def test_a_job_that_expired_while_nobody_watched_is_collected_and_its_rest_submi
     assert not any(isinstance(outcome, Failure) for outcome in run.outcomes)
 
 
+def test_too_few_prompts_for_another_job_are_failures_that_a_later_resume_may_submit(start: Callable[..., JobRun]):
+    run = start(end="expired", answered=5, min_requests=16)  # which leaves 15
+    with pytest.raises(Submitted):
+        run.process(size=50, detach=True)
+    run.process(size=50)
+    failures = [outcome for outcome in run.outcomes if isinstance(outcome, Failure)]
+    assert (len(run.completed), len(failures), len(run.service.jobs)) == (5, 15, 1)
+    assert all(failure.error.retryable and failure.error.type == "expired" for failure in failures)
+    with pytest.raises(ConfigError, match="--keep-failures"):
+        run.process(size=50)
+
+
 def test_a_refused_job_ends_the_run_with_the_services_reasons(start: Callable[..., JobRun]):
     run = start(refusal=("line 3: no such model (model_not_found)",))
     with pytest.raises(

@@ -2,12 +2,15 @@
 
 import json
 import os
+import pty
+import signal
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from subprocess import CompletedProcess
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -30,6 +33,7 @@ def refuse(text: str) -> Error | None:
 @pytest.fixture
 def service() -> Iterator[BedrockJobs]:
     with BedrockJobs() as serving:
+        serving.min_records = 100
         serving.scripts.extend(Script(states=SOON, error=refuse) for _ in range(10))
         yield serving
 
@@ -45,13 +49,15 @@ class Run:
         (folder / "prompts.jsonl").write_text("\n".join(lines))
         self.texts = dict(zip(self.ids, texts, strict=True))
 
-    def begin(self, *overrides: str, **settings: object) -> processes.Process:
+    def begin(
+        self, *overrides: str, streams: Mapping[str, int] = MappingProxyType({}), **settings: object
+    ) -> processes.Process:
         arguments = [
             "runner", "provider=bedrock", "provider.region=us-east-1", "batch.mode=job", "batch.size=100",
             "prompts=file", f"prompts.path={self.folder / 'prompts.jsonl'}", "tracking=off",
             f"hydra.run.dir={self.run}", *self.service.overrides(**settings), *overrides,
         ]  # fmt: skip
-        return self._start(arguments, self.folder)
+        return self._start(arguments, self.folder, **streams)
 
     def resume(self, *overrides: str) -> CompletedProcess[str]:
         """Resume in another working directory; failed prompts stay as they are."""
@@ -59,13 +65,13 @@ class Run:
         elsewhere.mkdir(exist_ok=True)
         return ended(self._start(["runner.resume", str(self.run), "--keep-failures", *overrides], elsewhere))
 
-    def _start(self, arguments: list[str], folder: Path) -> processes.Process:
+    def _start(self, arguments: list[str], folder: Path, **streams: int) -> processes.Process:
         environment = os.environ | {
             "AWS_ACCESS_KEY_ID": "AKIAFAKE", "AWS_SECRET_ACCESS_KEY": "not-a-real-one", "AWS_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/nowhere",
             "AWS_SHARED_CREDENTIALS_FILE": "/nowhere",
         }  # fmt: skip
-        return processes.start(arguments, cwd=folder, env=environment)
+        return processes.start(arguments, cwd=folder, env=environment, **streams)  # type: ignore[arg-type]
 
     def outcomes(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.run / "outcomes.jsonl").read_text().splitlines()]
@@ -173,6 +179,46 @@ def test_an_interrupt_without_a_terminal_leaves_the_jobs_at_the_service(service:
     assert service.requests["StopModelInvocationJob"] == 0
     run.resume()
     run.check_complete()
+
+
+@pytest.mark.parametrize(("answer", "stops"), [("y", 2), ("n", 0)])
+def test_a_person_who_interrupts_is_asked_and_a_cancelled_job_keeps_what_it_has_done(
+    answer: str, stops: int, service: BedrockJobs, tmp_path: Path
+):
+    open_for_long = ("InProgress",) * 4 + ("Completed",)
+    service.scripts = deque(Script(states=open_for_long, processed=processed, error=refuse) for processed in (100, 40))
+    run = Run(service, tmp_path)
+    polled = threading.Event()
+    service.on_step = lambda operation: polled.set() if operation == "GetModelInvocationJob" else None
+    terminal, child_side = pty.openpty()
+    with run.begin(streams={"stdin": child_side, "stderr": child_side}) as process:
+        os.close(child_side)
+        assert polled.wait(60)
+        process.send_signal(signal.SIGINT)
+        shown = read_until(terminal, b"[y/N]")
+        os.write(terminal, f"{answer}\n".encode())
+        shown += read_until(terminal, None)
+        os.close(terminal)
+        assert process.wait(60) == 130
+    assert b"runner.resume" in shown
+    assert service.requests["StopModelInvocationJob"] == stops, shown.decode()
+    done = run.resume()
+    outcomes = run.outcomes()
+    assert Counter(outcome["prompt_id"] for outcome in outcomes) == dict.fromkeys(run.ids, 1)
+    left = Counter(outcome["error"]["type"] for outcome in outcomes if outcome["error"])
+    assert left == {"400": 7, "Stopped" if stops else "Completed": 60}, "of 40 prompts from the 100th on, two fail"
+    assert "(Stopped)" in done.stderr or not stops
+
+
+def read_until(terminal: int, text: bytes | None) -> bytes:
+    """Read a terminal until it shows this text; to its end where that is None."""
+    shown = b""
+    while text is None or text not in shown:
+        try:
+            shown += os.read(terminal, 4096)
+        except OSError:  # its other side is closed
+            break
+    return shown
 
 
 def test_an_expired_job_keeps_what_it_has_done_and_the_rest_is_submitted_again(service: BedrockJobs, tmp_path: Path):

@@ -97,6 +97,7 @@ class BedrockJobs:
         requests: how many requests of each operation arrived.
         tokens: how many requests to create a job had each token.
         scripts: of the next jobs; others are completed.
+        min_records: the quota of records that a job has at least.
         refusals: what the next requests of an operation get instead of an answer.
         on_step: called with the operation of a request before it is handled, and with `created` once a job exists whose
             creation is not answered; True loses the answer.
@@ -109,6 +110,7 @@ class BedrockJobs:
         self.scripts: deque[Script] = deque()
         self.refusals: dict[str, deque[Refusal]] = {}
         self.on_step: Callable[[str], bool | None] = lambda _: None
+        self.min_records = 1
         self.lock = threading.RLock()
         self.counting = threading.Lock()  # of requests to S3 too, which the service sends itself while it has the lock
 
@@ -223,6 +225,7 @@ class BedrockJobs:
         """Answer the records, shuffle the answers, and write them with the manifest."""
         source = job.request["inputDataConfig"]["s3InputDataConfig"]["s3Uri"]
         records = self.records(source)
+        assert len(records) >= self.min_records, "the service would refuse the job"
         processed = records[: job.script.processed]
         lines = [self._answer(job, record) for record in processed]
         job.counts.update(
