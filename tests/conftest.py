@@ -1,12 +1,13 @@
 """Shared parts: configurations composed as Hydra composes them, a tiny model made on the spot, and no network."""
 
 import atexit
+import copy
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Protocol
@@ -19,7 +20,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # two models with two threads each on t
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
 from hypothesis import settings
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from runner.cli.compose import from_hydra
 from runner.config.schema import CONF_DIR, RunConfig
@@ -36,7 +41,10 @@ SLOW = (
     "providers/openai/test_openai_commands.py",
 )  # fmt: skip
 """Folders and files whose tests all are `slow`. In others a test says so itself."""
-LONGEST = ("providers/test_real_model.py", "providers", "tracking", "end_to_end", "comparison")
+LONGEST = (
+    "providers/test_real_model.py", "cli/test_main.py", "end_to_end/test_browser.py", "providers", "tracking", "end_to_end",
+    "cli", "comparison", "run",
+)  # fmt: skip
 """In this order they start first: what is long must not begin last, when one of two workers has nothing else to do."""
 _LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")  # noqa: S104 - compared, not bound
 
@@ -92,9 +100,39 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of an MLflow store without runs, for tests that need a copy of their own: creating one costs seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
 def _composed(*overrides: str) -> RunConfig:
+    """Compose as Hydra does, but compose the chosen groups once for each choice, because that costs 0.1 s."""
+    parsed = OverridesParser.create().parse_overrides([*overrides])
+    values = [override for override in parsed if _is_value(override)]
+    cfg = copy.deepcopy(_chosen(*(str(override.input_line) for override in parsed if override not in values)))
+    try:
+        for override in values:
+            OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
+    except OmegaConfBaseException:
+        cfg = _chosen(*overrides)  # raises Hydra's own error
+    return from_hydra(cfg)
+
+
+@cache
+def _chosen(*overrides: str) -> DictConfig:
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        return from_hydra(compose("config", [*overrides]))
+        return compose("config", [*overrides])
+
+
+def _is_value(override: Override) -> bool:
+    """Whether an override changes one key, and chooses no group's option."""
+    is_group = (CONF_DIR / override.key_or_group).is_dir() and not isinstance(override.value(), dict)
+    return override.type is OverrideType.CHANGE and not (is_group or override.is_hydra_override() or override.package)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,10 @@ from runner.types import Answer, Completion, ErrorInfo, Failure, Message, Outcom
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DEAR = "model.price={input_usd_per_million: 1000, output_usd_per_million: 1000}"
 """A tenth of a cent a token."""
+_QUESTIONS = (
+    "Hi", "What is the capital of France?", "Count from one to five, in words.", "Name three colours of the rainbow.",
+    "Why is the sky blue?", "Write a line about a cat that waits for rain.", "Yes or no?", "Shorten: it was very cold, so we went.",
+)  # fmt: skip
 
 
 def outcomes_of(
@@ -101,6 +105,16 @@ def prompts_file(folder: Path, count: int) -> tuple[str, str]:
     """Write a file of prompts, and return the overrides that read it."""
     path = folder / "prompts.txt"
     path.write_text("".join(f"prompt number {number}\n" for number in range(count)))
+    return "prompts=file", f"prompts.path={path}"
+
+
+def questions_file(folder: Path) -> tuple[str, str]:
+    """Write a file of eight short questions for a real model, and return the overrides that read it.
+
+    The demo prompts have 100 tokens on average, whose pass through the model takes most of the time of a small run.
+    """
+    path = folder / "questions.txt"
+    path.write_text("".join(f"{question}\n" for question in _QUESTIONS))
     return "prompts=file", f"prompts.path={path}"
 
 

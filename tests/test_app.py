@@ -17,6 +17,7 @@ from runner.metrics.definitions import NAMES
 from runner.prompts import load_prompts
 from tests import processes
 from tests.conftest import Compose
+from tests.tracking import forked
 
 
 @pytest.fixture
@@ -131,7 +132,7 @@ def test_params_are_hydra_overrides_that_give_the_same_configuration(
     asked = tracked(
         "provider=echo", "batch.mode=static", "name=again", "generation.stop_sequences=[a,b]", "generation.n=2"
     )
-    result = app.run(asked, tmp_path)
+    result = forked.run(asked, tmp_path)
     params = client.get_run(str(result.summary.mlflow_run_id)).data.params
     assert tracked("provider=echo", *(f"{name}={value}" for name, value in params.items())) == asked
 
@@ -147,7 +148,7 @@ def test_traces_carry_the_prompt_the_answer_and_genai_attributes(
         "prompts.limit=33",
         "provider.fail_on=Shorten",
     )
-    result = app.run(asked, tmp_path)
+    result = forked.run(asked, tmp_path)
     experiment = client.get_experiment_by_name(f"traces-{traces}")
     assert experiment is not None
     recorded = client.search_traces(locations=[experiment.experiment_id], max_results=100)
@@ -181,7 +182,7 @@ def test_a_run_with_failures_is_finished_with_exit_code_1(
 
 def test_a_run_in_which_everything_failed_has_failed(tracked: Compose, client: MlflowClient, tmp_path: Path):
     with pytest.raises(RunnerError, match=r"none of the 64 prompts.*EchoRefused"):
-        app.run(tracked("provider=echo", "provider.fail_on=''", "name=all-failed"), tmp_path)
+        forked.run(tracked("provider=echo", "provider.fail_on=''", "name=all-failed"), tmp_path)
     run = last_run(client, "all-failed")
     assert run.info.status == "FAILED"
     assert run.data.tags["error.type"] == "RunnerError"
@@ -192,7 +193,7 @@ def test_a_run_in_which_everything_failed_has_failed(tracked: Compose, client: M
 
 def test_an_error_ends_the_mlflow_run_failed_with_its_message(tracked: Compose, client: MlflowClient, tmp_path: Path):
     with pytest.raises(ModelError):
-        app.run(tracked("model.id=/no/such/model", "name=failed"), tmp_path)
+        forked.run(tracked("model.id=/no/such/model", "name=failed"), tmp_path)
     run = last_run(client, "failed")
     assert run.info.status == "FAILED"
     assert run.data.tags["error.type"] == "ModelError"

@@ -10,7 +10,10 @@ import pytest
 from mlflow import MlflowClient
 
 from runner.cli import compare
+from tests import processes
 from tests.conftest import Runner
+
+Swept = tuple[Path, "subprocess.CompletedProcess[str]"]
 
 
 def test_a_run_ends_with_its_metrics_and_the_way_to_the_ui(run_command: Runner, tmp_path: Path):
@@ -25,13 +28,14 @@ def test_a_run_ends_with_its_metrics_and_the_way_to_the_ui(run_command: Runner, 
     assert "64 prompts" in (folder / "runner.log").read_text()
 
 
-def test_a_terminal_sees_progress(tmp_path: Path, store: str):
+def test_a_terminal_sees_progress(tmp_path: Path):
     import pty
 
     reader, writer = pty.openpty()
-    command = [sys.executable, "-m", "runner", "provider=echo", "provider.latency_s=0.1", f"tracking.uri={store}"]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=writer, env=os.environ | {"TERM": "xterm"}
+    command = ["runner", "provider=echo", "provider.latency_s=0.1", "tracking=off"]
+    environment = os.environ | {"TERM": "xterm"}
+    process = processes.start(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=writer, env=environment, cold=True
     )
     os.close(writer)
     shown = b""
@@ -70,12 +74,17 @@ def test_a_config_dir_adds_options_of_ones_own(run_command: Runner, tmp_path: Pa
     assert max(json.loads(line)["output_tokens"] for line in lines) == 2
 
 
-def test_a_sweep_is_a_parent_with_its_jobs_and_ends_with_their_comparison(
-    run_command: Runner, store: str, tmp_path: Path
-):
-    done = run_command(
-        "-m", "provider=echo", "batch.mode=static", "batch.size=1,4,16", "name=swept", "hydra.sweep.dir=s", track=True
-    )
+@pytest.fixture(scope="module")
+def swept(store: str, tmp_path_factory: pytest.TempPathFactory) -> Swept:
+    """A sweep `s` of three sizes in the session's store: the folder where it was started, and how it ended."""
+    folder = tmp_path_factory.mktemp("swept")
+    sizes = ("provider=echo", "batch.mode=static", "batch.size=1,4,16", "name=swept", "hydra.sweep.dir=s")
+    tracking = (f"tracking.uri={store}", "tracking.traces=off")
+    return folder, processes.run(["runner", "-m", *sizes, *tracking], cwd=folder)
+
+
+def test_a_sweep_is_a_parent_with_its_jobs_and_ends_with_their_comparison(swept: Swept, store: str):
+    _, done = swept
     assert done.returncode == 0, done.stderr
     table = done.stdout[done.stdout.index("Sweep s") : done.stdout.index("Divergence")]
     assert [line.split()[:4] for line in table.splitlines() if line[:1].isdigit()] == [
@@ -103,7 +112,14 @@ def test_a_sweep_is_a_parent_with_its_jobs_and_ends_with_their_comparison(
 
 def test_jobs_of_a_sweep_are_told_apart_by_their_names_in_mlflow(run_command: Runner, store: str):
     done = run_command(
-        "-m", "provider=echo", "batch.size=2", "generation.max_tokens=3,5", "name=named", "repeat=2", track=True
+        "-m",
+        "provider=echo",
+        "batch.size=2",
+        "generation.max_tokens=3,5",
+        "name=named",
+        "repeat=2",
+        "tracking.traces=off",
+        track=True,
     )
     assert done.returncode == 0, done.stderr
     client = MlflowClient(store)
@@ -122,18 +138,18 @@ def test_jobs_of_a_sweep_are_told_apart_by_their_names_in_mlflow(run_command: Ru
 
 
 def test_a_reference_from_elsewhere_is_compared_with_and_published_nowhere(
-    run_command: Runner, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    swept: Swept, run_command: Runner, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    common = ("provider=echo", "batch.mode=static", "name=referred")
-    sweep = run_command("-m", *common, "batch.size=4,16", "hydra.sweep.dir=s", track=True)
-    other = run_command(*common, "batch.size=1", "generation.max_tokens=3", "hydra.run.dir=other", track=True)
-    assert (sweep.returncode, other.returncode) == (0, 0), sweep.stderr + other.stderr
+    folder, _ = swept
+    referred = ("provider=echo", "batch.mode=static", "name=referred", "batch.size=1", "generation.max_tokens=3")
+    other = run_command(*referred, "hydra.run.dir=other", "tracking.traces=off", track=True)
+    assert other.returncode == 0, other.stderr
     client = MlflowClient(store)
-    parent = json.loads((tmp_path / "s" / "sweep.json").read_text())["run_id"]
+    parent = json.loads((folder / "s" / "sweep.json").read_text())["run_id"]
     run = json.loads((tmp_path / "other" / "summary.json").read_text())["mlflow_run_id"]
     before = [client.get_run(run_id).data for run_id in (parent, run)]
-    monkeypatch.chdir(tmp_path)
-    compare.main(["s", "--reference", "other"])
+    monkeypatch.chdir(folder)
+    compare.main(["s", "--reference", str(tmp_path / "other")])
     after = [client.get_run(run_id).data for run_id in (parent, run)]
     assert [data.params for data in after] == [data.params for data in before]
     assert [set(data.metrics) for data in after] == [set(data.metrics) for data in before]

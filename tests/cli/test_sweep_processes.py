@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,9 @@ import psutil
 import pytest
 
 from runner.record.manifest import Summary
+from tests import processes
 from tests.conftest import Runner
+from tests.processes import Process
 
 LAUNCHER = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=s")
 SLOW = ("provider=echo", "provider.latency_s=1", "batch.mode=concurrent", "batch.size=1,2", "tracking=off")
@@ -26,12 +27,10 @@ def status(folder: Path) -> str | None:
 
 
 @contextmanager
-def running_sweep(folder: Path) -> Iterator["tuple[subprocess.Popen[str], list[psutil.Process]]"]:
+def running_sweep(folder: Path) -> Iterator[tuple[Process, list[psutil.Process]]]:
     """Start a sweep of two slow jobs in a session of its own; yield it and its jobs' processes once both generate."""
-    command = [sys.executable, "-m", "runner", "-m", *SLOW, *LAUNCHER]
-    with subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as sweep:
+    command = ["runner", "-m", *SLOW, *LAUNCHER]
+    with processes.start(command, cwd=folder, stdout=subprocess.DEVNULL, new_session=True) as sweep:
         try:
             deadline = time.monotonic() + 60
             while not all(job.exists() and job.stat().st_size for job in outcome_files(folder)):

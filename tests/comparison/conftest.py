@@ -1,13 +1,10 @@
 """Writes run folders for comparisons."""
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from runner.config.parse import parse
-from runner.config.schema import RunConfig
 from runner.record.folder import RunFolder
 from runner.record.manifest import Status, Summary
 from runner.record.prompts import PackedPrompts
@@ -17,29 +14,9 @@ from tests.comparison.helpers import Texts, Write
 from tests.conftest import Compose
 from tests.factories import completion
 
-_NUMBERS = ("batch.size", "seed", "repeat")
-
-
-@pytest.fixture(scope="session")
-def recorded_config(config: Compose) -> Compose:
-    """Compose a configuration once for runs that differ in a few numbers only: composing costs 0.1 s."""
-    composed = functools.cache(config)
-
-    def compose(*overrides: str) -> RunConfig:
-        pairs = [override.partition("=")[::2] for override in overrides]
-        numbers = {key: int(value) for key, value in pairs if key in _NUMBERS and value.isdigit()}
-        others = [f"{key}={value}" for key, value in pairs if key not in numbers]
-        values = composed(*others).model_dump(mode="json", by_alias=True)
-        for key, number in numbers.items():
-            section, _, name = key.rpartition(".")
-            (values[section] if section else values)[name] = number
-        return parse(values)
-
-    return compose
-
 
 @pytest.fixture
-def write_run(tmp_path: Path, recorded_config: Compose) -> Write:
+def write_run(tmp_path: Path, config: Compose) -> Write:
     """Write a run's folder with the product's own writers: {prompt id: text}, or outcomes."""
 
     def write(
@@ -54,7 +31,7 @@ def write_run(tmp_path: Path, recorded_config: Compose) -> Write:
         folder.path.mkdir(parents=True)
         outcomes = texts if not isinstance(texts, dict) else [completion(id_, text=t) for id_, t in texts.items()]
         messages = prompts or {outcome.prompt_id: f"prompt {outcome.prompt_id}" for outcome in outcomes}
-        folder.write_config(recorded_config("provider=echo", "batch.mode=static", *overrides))
+        folder.write_config(config("provider=echo", "batch.mode=static", *overrides))
         folder.write_prompts(
             PackedPrompts(Prompt(id=i, messages=(Message(role="user", content=t),)) for i, t in messages.items())
         )

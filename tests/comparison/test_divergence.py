@@ -23,6 +23,7 @@ from tests.comparison.helpers import (
     only_divergence,
 )
 from tests.conftest import Compose
+from tests.factories import questions_file
 
 texts_of_runs = st.dictionaries(st.text(max_size=3), st.text(max_size=20), max_size=6)
 
@@ -113,7 +114,7 @@ def test_a_pair_of_texts_parts_where_it_parts_and_is_as_alike_from_either_side(f
 
 @pytest.mark.real_model
 def test_the_embedded_models_divergence_agrees_with_its_own_tokenizer(config: Compose, tmp_path: Path):
-    few = ("prompts.limit=8", "generation.max_tokens=16", "batch.warmup=0")
+    few = (*questions_file(tmp_path), "generation.max_tokens=16", "batch.warmup=0")
     for size, dtype in ((1, "float32"), (8, "bfloat16")):
         app.run(config(f"batch.size={size}", f"provider.dtype={dtype}", *few), tmp_path / str(size))
     texts = only_divergence(compare_folders([tmp_path / "1", tmp_path / "8"]))

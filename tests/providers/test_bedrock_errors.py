@@ -1,7 +1,5 @@
 """provider=bedrock: real boto3 against a local server; errors, retries, cut streams and timeouts."""
 
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -12,6 +10,7 @@ import pytest
 from runner.errors import AccessError, ConfigError, ServiceError
 from runner.providers.factory import build
 from runner.types import Completion, Failure
+from tests import processes
 from tests.factories import generate
 from tests.providers.bedrock import FAMILIES, SECRET, ComposeBedrock, call_error, complete, prompt
 from tests.servers.bedrock_server import (
@@ -322,11 +321,10 @@ def test_credentials_over_plain_http_to_another_machine_are_said(
 def test_a_call_that_never_ends_does_not_keep_the_process_alive(server: BedrockServer, tmp_path: Path):
     release = threading.Event()
     server.faults.append(Hang(release))
-    run = [sys.executable, "-m", "runner", "provider=bedrock", "provider.region=us-east-1", "prompts.limit=1",
-           f"provider.endpoint_url={server.url}", "provider.stream=false", "limits.timeout_s=0.5",
-           "limits.max_attempts=1", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"]  # fmt: skip
+    run = ["runner", "provider=bedrock", "provider.region=us-east-1", "prompts.limit=1", "tracking=off",
+           f"provider.endpoint_url={server.url}", "provider.stream=false", "limits.timeout_s=0.5", "limits.max_attempts=1"]  # fmt: skip
     try:
-        done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+        done = processes.run(run, cwd=tmp_path, timeout=120)
     finally:
         release.set()
     assert done.returncode == 1, done.stderr

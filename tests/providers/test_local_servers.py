@@ -1,7 +1,6 @@
 """provider=openai against servers that others wrote: a real model behind `transformers serve`, and LLMock's limits."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -14,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from runner import app
 from runner.providers.transformers import embedded
-
-FEW = ("prompts.limit=6", "generation.max_tokens=16", "batch.size=1", "tracking.traces=off")
+from tests.conftest import Compose, Runner
+from tests.factories import questions_file
 
 
 @contextmanager
@@ -42,30 +42,22 @@ def serving(command: list[str], health: str) -> Iterator[str]:
             process.terminate()
 
 
-def run(folder: Path, store: str, *overrides: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "runner", *overrides, f"tracking.uri={store}"]
-    environment = os.environ | {"OPENAI_API_KEY": "none"}
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False
-    )
-
-
 def outcomes(folder: Path) -> dict[str, dict[str, Any]]:
     lines = (folder / "outcomes.jsonl").read_text(encoding="utf-8").splitlines()
     return {outcome["prompt_id"]: outcome for outcome in map(json.loads, lines)}
 
 
 @pytest.mark.real_model
-def test_a_served_model_gives_the_texts_that_it_gives_in_process(tmp_path: Path, store: str):
+def test_a_served_model_gives_the_texts_that_it_gives_in_process(run_command: Runner, config: Compose, tmp_path: Path):
     folder = embedded.resolve("embedded/SmolLM2-135M-Instruct")
     transformers = str(Path(sys.executable).parent / "transformers")
     command = [transformers, "serve", folder, "--host", "127.0.0.1", "--dtype", "float32", "--device", "cpu"]
+    few = (*questions_file(tmp_path), "prompts.limit=6", "generation.max_tokens=12", "batch.size=1")
     with serving(command, "/health") as url:
         hosted = ("provider=transformers-serve", f"provider.base_url={url}/v1", f"model.id={folder}")
-        served = run(tmp_path, store, *hosted, *FEW, "hydra.run.dir=served", "limits.timeout_s=120")
+        served = run_command(*hosted, *few, "hydra.run.dir=served", "limits.timeout_s=120")
     assert served.returncode == 0, served.stderr
-    local = run(tmp_path, store, "provider.dtype=float32", *FEW, "hydra.run.dir=local")
-    assert local.returncode == 0, local.stderr
+    app.run(config("provider.dtype=float32", *few), tmp_path / "local")
     there, here = outcomes(tmp_path / "served"), outcomes(tmp_path / "local")
     assert there.keys() == here.keys()
     for prompt_id, outcome in there.items():
@@ -74,20 +66,20 @@ def test_a_served_model_gives_the_texts_that_it_gives_in_process(tmp_path: Path,
         assert outcome["time_to_first_token_s"] > 0
 
 
-def test_a_run_under_a_services_rate_limit_completes(tmp_path: Path, store: str):
+def test_a_run_under_a_services_rate_limit_completes(run_command: Runner, tmp_path: Path):
     llmock = str(Path(sys.executable).parent / "llmock")
     with serving([llmock, "serve", "--host", "127.0.0.1", "--rpm", "30"], "/health") as url:
         hosted = (
             "provider=openai",
             f"provider.base_url={url}/v1",
             "model.id=gpt-4o-mini",
-            "prompts.limit=34",
+            "prompts.limit=32",
             "batch.size=8",
         )
-        done = run(tmp_path, store, *hosted, "limits.max_attempts=20", "hydra.run.dir=out")
+        done = run_command(*hosted, "limits.max_attempts=20", "hydra.run.dir=out", OPENAI_API_KEY="none")
     assert done.returncode == 0, done.stderr
     by_prompt = outcomes(tmp_path / "out")
-    assert len(by_prompt) == 34
+    assert len(by_prompt) == 32
     assert max(outcome["attempts"] for outcome in by_prompt.values()) > 1, "the limit was met"
     log = (tmp_path / "out" / "runner.log").read_text()
     assert "429" in log, "every retry's reason is on record"

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +9,12 @@ import pytest
 
 from runner.errors import MissingPackageError, ModelError
 from runner.providers.transformers import embedded
+from tests import processes
 from tests.conftest import Runner
+from tests.factories import questions_file
 
 pytestmark = pytest.mark.real_model
 SMOLLM2 = "embedded/SmolLM2-135M-Instruct"
-CONVERT = "import sys; from pathlib import Path; from runner.providers.transformers import embedded; print(embedded.resolve({!r}, cache=Path(sys.argv[1])))"
 
 
 def outcomes(folder: Path) -> list[dict[str, Any]]:
@@ -27,7 +26,7 @@ def texts(folder: Path) -> dict[str, str]:
 
 
 def test_the_main_job_answers_the_demo_prompts(run_command: Runner, tmp_path: Path):
-    done = run_command("hydra.run.dir=main", local_model=True)
+    done = run_command("generation.max_tokens=24", "hydra.run.dir=main", local_model=True)
     assert done.returncode == 0, done.stderr
     answered = outcomes(tmp_path / "main")
     assert len(answered) == 64
@@ -46,46 +45,61 @@ def test_the_main_job_answers_the_demo_prompts(run_command: Runner, tmp_path: Pa
     assert environment["provider"]["parameters"] == 134_515_008
 
 
-@pytest.mark.parametrize("generation", ["greedy", "sampled"])
-def test_the_same_command_twice_gives_the_same_bytes(generation: str, run_command: Runner, tmp_path: Path):
-    for folder in ("first", "second"):
-        done = run_command(
-            f"generation={generation}",
-            "generation.max_tokens=24",
-            "prompts.limit=12",
-            "batch.size=4",
-            f"hydra.run.dir={folder}",
-            local_model=True,
-        )
-        assert done.returncode == 0, done.stderr
-    assert texts(tmp_path / "first") == texts(tmp_path / "second")
-    assert [o["prompt_id"] for o in outcomes(tmp_path / "first")] == [
-        o["prompt_id"] for o in outcomes(tmp_path / "second")
-    ]
+def command(generation: str, *overrides: str, folder: Path) -> Path:
+    """Run one command, or a sweep (-m), on short questions, in a process that loads the model anew; return the folder."""
+    few = (*questions_file(folder.parent), "prompts.limit=6", "generation.max_tokens=8", "tracking=off")
+    kind = "sweep" if "-m" in overrides else "run"
+    done = processes.run(
+        ["runner", *overrides, f"generation={generation}", *few, f"hydra.{kind}.dir={folder}"],
+        cwd=folder.parent, imports=processes.LOCAL_MODELS,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder
 
 
-def test_a_sweep_loads_the_model_anew_and_its_jobs_do_not_disturb_each_other(run_command: Runner, tmp_path: Path):
-    few = ("generation=sampled", "generation.max_tokens=12", "prompts.limit=6")
-    assert run_command("-m", *few, "batch.size=2,3", "hydra.sweep.dir=s", local_model=True).returncode == 0
-    assert run_command(*few, "batch.size=3", "hydra.run.dir=alone", local_model=True).returncode == 0
-    assert texts(tmp_path / "s" / "1") == texts(tmp_path / "alone")
-    summaries = [json.loads((tmp_path / "s" / job / "summary.json").read_text()) for job in "01"]
+@pytest.fixture(scope="module")
+def sampled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a sampled run, with which others are compared."""
+    return command("sampled", "batch.size=3", folder=tmp_path_factory.mktemp("sampled") / "run")
+
+
+def assert_same_bytes(folder: Path, other: Path) -> None:
+    assert len(outcomes(folder)) == 6
+    assert texts(folder) == texts(other)
+    assert [o["prompt_id"] for o in outcomes(folder)] == [o["prompt_id"] for o in outcomes(other)]
+
+
+def test_the_same_greedy_command_twice_gives_the_same_bytes(tmp_path: Path):
+    assert_same_bytes(*(command("greedy", "batch.size=3", folder=tmp_path / name) for name in ("first", "second")))
+
+
+def test_the_same_sampled_command_twice_gives_the_same_bytes(sampled: Path, tmp_path: Path):
+    assert_same_bytes(sampled, command("sampled", "batch.size=3", folder=tmp_path / "second"))
+
+
+def test_a_sweep_loads_the_model_anew_and_its_jobs_do_not_disturb_each_other(sampled: Path, tmp_path: Path):
+    sweep = command("sampled", "-m", "batch.size=2,3", folder=tmp_path / "s")
+    assert texts(sweep / "1") == texts(sampled)
+    summaries = [json.loads((sweep / job / "summary.json").read_text()) for job in "01"]
     assert all(summary["metrics"]["load_s"] > 0 for summary in summaries)
 
 
-def test_two_processes_convert_at_once_and_a_damaged_cache_mends_itself(tmp_path: Path):
-    command = [sys.executable, "-c", CONVERT.format(SMOLLM2), str(tmp_path)]
-    together = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    folders = {process.communicate(timeout=240)[0].strip() for process in together}
-    assert len(folders) == 1
-    folder = Path(folders.pop())
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted((folder.name, f"{folder.name}.lock")), "no scraps"
+def test_two_processes_that_meet_a_damaged_cache_convert_it_once(tmp_path: Path):
+    """They take the same steps in an empty cache, but for the message: what is damaged is deleted first."""
+    folder = tmp_path / Path(embedded.resolve(SMOLLM2)).name
+    shutil.copytree(embedded.resolve(SMOLLM2), folder)
     weights = folder / "model.safetensors"
     whole = weights.stat().st_size
     with weights.open("r+b") as file:
         file.truncate(whole // 2)
-    again = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "is damaged" in again.stderr
+    started = [
+        processes.start(["tests.providers.resolve_model", SMOLLM2, str(tmp_path)], cwd=tmp_path, imports=processes.LOCAL_MODELS)
+        for _ in range(2)
+    ]  # fmt: skip
+    ended = [process.communicate(timeout=240) for process in started]
+    assert [printed.strip() for printed, _ in ended] == [str(folder)] * 2
+    assert sum("is damaged" in errors for _, errors in ended) == 1, "the other found it mended"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted((folder.name, f"{folder.name}.lock")), "no scraps"
     assert weights.stat().st_size == whole
     assert embedded.resolve(SMOLLM2, cache=tmp_path) == str(folder)
 

@@ -149,7 +149,8 @@ def test_what_failed_and_was_tried_again_took_its_time(config: Compose, tmp_path
     assert again.metrics == second.metrics
     (tmp_path / SEGMENTS).unlink()  # as if each process had been killed
     (tmp_path / SUMMARY).unlink()
-    assert app.resume(tmp_path).metrics["duration_s"] == pytest.approx(second.metrics["duration_s"], rel=0.2)
+    rebuilt_s = app.resume(tmp_path).metrics["duration_s"]
+    assert 3 < rebuilt_s < second.metrics["duration_s"] + 0.1, "from the first outcome to the last, the failed ones too"
 
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

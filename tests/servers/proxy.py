@@ -25,11 +25,15 @@ class Proxy:
         self._forwarded = self._accepted = 0
 
     def __enter__(self) -> "Proxy":
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._acceptor = threading.Thread(target=self._accept, daemon=True)
+        self._acceptor.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # ends a waiting accept(), which would keep the port
         self._listener.close()
+        self._acceptor.join(10)
 
     def _accept(self) -> None:
         with suppress(OSError):
