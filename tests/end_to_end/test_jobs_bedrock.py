@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests import processes
-from tests.servers.bedrock_jobs_server import BUCKET, BedrockJobs, Error, Script
+from tests.servers.bedrock_jobs_server import BATCH_KEY, BUCKET, BedrockJobs, Error, Script
 from tests.servers.bedrock_server import Refusal
 
 SOON = ("InProgress", "Completed")
@@ -69,7 +69,7 @@ class Run:
         environment = os.environ | {
             "AWS_ACCESS_KEY_ID": "AKIAFAKE", "AWS_SECRET_ACCESS_KEY": "not-a-real-one", "AWS_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/nowhere",
-            "AWS_SHARED_CREDENTIALS_FILE": "/nowhere",
+            "AWS_SHARED_CREDENTIALS_FILE": "/nowhere", "AWS_BEARER_TOKEN_BEDROCK": BATCH_KEY,
         }  # fmt: skip
         return processes.start(arguments, cwd=folder, env=environment, **streams)  # type: ignore[arg-type]
 
@@ -141,6 +141,40 @@ def test_a_run_that_is_killed_at_a_step_goes_on_from_there(step: str, nth: int, 
     done = run.resume()
     assert "Traceback" not in done.stderr
     run.check_complete()
+
+
+BATCH_STEPS = ("PutObject", "CreateBatch", "created", "GetBatch", "GetObject", "DeleteObject")
+
+
+@pytest.mark.parametrize("step", [None, *BATCH_STEPS])
+def test_a_run_over_openais_batch_api_that_is_killed_goes_on_and_creates_no_batch_twice(
+    step: str | None, service: BedrockJobs, tmp_path: Path
+):
+    service.scripts = deque(Script(states=("in_progress", "completed"), error=refuse) for _ in range(10))
+    run = Run(service, tmp_path)
+    killing = threading.Lock()
+    process: processes.Process
+
+    def kill(operation: str) -> bool:
+        is_the_step = operation == step and killing.acquire(blocking=False)
+        if is_the_step:
+            process.kill()
+        return is_the_step
+
+    service.on_step = kill
+    process = run.begin(
+        "model.id=openai.gpt-oss-20b-1:0", f"provider.endpoint_url={service.control_url}", api="openai", s3_output=None
+    )
+    with process:
+        process.communicate(120)
+    assert process.returncode == (-9 if step else 1)
+    if step:
+        assert "Traceback" not in run.resume().stderr
+    outcomes = run.outcomes()
+    assert Counter(outcome["prompt_id"] for outcome in outcomes) == dict.fromkeys(run.ids, 1)
+    assert Counter(outcome["error"]["type"] for outcome in outcomes if outcome["error"]) == {"400": FAILING}
+    assert len({job.request["metadata"]["runner_job"] for job in service.batches}) == len(service.batches) == 2
+    assert (service.list_keys(), service.jobs) == ([], [])
 
 
 def test_a_detached_run_ends_at_once_and_another_process_collects_it(service: BedrockJobs, tmp_path: Path):

@@ -25,7 +25,6 @@ from tests.servers.bedrock_server import BedrockServer, Refusal
 
 pytestmark = pytest.mark.usefixtures("aws_credentials")
 NAME = "runner-5f2c-0"
-SETTINGS = {"role_arn": "arn:aws:iam::123456789012:role/batch", "s3_input": INPUT, "s3_output": f"s3://{BUCKET}/out"}
 
 
 @pytest.fixture

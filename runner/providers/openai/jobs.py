@@ -29,7 +29,7 @@ from runner.types import Prompt, Timing
 
 log = logging.getLogger(__name__)
 
-_NAME_KEY = "runner_job"
+NAME_KEY = "runner_job"
 """The key of a job's metadata that has the job's name: OpenAI has no idempotency key for jobs."""
 _NOT_READY = ("pending", "running")
 """States of an uploaded file that Azure still checks."""
@@ -136,7 +136,7 @@ class JobRequestProvider(RequestProvider):
                 raise CallError("FileNotReady", message, RETRY, retry_after_s=_READY_WAIT_S)
             try:
                 batch = client.batches.create(
-                    input_file_id=source, endpoint=endpoint, completion_window=window, metadata={_NAME_KEY: name}
+                    input_file_id=source, endpoint=endpoint, completion_window=window, metadata={NAME_KEY: name}
                 )
             except openai.BadRequestError as error:
                 if "token_limit_exceeded" in f"{error.code} {error}":  # Azure, before it reads the file
@@ -151,7 +151,7 @@ class JobRequestProvider(RequestProvider):
         """
         refused: str | None = None
         for batch in self._job_client.recent_batches():
-            if metadata_of(batch).get(_NAME_KEY) != name:
+            if metadata_of(batch).get(NAME_KEY) != name:
                 continue
             if batch.status != "failed":
                 return batch.id
@@ -199,7 +199,7 @@ class JobRequestProvider(RequestProvider):
         batch = self._job_client.batch(job_id)
         with self._job_client.requests() as client:
             file_ids = {source, batch.output_file_id, batch.error_file_id}
-            name = f"{metadata_of(batch).get(_NAME_KEY)}.jsonl"
+            name = f"{metadata_of(batch).get(NAME_KEY)}.jsonl"
             files = islice(client.files.list(purpose="batch"), _MAX_FILES)
             file_ids |= {file.id for file in files if file.filename == name}
             for file_id in filter(None, file_ids):
