@@ -133,7 +133,8 @@ def _prepare_recorded(folder: RunFolder, overrides: Mapping[str, Any], waits: Wa
     if base != Path.cwd():
         config = with_absolute_paths(config, base)
     prompts = _recorded_prompts(folder, config, manifest)
-    return replace(prepare(override(config, overrides), prompts, folder, waits), overrides=overrides)
+    config = override(config, {"batch.detach": False, **overrides})  # a resume waits, however the run began
+    return replace(prepare(config, prompts, folder, waits), overrides=overrides)
 
 
 def _manifest(

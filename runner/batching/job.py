@@ -97,6 +97,7 @@ class _Jobs:
                 yield from self._advance(job)
             jobs = self._log.next_number
             self._sender.submit_backlog()
+            yield from self._fail_unsendable()
             if self._log.next_number > jobs:
                 self._poll_s = self._context.min_poll_s
             if self._context.detach and self._log.open_jobs:
@@ -138,7 +139,7 @@ class _Jobs:
             state=status.state,
             created_at=status.created_at or job.created_at,
             started_at=status.started_at or job.started_at,
-            ended_at=status.ended_at or (datetime.now(UTC) if status.phase == "ended" else None),
+            ended_at=(status.ended_at or datetime.now(UTC)) if status.phase == "ended" else None,
         )
 
     # results
@@ -169,6 +170,15 @@ class _Jobs:
             with suppress(CallError):  # a credential may have no right to it, and the results are there
                 self._requests.send(self._provider.remove_files, job.source, job.job_id)
                 self._log.save(job, is_cleaned=True)
+
+    def _fail_unsendable(self) -> Iterator[Sequence[Outcome]]:
+        """Yield failures for prompts that no file can hold."""
+        unsendable, self._sender.unsendable = self._sender.unsendable, {}
+        for number, error in unsendable.items():
+            info = ErrorInfo(type=error.type, message=error.message, retryable=error.policy.retryable)
+            timing = Timing(started_at=datetime.now(UTC), latency_s=None)
+            failed = Generated(model=self._context.model_id, timing=timing, error=info)
+            yield self._pending.finish_call([(self._pending.prompts[number], failed)], batch=self._log.next_number)
 
     def _retrying(self, results: "JobResults") -> Iterator[tuple[str, Generated]]:
         """Yield results; where the download breaks off, begin it again, and yield the rest."""

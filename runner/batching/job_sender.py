@@ -33,6 +33,7 @@ class JobSender:
 
     Attributes:
         backlog: numbers of the prompts that are in no job yet, ascending.
+        unsendable: why a prompt cannot be written into a file, by its number.
         is_blocked: whether the account's queue or the budget has no room until an open job ends.
 
     Raises:
@@ -54,6 +55,7 @@ class JobSender:
         submitted = {number for job in self._log.open_jobs for number in job.prompt_numbers}
         self.backlog = [number for number, _ in pending.numbered() if number not in submitted]
         self.is_blocked = False
+        self.unsendable: dict[int, CallError] = {}
         check_job_sizes(len(self.backlog), self._max_requests, self._limits)
         for job in self._log.open_jobs:
             context.budget.reserve(self._max_cost_usd(job))
@@ -81,15 +83,11 @@ class JobSender:
 
     def _form(self, file: BinaryIO) -> JobRecord | None:
         """Write the lines of the next job, and record it; None while the budget has no room beside the open jobs."""
-        number, size = self._log.next_number, 0
-        numbers: list[int] = []
-        for prompt_number in self.backlog[: self._max_requests]:
-            line = self._line(prompt_number)
-            if numbers and size + len(line) > self._limits.max_bytes:
-                break
-            file.write(line)
-            numbers.append(prompt_number)
-            size += len(line)
+        numbers, tried = self._write_lines(file)
+        if not numbers:
+            self.backlog = self.backlog[tried:]
+            return None
+        number = self._log.next_number
         job = JobRecord(
             number=number,
             name=f"runner-{self._context.run_key}-{number}",
@@ -105,8 +103,27 @@ class JobSender:
             return None
         self._context.budget.reserve(max_cost_usd)
         self._log.save(job)
-        self.backlog = self.backlog[len(numbers) :]
+        self.backlog = self.backlog[tried:]
         return job
+
+    def _write_lines(self, file: BinaryIO) -> tuple[list[int], int]:
+        """Write the lines of the next job; return the numbers of its prompts, and how many prompts were tried."""
+        numbers: list[int] = []
+        size = tried = 0
+        for prompt_number in self.backlog[: self._max_requests]:
+            try:
+                line = self._line(prompt_number)
+            except CallError as error:
+                self.unsendable[prompt_number] = error
+                line = b""
+            if numbers and size + len(line) > self._limits.max_bytes:
+                break
+            tried += 1
+            if line:
+                file.write(line)
+                numbers.append(prompt_number)
+                size += len(line)
+        return numbers, tried
 
     def create(self, job: JobRecord, path: Path | None = None) -> JobRecord:
         """Upload a job's file, unless the service has it, and create the job, unless it exists."""

@@ -8,11 +8,12 @@ from typing import Any
 
 from runner.batching.job_files import count_jobs, custom_id, job_size
 from runner.cli import common, terminal
-from runner.config.schema import RunConfig
+from runner.config.schema import GenerationParams, RunConfig
 from runner.config.waits import Waits
 from runner.dispatch.call import estimate_tokens
 from runner.pricing import Price
 from runner.prompts import load_prompts
+from runner.providers.errors import CallError
 from runner.providers.protocols import JobProvider, Provider, TokenCounter
 from runner.run.prepare import check_count, prepare_calls
 from runner.types import Prompt, Usage
@@ -107,12 +108,19 @@ def _jobs(config: RunConfig, provider: Provider, prompts: Sequence[Prompt], *, i
     if not (is_job and isinstance(provider, JobProvider)):
         return {"jobs": None, "job_bytes": None, "job_window": None}
     limits, params = provider.job_limits(), config.params()
-    sizes = [len(provider.job_line(custom_id(prompt), prompt, params)) + 1 for prompt in prompts]
+    sizes = [_line_bytes(provider, prompt, params) for prompt in prompts]
     return {
         "jobs": count_jobs(sizes, job_size(config.batch, limits), limits),
         "job_bytes": sum(sizes),
         "job_window": limits.window,
     }
+
+
+def _line_bytes(provider: JobProvider, prompt: Prompt, params: GenerationParams) -> int:
+    try:
+        return len(provider.job_line(custom_id(prompt), prompt, params)) + 1
+    except CallError:  # its text cannot be sent: the prompt will fail
+        return 0
 
 
 def _prompt_tokens(provider: Provider, prompts: Sequence[Prompt]) -> tuple[Sequence[int], str]:

@@ -65,7 +65,9 @@ class _Digest:
         counted = summarize(outcomes, padded=padded, measured_s=measured_s) | job_times(jobs)
         ratio = self._first_calls.ratio() if run.calls.provider.is_local else None
         first_call = {} if ratio is None else {"first_call_ratio": ratio}
-        self.metrics: Mapping[str, float] = counted | self._costs(counted["duration_s"]) | first_call
+        if jobs and not measured_s[0]:
+            counted.pop("duration_s")  # no job has ended
+        self.metrics: Mapping[str, float] = counted | self._costs(counted.get("duration_s", 0.0)) | first_call
 
     def _observed(self, outcomes: Iterable[tuple[Outcome, bool]]) -> Iterator[tuple[Outcome, bool]]:
         """Yield the outcomes unchanged; keep samples, the first error and what was paid, for superseded ones too."""

@@ -37,7 +37,8 @@ class JobService:
         polls_to_end: how many polls a job takes.
         end: the state in which jobs end.
         answered: how many requests of an ended job have a result; None for all.
-        failing: ids of requests that fail.
+        unsendable: texts that no line can hold.
+        failing: texts whose requests fail.
         kill_after: the hook after whose effect the process is killed, once.
         kill_before: the same before its effect.
         max_open: jobs that the account's queue takes.
@@ -48,6 +49,7 @@ class JobService:
     polls_to_end: int = 2
     end: str = "completed"
     answered: int | None = None
+    unsendable: set[str] = field(default_factory=set)
     failing: set[str] = field(default_factory=set)
     kill_after: str | None = None
     kill_before: str | None = None
@@ -81,6 +83,8 @@ class JobServiceProvider:
         """Everything is valid."""
 
     def job_line(self, custom_id: str, prompt: Prompt, params: GenerationParams) -> bytes:
+        if prompt.text in self.service.unsendable:
+            raise CallError("Unsendable", "no UTF-8")
         return json.dumps({"id": custom_id, "text": prompt.text, "max_tokens": params.max_tokens}).encode()
 
     def upload(self, file: BinaryIO, name: str) -> str:

@@ -239,6 +239,15 @@ def test_few_prompts_are_refused_before_anything_is_uploaded(start: Callable[...
     assert not run.service.calls
 
 
+def test_a_prompt_that_no_file_can_hold_fails_alone(start: Callable[..., JobRun]):
+    run = start(unsendable={"3", "19"})
+    run.process(size=8)
+    failures = {o.prompt_id: o.error.type for o in run.outcomes if isinstance(o, Failure)}
+    assert failures == {"p3": "Unsendable", "p19": "Unsendable"}
+    assert len(run.completed) == 18
+    assert [len(job.lines) for job in run.service.jobs.values()] == [7, 8, 3]
+
+
 @pytest.mark.parametrize("should_cancel", [False, True])
 def test_a_stop_leaves_the_jobs_unless_a_person_cancels_them(should_cancel: bool, start: Callable[..., JobRun]):
     run = start(polls_to_end=10**6)
