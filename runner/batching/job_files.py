@@ -36,13 +36,18 @@ def check_job_sizes(prompts: int, size: int, limits: JobLimits) -> None:
             f"{counted_prompts(prompts)}: the service takes {limits.min_requests} in a job at least: generate them "
             "with batch.mode=concurrent (of a resumed run, prompts that failed stay as they are with --keep-failures)"
         )
-    if prompts and (rest := prompts % size or size) < limits.min_requests:
+    if prompts and (rest := last_job(prompts, size)) < limits.min_requests:
         raise ConfigError(
             f"{counted_prompts(prompts)} in jobs of batch.size={size} would leave a job of {rest}, and the service "
             f"takes {limits.min_requests} at least: set batch.size=auto or another number"
         )
     if prompts > _MANY_JOBS * size:
         log.warning("batch.size=%d makes %d jobs: batch.size=auto makes as few as can be", size, -(-prompts // size))
+
+
+def last_job(prompts: int, size: int) -> int:
+    """Return how many prompts the last of the jobs has."""
+    return prompts % size or min(prompts, size)
 
 
 def counted_prompts(count: int) -> str:

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from runner.batching.base import PendingPrompts
 from runner.batching.job_context import JobContext
-from runner.batching.job_files import check_job_sizes, counted_prompts, custom_id, job_size
+from runner.batching.job_files import check_job_sizes, counted_prompts, custom_id, job_size, last_job
 from runner.config.schema import BatchConfig, GenerationParams
 from runner.dispatch.blocking_requests import BlockingRequests
 from runner.dispatch.call import max_input_tokens
@@ -60,9 +60,12 @@ class JobSender:
         for job in self._log.open_jobs:
             context.budget.reserve(self._max_cost_usd(job))
 
-    def take_back(self, numbers: Iterable[int]) -> None:
-        """Add prompts of an ended job to the backlog."""
-        self.backlog = sorted([*self.backlog, *numbers])
+    def take_back(self, numbers: Iterable[int]) -> bool:
+        """Add prompts of an ended job to the backlog; return False where the service takes no job so small."""
+        backlog = sorted([*self.backlog, *numbers])
+        fits = not backlog or last_job(len(backlog), self._max_requests) >= self._limits.min_requests
+        self.backlog = backlog if fits else self.backlog
+        return fits
 
     def submit_backlog(self) -> None:
         """Form, upload and create jobs of the prompts that are left, until the account's queue is full."""

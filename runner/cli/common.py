@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from runner.cli import hydra_errors, terminal
 from runner.cli.compose import compose_config
-from runner.cli.trust import TRUST_FLAG, refuse_code_in
+from runner.cli.trust import TRUST_FLAG, refuse_code
 from runner.config.schema import CONF_DIR, RunConfig
 from runner.errors import Interrupted, RecordError, RunnerError, UsageError
 from runner.record.folder import LOG, RunFolder
@@ -116,7 +116,7 @@ def run_query(
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
     options = parser.parse_args(arguments)
     with report_errors():
-        if options.config_dir and not options.trust_config:
-            refuse_code_in(Path(options.config_dir))
+        if not options.trust_config:
+            refuse_code([*options.overrides, *(["--config-dir", options.config_dir] if options.config_dir else [])])
         show(compose_config(options.overrides, config_dir=options.config_dir), options.json)
         terminal.raise_if_output_lost()

@@ -66,7 +66,7 @@ def finish(
     try:
         with signals.interruptible():
             if any(summaries):
-                _compare(directory, interrupted=interrupted)
+                _compare(directory, interrupted=interrupted, is_whole=not has_refused_jobs)
                 is_compared = True
     except KeyboardInterrupt:
         interrupted = True
@@ -101,15 +101,15 @@ def _collect_jobs(directory: Path) -> list[RunResult]:
     return results
 
 
-def _compare(directory: Path, *, interrupted: bool) -> None:
-    """Compare the jobs on disk, on the terminal and in MLflow."""
+def _compare(directory: Path, *, interrupted: bool, is_whole: bool) -> None:
+    """Compare the jobs on disk, on the terminal and in MLflow; without a job, a sweep has FAILED there."""
     title = f"Sweep {directory.name}"
     with terminal.progress_of("explaining differences") as on_progress:
         request = ExplainRequest(is_bounded=True, on_progress=on_progress)
         comparison = compare_folders(sweep_folders(directory), explain=None if interrupted else request)
     output = write(comparison, directory, title=title)
     print_comparison(comparison, output, title=title)
-    publish(directory, comparison, output, interrupted=interrupted)
+    publish(directory, comparison, output, interrupted=interrupted, is_whole=is_whole)
 
 
 def _end_parent(directory: Path, signals: Signals, status: Status) -> None:
@@ -128,10 +128,12 @@ def _compare_command(directory: Path) -> str:
     return f"python -m runner.compare {shlex.quote(relative_to_start(directory.absolute(), Path.cwd()))}"
 
 
-def publish(directory: Path, comparison: Comparison, output: Files, *, interrupted: bool = False) -> None:
+def publish(
+    directory: Path, comparison: Comparison, output: Files, *, interrupted: bool = False, is_whole: bool = True
+) -> None:
     """Publish a sweep's comparison to MLflow and print its address; without a reachable store, log a warning."""
     summaries = [RunFolder(folder).read_summary() for folder in sweep_folders(directory)]
-    finished = all(summary and summary.status == "FINISHED" for summary in summaries)
+    finished = is_whole and all(summary and summary.status == "FINISHED" for summary in summaries)
     status: Status = "KILLED" if interrupted else "FINISHED" if finished else "FAILED"
     try:
         reference = sweep_run.finish(directory, _sweep_report(directory, comparison, output), status=status)

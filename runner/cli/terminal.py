@@ -54,12 +54,17 @@ _lost_output: list[str] = []
 """Why standard output or standard error could not be written; a reader that is gone has read enough."""
 
 
+_bars: list[Progress] = []
+"""The progress that is shown now."""
+
+
 def confirm(question: str) -> bool:
     """Ask a person at the terminal; return whether the answer is yes. Without a terminal, nobody is asked."""
     if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
         return False
-    sys.stderr.write(question)
-    sys.stderr.flush()
+    for bar in _bars:
+        bar.stop()  # which would be drawn over the answer
+    _stderr.print(question, end="", markup=False, highlight=False)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
@@ -147,7 +152,11 @@ def progress(total: int, *, completed: int) -> Iterator["Ticker"]:
     with Progress(
         *columns, console=_stderr, disable=not _stderr.is_terminal, transient=True, refresh_per_second=4
     ) as bar:
-        yield Ticker(bar, total, completed)
+        _bars.append(bar)
+        try:
+            yield Ticker(bar, total, completed)
+        finally:
+            _bars.remove(bar)
 
 
 @contextmanager

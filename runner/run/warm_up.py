@@ -25,10 +25,14 @@ _MAX_CALLS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Call:
-    """One call of a warm-up: its seconds, and those of one decode step (0 where the provider has no first token)."""
+    """One call of a warm-up: its seconds, and those of one decode step (0 where the provider has no first token).
+
+    `is_answered` is whether any prompt was answered: a batch that raises is not tried again and again.
+    """
 
     seconds: float
     step_s: float
+    is_answered: bool
 
 
 def warm_up(
@@ -73,7 +77,7 @@ def _generate(run: PreparedRun, prompts: Sequence[Prompt], clock: Callable[[], f
     start = clock()
     calls = run.calls.mode.generate(run.calls.provider, PendingPrompts(prompts=prompts), few, run.config.batch)
     completions = [outcome for call in calls for outcome in call if isinstance(outcome, Completion)]
-    return _Call(seconds=clock() - start, step_s=_step_s(completions))
+    return _Call(seconds=clock() - start, step_s=_step_s(completions), is_answered=bool(completions))
 
 
 def _step_s(completions: Sequence[Completion]) -> float:
@@ -90,7 +94,7 @@ def _needs_more(done: Sequence[_Call], run: PreparedRun, calls: float) -> bool:
     warmup, last = run.config.batch.warmup, done[-1]
     if warmup != "auto":
         return len(done) < warmup
-    if len(done) >= _MAX_CALLS or (len(done) > 1 and _change(done) < _MAX_CHANGE):
+    if not last.is_answered or len(done) >= _MAX_CALLS or (len(done) > 1 and _change(done) < _MAX_CHANGE):
         return False
     planned_s = calls * (last.seconds + last.step_s * max(0, run.config.generation.max_tokens - _TOKENS))
     return sum(call.seconds for call in done) + last.seconds <= _MAX_SHARE * planned_s

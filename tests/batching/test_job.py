@@ -187,6 +187,18 @@ def test_a_job_that_expired_while_nobody_watched_is_collected_and_its_rest_submi
     assert not any(isinstance(outcome, Failure) for outcome in run.outcomes)
 
 
+def test_too_few_prompts_for_another_job_are_failures_that_a_later_resume_may_submit(start: Callable[..., JobRun]):
+    run = start(end="expired", answered=5, min_requests=16)  # which leaves 15
+    with pytest.raises(Submitted):
+        run.process(size=50, detach=True)
+    run.process(size=50)
+    failures = [outcome for outcome in run.outcomes if isinstance(outcome, Failure)]
+    assert (len(run.completed), len(failures), len(run.service.jobs)) == (5, 15, 1)
+    assert all(failure.error.retryable and failure.error.type == "expired" for failure in failures)
+    with pytest.raises(ConfigError, match="--keep-failures"):
+        run.process(size=50)
+
+
 def test_a_refused_job_ends_the_run_with_the_services_reasons(start: Callable[..., JobRun]):
     run = start(refusal=("line 3: no such model (model_not_found)",))
     with pytest.raises(
@@ -269,7 +281,8 @@ def test_a_service_that_refuses_the_first_request_is_a_wrong_request(start: Call
         def upload(self, file: object, name: str) -> str:
             from runner.providers.errors import FATAL, CallError
 
-            raise CallError("AccessDenied", "not authorized", replace(FATAL, advice="check the role"))
+            # the message has the advice, as every provider's
+            raise CallError("AccessDenied", "not authorized: check the role", replace(FATAL, advice="check the role"))
 
     jobs = JobLog([], run.folder.write_jobs)
     context = JobContext(
@@ -279,7 +292,7 @@ def test_a_service_that_refuses_the_first_request_is_a_wrong_request(start: Call
     )  # fmt: skip
     pending = PendingPrompts(prompts=run.prompts, jobs=context)
     config = BatchConfig(mode="job", size=5, order="given", warmup=0, detach=False)
-    with pytest.raises(AccessError, match="AccessDenied: not authorized: check the role"):
+    with pytest.raises(AccessError, match=r"^AccessDenied: not authorized: check the role$"):
         list(JOB.generate(Refusing(run.service), pending, run.params, config))
 
 

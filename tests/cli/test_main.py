@@ -169,14 +169,16 @@ def test_a_failing_job_does_not_stop_the_others_and_says_why_in_its_own_log(
     done = run_command(
         "-m",
         "provider=echo",
+        "provider.fail_on=hello,null",
+        "limits.max_failures=0",
         "prompts=file",
-        "prompts.path=absent.txt,p.txt",
+        "prompts.path=p.txt",
         "name=half",
         "hydra.sweep.dir=t",
         track=True,
     )
     assert done.returncode == 1
-    assert "no such file" in (tmp_path / "t" / "0" / "runner.log").read_text()
+    assert "the prompt contains 'hello'" in (tmp_path / "t" / "0" / "runner.log").read_text()
     assert json.loads((tmp_path / "t" / "1" / "summary.json").read_text())["status"] == "FINISHED"
     assert "FAILED" in done.stdout
     client = MlflowClient(store)
@@ -184,6 +186,20 @@ def test_a_failing_job_does_not_stop_the_others_and_says_why_in_its_own_log(
     assert experiment is not None
     (parent,) = [run for run in client.search_runs([experiment.experiment_id]) if "sweep.dir" in run.data.tags]
     assert parent.info.status == "FAILED"
+
+
+def test_a_sweep_of_which_a_wrong_job_was_left_out_has_failed_in_mlflow_too(
+    run_command: Runner, store: str, tmp_path: Path
+):
+    done = run_command(
+        "-m", "provider=echo", "prompts=memo", "batch.size=1,0", "name=left-out", "hydra.sweep.dir=u", track=True
+    )
+    assert done.returncode == 1, done.stderr
+    assert [path.name for path in (tmp_path / "u").glob("[0-9]*")] == ["0"]
+    experiment = MlflowClient(store).get_experiment_by_name("left-out")
+    assert experiment is not None
+    runs = MlflowClient(store).search_runs([experiment.experiment_id])
+    assert {"sweep.dir" in run.data.tags: run.info.status for run in runs} == {True: "FAILED", False: "FINISHED"}
 
 
 def test_a_defect_is_logged_with_its_traceback_where_it_happened(run_command: Runner, tmp_path: Path):

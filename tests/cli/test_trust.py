@@ -1,9 +1,11 @@
 """A configuration folder from elsewhere holds values; what Hydra would run as code is refused by name."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from runner.cli import models, plan
 from runner.cli.trust import refuse_code, refuse_code_in
 from runner.errors import ConfigError
 from tests.conftest import Runner
@@ -34,6 +36,19 @@ def test_code_in_a_configuration_folder_is_refused(name: str, tmp_path: Path):
         assert named in str(refused.value)
         assert str(path) in str(refused.value)
     assert refuse_code(["--config-dir", str(tmp_path), "--trust-config"]) == ["--config-dir", str(tmp_path)]
+
+
+@pytest.mark.parametrize("command", [plan.main, models.main])
+@pytest.mark.parametrize("argument", ["--config-dir={}", "hydra.searchpath=[file://{}]"])
+def test_commands_that_generate_nothing_refuse_it_too(
+    command: Callable[[Sequence[str]], None], argument: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "provider").mkdir()
+    (tmp_path / "provider" / "x.yaml").write_text("_target_: os.system")
+    with pytest.raises(SystemExit) as ended:
+        command(["provider=echo", argument.format(tmp_path)])
+    assert ended.value.code == 2
+    assert "os.system" in capsys.readouterr().err
 
 
 def test_values_in_a_configuration_folder_are_accepted(tmp_path: Path):

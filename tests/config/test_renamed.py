@@ -99,6 +99,14 @@ def test_every_renamed_key_stays_in_its_section_and_its_old_name_is_no_key(confi
     assert not RENAMED.keys() & config("provider=openai").flat().keys()
 
 
+@pytest.mark.parametrize("name", ["bedrock"])
+def test_a_record_without_the_settings_of_a_providers_jobs_gets_those_of_its_yaml(name: str, config: Compose):
+    current = config(f"provider={name}").model_dump(mode="json", by_alias=True)
+    recorded = current | {"provider": {key: value for key, value in current["provider"].items() if key != "job"}}
+    assert with_current_keys(recorded) == current
+    build(parse(with_current_keys(recorded)))
+
+
 def test_a_configuration_without_old_keys_is_left_as_it_is(config: Compose):
     recorded = config("provider=openai", "model.price={input_usd_per_million: 1, output_usd_per_million: 2}")
     values = recorded.model_dump(mode="json", by_alias=True)

@@ -19,8 +19,8 @@ from runner.record.folder import MANIFEST, RunFolder
 from tests import processes
 from tests.servers.openai_server import OpenAIServer
 
-RUNS = int(os.environ.get("RUNNER_SIGNALLED_RUNS", "4"))
-SWEEPS = int(os.environ.get("RUNNER_SIGNALLED_SWEEPS", "2"))
+RUNS = int(os.environ.get("RUNNER_SIGNALLED_RUNS", "3"))
+SWEEPS = int(os.environ.get("RUNNER_SIGNALLED_SWEEPS", "1"))
 SEED = int(os.environ.get("RUNNER_SIGNALS_SEED", "0"))
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
 WEIGHTS = (4, 3, 2, 1)

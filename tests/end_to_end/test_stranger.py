@@ -16,6 +16,7 @@ from tests import processes
 from tests.conftest import Compose
 from tests.factories import prompts_file
 from tests.servers.openai_server import KEY, OpenAIServer
+from tests.tracking import forked
 
 SECRET = "planted-aws-secret-7d21"  # noqa: S105 - planted
 PLANTED = "import pathlib, sys\npathlib.Path({canary!r}).write_text(f'{{__name__}} ran in {{sys.argv}}')\n"
@@ -169,7 +170,7 @@ def test_commands_given_inside_the_tree_import_nothing_of_it(stranger: Stranger)
 def test_a_resumed_run_publishes_from_its_tree_and_runs_nothing_of_it(tracked: Compose, tmp_path: Path):
     base, canary = tmp_path / "mine", tmp_path / "canary"
     base.mkdir()
-    app.run(tracked("provider=echo", *prompts_file(base, 2)), base / "run")
+    forked.run(tracked("provider=echo", *prompts_file(base, 2)), base / "run")
     (base / "run" / "tracking.json").unlink()
     _plant(base, canary)
     done = processes.run(["runner.resume", "run"], cwd=base)

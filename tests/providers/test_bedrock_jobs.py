@@ -25,7 +25,6 @@ from tests.servers.bedrock_server import BedrockServer, Refusal
 
 pytestmark = pytest.mark.usefixtures("aws_credentials")
 NAME = "runner-5f2c-0"
-SETTINGS = {"role_arn": "arn:aws:iam::123456789012:role/batch", "s3_input": INPUT, "s3_output": f"s3://{BUCKET}/out"}
 
 
 @pytest.fixture
@@ -185,7 +184,7 @@ def test_a_failed_job_that_has_processed_records_can_be_collected(jobs: ComposeB
 
 
 ERRORS: dict[str, tuple[Error, tuple[str, str, bool]]] = {
-    "status": ({"errorCode": 400, "errorMessage": "bad request\nmore"}, ("400", "bad request", False)),
+    "status": ({"errorCode": 400, "errorMessage": "bad request\nmore"}, ("400", "bad request more", False)),
     "throttled": ({"errorCode": 429, "errorMessage": "slow"}, ("429", "slow", True)),
     "server": ({"errorCode": 503, "errorMessage": "later"}, ("503", "later", True)),
     "named": ({"errorCode": "ModelTimeoutException", "errorMessage": "t"}, ("ModelTimeoutException", "t", True)),
@@ -427,11 +426,11 @@ def test_addresses_of_the_environment_are_used_with_the_bucket_in_the_path(
 
 def test_limits_and_discount_are_the_services(jobs: ComposeBedrock):
     provider = opened(jobs(min_records=10, timeout_hours=48))
-    limits = provider.job_limits
+    limits = provider.job_limits()
     assert (limits.min_requests, limits.max_requests, limits.max_bytes) == (10, 50_000, 10**9)
     assert "48 hours" in limits.window
-    assert provider.job_discount.ratio == 0.5
-    assert "2026" in provider.job_discount.source
+    assert provider.job_discount().ratio == 0.5
+    assert "2026" in provider.job_discount().source
 
 
 @pytest.mark.parametrize("name", ["role_arn", "s3_input", "s3_output"])

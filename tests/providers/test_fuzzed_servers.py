@@ -33,7 +33,7 @@ from tests.servers.bedrock_server import (
 from tests.servers.odd_answers import odd_wire
 from tests.servers.openai_server import KEY, Asked, OpenAIServer, stream_events, whole_answer
 
-FUZZED = int(os.environ.get("RUNNER_FUZZED", "20"))
+FUZZED = int(os.environ.get("RUNNER_FUZZED", "16"))
 PROMPTS = 12
 MAX_MB = 400
 """Of this process, runs and servers included, over all seeds."""

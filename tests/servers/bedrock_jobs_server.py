@@ -9,6 +9,7 @@ import logging
 import random
 import re
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,16 +24,21 @@ import botocore.session
 from botocore.config import Config
 from botocore.model import Shape
 from botocore.validate import ParamValidator
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from openai.pagination import SyncCursorPage
+from openai.types import Batch
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from tests.servers.bedrock_server import Refusal, invalid_request, whole_answer
+from tests.servers.openai_server import Asked
+from tests.servers.openai_server import whole_answer as openai_answer
 
 MODEL = botocore.session.get_session().get_service_model("bedrock")
 ROLE = "arn:aws:iam::123456789012:role/batch"
 BUCKET = "jobs-bucket"
 INPUT, OUTPUT = f"s3://{BUCKET}/in", f"s3://{BUCKET}/out"
 SUBMITTED = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+BATCHES, BATCH_KEY = "/openai/v1/batches", "bedrock-key-41c2"
 OPEN = ("Submitted", "Validating", "Scheduled", "InProgress")
 Error = Mapping[str, Any]
 
@@ -94,9 +100,11 @@ class BedrockJobs:
 
     Attributes:
         jobs: the jobs that exist.
+        batches: those of OpenAI's Batch API.
         requests: how many requests of each operation arrived.
         tokens: how many requests to create a job had each token.
         scripts: of the next jobs; others are completed.
+        min_records: the quota of records that a job has at least.
         refusals: what the next requests of an operation get instead of an answer.
         on_step: called with the operation of a request before it is handled, and with `created` once a job exists whose
             creation is not answered; True loses the answer.
@@ -104,11 +112,13 @@ class BedrockJobs:
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
+        self.batches: list[Job] = []
         self.requests: Counter[str] = Counter()
         self.tokens: Counter[str] = Counter()
         self.scripts: deque[Script] = deque()
         self.refusals: dict[str, deque[Refusal]] = {}
         self.on_step: Callable[[str], bool | None] = lambda _: None
+        self.min_records = 1
         self.lock = threading.RLock()
         self.counting = threading.Lock()  # of requests to S3 too, which the service sends itself while it has the lock
 
@@ -223,6 +233,7 @@ class BedrockJobs:
         """Answer the records, shuffle the answers, and write them with the manifest."""
         source = job.request["inputDataConfig"]["s3InputDataConfig"]["s3Uri"]
         records = self.records(source)
+        assert len(records) >= self.min_records, "the service would refuse the job"
         processed = records[: job.script.processed]
         lines = [self._answer(job, record) for record in processed]
         job.counts.update(
@@ -241,7 +252,7 @@ class BedrockJobs:
         name = source.rpartition("/")[2]
         self.storage.put_object(Bucket=bucket, Key=f"{prefix}/{name}.out", Body=text.encode())
         if job.script.manifest is not None:
-            manifest = {f"{name}RecordCount": count for name, count in job.counts.items()} | job.script.manifest
+            manifest = {f"{name}RecordCount": count for name, count in job.counts.items()} | dict(job.script.manifest)
             self.storage.put_object(Bucket=bucket, Key=f"{prefix}/manifest.json.out", Body=json.dumps(manifest))
 
     def _answer(self, job: Job, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -251,6 +262,57 @@ class BedrockJobs:
         if (error := job.script.error(json.dumps(body))) is not None:
             return {**record, "error": error}
         return {**record, "modelOutput": whole_answer(job.operation, model_id, body)}
+
+    def batch(self, operation: str, batch_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Do what a request of OpenAI's Batch API asks for."""
+        with self.lock:
+            if operation == "ListBatches":
+                shown = [self._describe_batch(job) for job in reversed(self.batches)]
+                return {"object": "list", "data": shown, "has_more": False}
+            if operation == "CreateBatch":
+                script = self.scripts.popleft() if self.scripts else Script(states=("in_progress", "completed"))
+                self.batches.append(Job(arn=f"batch-{len(self.batches)}", request=body, script=script))
+                return self._describe_batch(self.batches[-1])
+            job = next(job for job in self.batches if job.id == batch_id)
+            job.polls += 1
+            if job.state not in ("validating", "in_progress", "failed") and not job.is_written:
+                self._write_batch(job)
+            return self._describe_batch(job)
+
+    def _describe_batch(self, job: Job) -> dict[str, Any]:
+        counts = {name: job.counts[name] for name in ("total", "completed", "failed")}
+        errors = [{"message": job.script.message, "line": 1}] if job.script.message else []
+        return {
+            "id": job.id, "object": "batch", "created_at": int(time.time()), "status": job.state,
+            "completion_window": "24h", "endpoint": job.request["endpoint"], "metadata": job.request["metadata"],
+            "input_file_id": job.request["input_file_id"], "request_counts": counts,
+            **({"errors": {"object": "list", "data": errors}} if errors else {}),
+        }  # fmt: skip
+
+    def _write_batch(self, job: Job) -> None:
+        """Answer the lines, and write results and errors beside the file."""
+        source = job.request["input_file_id"]
+        records = self.records(source)
+        assert len(records) >= self.min_records, "the service would refuse the job"
+        lines: dict[str, list[str]] = {"out": [], "err": []}
+        for record in records[: job.script.processed]:
+            asked = Asked(path=record["url"], body=record["body"], headers={}, arrived=0.0)
+            result: dict[str, Any] = {"id": "r", "custom_id": record["custom_id"], "response": None, "error": None}
+            if (error := job.script.error(json.dumps(record["body"]))) is not None:
+                result["error"] = {"code": error["errorCode"], "message": error["errorMessage"]}
+            else:
+                answer = openai_answer(asked)
+                result["response"] = {"status_code": 200, "request_id": "q", "body": answer}
+            lines["err" if result["error"] else "out"].append(json.dumps(result))
+        job.counts.update(total=len(records), completed=len(lines["out"]), failed=len(lines["err"]))
+        job.is_written = True
+        folder, _, name = source.rpartition("/")
+        bucket, _, prefix = folder.removeprefix("s3://").partition("/")
+        for suffix, found in lines.items():
+            random.Random(0).shuffle(found)
+            if found:
+                body = "\n".join(found).encode()
+                self.storage.put_object(Bucket=bucket, Key=f"{prefix}/{job.id}/{name}.{suffix}", Body=body)
 
     def _buckets(self) -> list[str]:
         return [bucket["Name"] for bucket in self.storage.list_buckets()["Buckets"]]
@@ -300,7 +362,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
         path = urlsplit(self.path).path
-        if path == "/model-invocation-job":
+        if path.startswith(BATCHES):
+            self._answer_batch(path.removeprefix(BATCHES), body)
+        elif path == "/model-invocation-job":
             self._answer("CreateModelInvocationJob", body, self._create)
         else:
             identifier = unquote(path.removeprefix("/model-invocation-job/").removesuffix("/stop"))
@@ -308,7 +372,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
-        if parts.path == "/model-invocation-jobs":
+        if parts.path.startswith(BATCHES):
+            self._answer_batch(parts.path.removeprefix(BATCHES), None)
+        elif parts.path == "/model-invocation-jobs":
             query = {name: values[0] for name, values in parse_qs(parts.query).items()}
             self._answer("ListModelInvocationJobs", query, self._list)
         else:
@@ -337,6 +403,40 @@ class _Handler(BaseHTTPRequestHandler):
                 wrong = violations(answer, model.output_shape) if model.output_shape.members else []
                 assert not wrong, wrong
                 self._send(200, answer, {})
+
+    def _answer_batch(self, path: str, body: Mapping[str, Any] | None) -> None:
+        """Answer a request of OpenAI's Batch API."""
+        operation = {"": "CreateBatch" if body is not None else "ListBatches"}.get(
+            path, "CancelBatch" if path.endswith("/cancel") else "GetBatch"
+        )
+        if self.service.step(operation):
+            self.close_connection = True
+            return
+        refusals = self.service.refusals.get(operation)
+        refusal = refusals.popleft() if refusals else self._batch_refusal(operation, body or {})
+        if refusal:
+            error = {"message": refusal.message, "type": "invalid_request_error", "code": refusal.code}
+            self._send(refusal.status, {"error": error}, {})
+            return
+        answer = self.service.batch(operation, path.strip("/").removesuffix("/cancel"), body or {})
+        shape = SyncCursorPage[Batch] if operation == "ListBatches" else Batch
+        shape.model_validate(answer)
+        if operation == "CreateBatch" and self.service.on_step("created"):
+            self.close_connection = True
+            return
+        self._send(200, answer, {})
+
+    def _batch_refusal(self, operation: str, body: Mapping[str, Any]) -> Refusal | None:
+        if self.headers.get("Authorization") != f"Bearer {BATCH_KEY}":
+            return Refusal(401, "invalid_api_key", "The key is not valid")
+        if operation != "CreateBatch":
+            return None
+        if self.headers.get("X-Amzn-Bedrock-RoleArn") != ROLE:
+            return Refusal(400, "validation_error", f"Bedrock cannot assume {self.headers['X-Amzn-Bedrock-RoleArn']}")
+        wrong = body["endpoint"] != "/v1/chat/completions" or not body["input_file_id"].startswith("s3://")
+        if wrong or not self.headers.get("X-Amzn-Bedrock-ModelId", "").startswith("openai."):
+            return Refusal(400, "validation_error", f"no batch: {body}")
+        return None
 
     def _create(self, body: Mapping[str, Any]) -> dict[str, Any] | Refusal | None:
         if body["roleArn"] != ROLE:

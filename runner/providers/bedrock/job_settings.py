@@ -31,7 +31,7 @@ RoleArn = Annotated[NonEmptyStr, AfterValidator(_role_arn)]
 class JobSettings(Section):
     """Where batch jobs have their files, and what they may do. A folder has no slash at its end."""
 
-    api: Literal["invocation"]
+    api: Literal["invocation", "openai"]
     role_arn: RoleArn | None
     s3_input: S3Folder | None
     s3_output: S3Folder | None
@@ -41,15 +41,14 @@ class JobSettings(Section):
     timeout_hours: Annotated[int, Field(ge=24, le=168)]
     keep_files: bool
 
-    def require_files_and_role(self) -> None:
-        """Raise ConfigError where a job has no role, or no place for its files."""
-        required = {
-            "role_arn": "an IAM role that bedrock.amazonaws.com may assume, and that reads and writes the two folders",
-            "s3_input": "a folder s3://BUCKET/FOLDER for the records of a job",
-            "s3_output": "a folder s3://BUCKET/FOLDER for its results",
-        }
-        missing = [
-            f"provider.job.{name} is not set: {what}" for name, what in required.items() if not getattr(self, name)
-        ]
-        if missing:
-            raise ConfigError("\n".join(missing))
+    def require(self, *names: str) -> None:
+        """Raise ConfigError where one of these settings is not there."""
+        if missing := [name for name in names if getattr(self, name) is None]:
+            raise ConfigError("\n".join(f"provider.job.{name} is not set: give {_REQUIRED[name]}" for name in missing))
+
+
+_REQUIRED = {
+    "role_arn": "the ARN of an IAM role that bedrock.amazonaws.com may assume, and that reads and writes the folders",
+    "s3_input": "a folder s3://BUCKET/FOLDER for the records of a job",
+    "s3_output": "a folder s3://BUCKET/FOLDER for its results",
+}

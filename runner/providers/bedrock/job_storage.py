@@ -17,7 +17,6 @@ _UPLOADS_AT_ONCE = 4
 """Parts of 8 MiB of a file, each in memory once."""
 _MANIFEST = "manifest.json.out"
 _MAX_MANIFEST_BYTES = 1 << 16
-_RESULTS = ".jsonl.out"
 
 
 class JobStorage:
@@ -42,33 +41,32 @@ class JobStorage:
             self._client.upload_fileobj(file, *_split(source), Config=TransferConfig(max_concurrency=_UPLOADS_AT_ONCE))
         return source
 
-    def lines(self, job_id: str, max_bytes: int) -> Iterator[bytes]:
-        """Yield the lines of a job's files of results, as they are read; what is read of a longer line is its end."""
-        folder = self._folder(job_id)
+    def lines(self, folder: str, suffix: str, max_bytes: int) -> Iterator[bytes]:
+        """Yield the lines of a folder's files as they are read; what is read of a longer line is its end.
+
+        Args:
+            folder: a job's, with a slash at its end.
+            suffix: of the files.
+            max_bytes: of a line.
+        """
         with self._errors(folder):
             for bucket, key in self._objects(folder):
-                if key.endswith(_RESULTS):
+                if key.endswith(suffix):
                     with closing(self._client.get_object(Bucket=bucket, Key=key)["Body"]) as body:
                         yield from _lines(io.BufferedReader(body), max_bytes)
 
-    def manifest(self, job_id: str) -> Mapping[str, Any]:
+    def manifest(self, folder: str) -> Mapping[str, Any]:
         """Return the counts of a job's manifest; nothing where there is none, or it cannot be read."""
-        folder = self._folder(job_id)
-        with self._errors(folder):
-            for bucket, key in self._objects(folder):
-                if key.endswith(f"/{_MANIFEST}"):
-                    with closing(self._client.get_object(Bucket=bucket, Key=key)["Body"]) as body:
-                        return read_object(body.read(_MAX_MANIFEST_BYTES)) or {}
-        return {}
+        lines = list(self.lines(folder, f"/{_MANIFEST}", _MAX_MANIFEST_BYTES))
+        return read_object(b"".join(lines)) or {}
 
-    def remove(self, source: str, job_id: str | None) -> None:
+    def remove(self, source: str, folder: str | None) -> None:
         """Remove a job's records and, where it was created, its results; nothing outside of the two folders."""
         if source.startswith(f"{self._settings.s3_input}/"):
             with self._errors(source):
                 bucket, key = _split(source)
                 self._client.delete_object(Bucket=bucket, Key=key)
-        if job_id is not None:
-            folder = self._folder(job_id)
+        if folder is not None:
             with self._errors(folder):
                 for bucket, key in list(self._objects(folder)):
                     self._client.delete_object(Bucket=bucket, Key=key)
@@ -83,10 +81,6 @@ class JobStorage:
                 "s3", address, read_timeout_s=_TIMEOUT_S, max_attempts=_ATTEMPTS, **style
             )
         return self._opened
-
-    def _folder(self, job_id: str) -> str:
-        """Return the folder of a job's results, which Bedrock names after the last part of the job's ARN."""
-        return f"{self._settings.s3_output}/{job_id.rpartition('/')[2]}/"
 
     def _objects(self, folder: str) -> Iterator[tuple[str, str]]:
         """Yield bucket and key of every object in a folder, in the order of their keys."""

@@ -1,67 +1,64 @@
-"""Bedrock's batch jobs: `CreateModelInvocationJob` over records in S3.
+"""Batch jobs of Bedrock: records and results in S3, and one of two APIs that creates jobs over them."""
 
-Source: AWS, "Process multiple prompts with batch inference" and its pages, read in 2026-11. A quota of waiting jobs is
-answered to the request that creates a job (`ServiceQuotaExceededException`): such an error is throttled, and the same
-job may be created later. No status says so of a created job.
-"""
-
-import contextlib
-import json
-import logging
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import BinaryIO, Protocol
 
 from runner.config.schema import GenerationParams
-from runner.config.secrets import redact
-from runner.errors import ConfigError
-from runner.providers.bedrock.account import AwsAccount
-from runner.providers.bedrock.errors import CREATING, JOBS, ON_CREATE, record_policy
 from runner.providers.bedrock.job_settings import JobSettings
-from runner.providers.bedrock.job_storage import JobStorage, read_object
-from runner.providers.bedrock.model_api import AnswerReader, ModelApi
-from runner.providers.bedrock.receive import check_size
-from runner.providers.bedrock.wire import ResponseAccumulator
-from runner.providers.errors import CallError, ErrorPolicy
-from runner.providers.protocols import JobDiscount, JobLimits, JobPhase, JobResult, JobStatus
-from runner.providers.responses import max_answer_bytes, shape_errors
-from runner.text import first_line
-from runner.types import ErrorInfo, Generated, Prompt, Timing
-
-log = logging.getLogger(__name__)
+from runner.providers.bedrock.job_storage import JobStorage
+from runner.providers.errors import CallError
+from runner.providers.protocols import JobDiscount, JobLimits, JobResult, JobStatus
+from runner.types import Prompt
 
 _MAX_RECORDS, _MAX_FILE_BYTES = 50_000, 10**9
-_MAX_RECORD_BYTES = 25_000_000
-"""Of a record's request, which its result repeats: what InvokeModel takes."""
-_TIMEOUT_S, _ATTEMPTS = 60.0, 3
-"""Of one request. All may be sent again: that which creates a job has a token."""
 _DISCOUNT = JobDiscount(
     ratio=0.5, source="aws.amazon.com/bedrock/pricing: batch inference at 50 % of the on-demand price, read 2026-11"
 )
-_PHASES: Mapping[str, JobPhase] = {
-    "Completed": "ended",
-    "PartiallyCompleted": "ended",
-    "Stopped": "ended",
-    "Expired": "ended",
-    "Failed": "refused",
-}
-"""By status; every other one is open: Submitted, Validating, Scheduled, InProgress, Stopping."""
 
 
-class ModelInvocationJobs:
-    """The batch jobs of a provider, which is its only subclass.
+class JobApi(Protocol):
+    """One of Bedrock's APIs of batch jobs."""
+
+    def validate(self) -> None:
+        """Raise ConfigError where the API cannot be used as configured."""
+
+    def line(self, custom_id: str, prompt: Prompt, params: GenerationParams) -> bytes:
+        """Return a request as a line of a job's file, without the line's end."""
+
+    def create(self, source: str, name: str) -> str:
+        """Create a job, and return its id."""
+
+    def find(self, name: str) -> str | None:
+        """Return the id of the newest job with this name."""
+
+    def poll(self, job_id: str) -> JobStatus:
+        """Return how far a job is."""
+
+    def folder(self, job_id: str) -> str:
+        """Return the folder of a job's results in S3, with a slash at its end."""
+
+    def collect(self, job_id: str, params: GenerationParams) -> Iterator[JobResult]:
+        """Yield a job's results as they are read."""
+
+    def cancel(self, job_id: str) -> None:
+        """Stop a job. One that has ended by itself is left as it is."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class BedrockJobs:
+    """The batch jobs of a provider, which is the only subclass.
 
     Args:
-        account: opens the clients.
-        api: the model, and the bodies of its records.
-        reader: makes answers of responses.
+        api: creates jobs.
+        storage: has their files.
         settings: `provider.job`.
     """
 
-    def __init__(self, account: AwsAccount, api: ModelApi, reader: AnswerReader, settings: JobSettings) -> None:
-        self._account, self._api, self._reader, self._job = account, api, reader, settings
-        self._storage = JobStorage(account, settings)
-        self._control_client: Any = None
+    def __init__(self, api: JobApi, storage: JobStorage, settings: JobSettings) -> None:
+        self._jobs, self._storage, self._job = api, storage, settings
 
     def job_limits(self) -> JobLimits:
         """Return what one job may hold, by the default quotas."""
@@ -78,158 +75,49 @@ class ModelInvocationJobs:
 
     def validate_jobs(self, params: GenerationParams) -> None:
         """Raise ConfigError where a job has no role or no folder, or the model is not served in batches."""
-        self._job.require_files_and_role()
-        if ":provisioned-model/" in self._api.model_id:
-            raise ConfigError(
-                f"model.id={self._api.model_id!r}: batch jobs take no provisioned model: set the id of a model or of "
-                "an inference profile, or batch.mode=concurrent"
-            )
+        self._job.require("role_arn", "s3_input")
+        self._jobs.validate()
 
     def job_line(self, custom_id: str, prompt: Prompt, params: GenerationParams) -> bytes:
-        """Return a record, whose `modelInput` is the body of a single request."""
-        return json.dumps({"recordId": custom_id, "modelInput": self._api.body(prompt, params)}).encode()
+        """Return a request as a line of a job's file."""
+        return self._jobs.line(custom_id, prompt, params)
 
     def upload(self, file: BinaryIO, name: str) -> str:
         """Write the records to `provider.job.s3_input`; return the object's URI."""
         return self._storage.upload(file, name)
 
     def create(self, source: str, name: str) -> str:
-        """Create a job, with its name as the token that makes a second request of the same name the same job.
-
-        Where the service answers that it takes no such job, now or later, the records are removed.
-        """
+        """Create a job. Where the service answers that it takes no such job, now or later, remove the records."""
         try:
-            with self._errors(f"job {name} of role {self._job.role_arn}", rights=CREATING, policies=ON_CREATE):
-                created = self._control.create_model_invocation_job(
-                    jobName=name,
-                    clientRequestToken=name,
-                    roleArn=self._job.role_arn,
-                    modelId=self._api.model_id,
-                    modelInvocationType="Converse" if self._api.api == "converse" else "InvokeModel",
-                    inputDataConfig={"s3InputDataConfig": {"s3Uri": source, "s3InputFormat": "JSONL"}},
-                    outputDataConfig={"s3OutputDataConfig": {"s3Uri": f"{self._job.s3_output}/"}},
-                    timeoutDurationInHours=self._job.timeout_hours,
-                )
+            return self._jobs.create(source, name)
         except CallError as error:
             if error.policy.not_billed and not error.policy.retryable and not self._job.keep_files:
-                with contextlib.suppress(CallError):
+                with suppress(CallError):
                     self._storage.remove(source, None)
             raise
-        return str(created["jobArn"])
 
     def find(self, name: str) -> str | None:
-        """Return the ARN of the newest job with this name."""
-        with self._errors(f"listing the jobs named {name}", rights=JOBS):
-            pages = self._control.get_paginator("list_model_invocation_jobs").paginate(
-                nameContains=name, sortBy="CreationTime", sortOrder="Descending"
-            )
-            jobs = (job for page in pages for job in page.get("invocationJobSummaries", ()))
-            return next((str(job["jobArn"]) for job in jobs if job["jobName"] == name), None)
+        """Return the id of the newest job with this name."""
+        return self._jobs.find(name)
 
     def poll(self, job_id: str) -> JobStatus:
-        """Return how far a job is. One that failed after it had processed records has ended: they are paid for."""
-        job = self._get(job_id)
-        phase = _PHASES.get(job["status"], "open")
-        return JobStatus(
-            state=job["status"],
-            phase="ended" if phase == "refused" and job.get("processedRecordCount") else phase,
-            total=job.get("totalRecordCount") or None,  # 0 until the records are validated
-            completed=job.get("successRecordCount"),
-            failed=job.get("errorRecordCount"),
-            reasons=(redact(job["message"], self._account.secrets),) if job.get("message") else (),
-            created_at=job["submitTime"],
-            ended_at=job.get("endTime"),
-        )
+        """Return how far a job is."""
+        return self._jobs.poll(job_id)
 
     def collect(self, job_id: str, params: GenerationParams) -> Iterator[JobResult]:
-        """Yield the results of a job's files, in their order. A job that has processed nothing has no file."""
-        timing = Timing(started_at=self._get(job_id)["submitTime"], latency_s=None)
-        counts: Counter[str] = Counter()
-        for line in self._storage.lines(job_id, _MAX_RECORD_BYTES + max_answer_bytes(params.max_tokens)):
-            record = read_object(line) or {}
-            custom_id = record.get("recordId")
-            if not isinstance(custom_id, str):
-                counts["unreadable"] += 1
-                continue
-            counts["error" if "error" in record else "success"] += 1
-            generated = (
-                self._read_error(record["error"], timing)
-                if "error" in record
-                else self._read(custom_id, record.get("modelOutput"), timing, params)
-            )
-            yield JobResult(custom_id=custom_id, generated=generated)
-        self._compare(job_id, counts)
+        """Yield the results of a job's files. A job that has processed nothing has no file."""
+        return self._jobs.collect(job_id, params)
 
     def cancel(self, job_id: str) -> None:
-        """Stop a job. One that has ended by itself is left as it is."""
-        with self._errors(f"stopping {job_id}", rights=JOBS):
-            try:
-                self._control.stop_model_invocation_job(jobIdentifier=job_id)
-            except self._control.exceptions.ConflictException:
-                log.info("job %s cannot be stopped: it has ended", job_id)
+        """Stop a job."""
+        self._jobs.cancel(job_id)
 
     def remove_files(self, source: str, job_id: str) -> None:
         """Remove a job's records and results, unless `provider.job.keep_files` is set."""
         if not self._job.keep_files:
-            self._storage.remove(source, job_id)
+            self._storage.remove(source, self._jobs.folder(job_id))
 
     def close_jobs(self) -> None:
-        """Close the clients."""
+        """Close the connections."""
         self._storage.close()
-        if self._control_client is not None:
-            self._control_client.close()
-            self._control_client = None
-
-    @property
-    def _control(self) -> Any:
-        if self._control_client is None:
-            self._control_client = self._account.connect(
-                "bedrock", self._job.control_endpoint_url, read_timeout_s=_TIMEOUT_S, max_attempts=_ATTEMPTS
-            )
-        return self._control_client
-
-    def _errors(
-        self, where: str, *, rights: str, policies: Mapping[str, ErrorPolicy] | None = None
-    ) -> contextlib.AbstractContextManager[None]:
-        return self._account.errors(where, rights=rights, policies=policies)
-
-    def _get(self, job_id: str) -> Mapping[str, Any]:
-        with self._errors(f"job {job_id}", rights=JOBS):
-            job: Mapping[str, Any] = self._control.get_model_invocation_job(jobIdentifier=job_id)
-        return job
-
-    def _read(self, custom_id: str, output: Any, timing: Timing, params: GenerationParams) -> Generated:
-        """Return what a record's output holds, read as the body of an unstreamed response."""
-        response = ResponseAccumulator(self._api.wire_format.response, None)
-        try:
-            with shape_errors():
-                response.add(output)
-                check_size(response, 0, params.max_tokens)
-                return self._reader.generated(f"of record {custom_id}", response, timing)
-        except CallError as error:
-            info = ErrorInfo(type=error.type, message=error.message, retryable=error.policy.retryable)
-        return Generated(model=self._api.model_id, timing=timing, error=info, lost_answers=1)
-
-    def _read_error(self, error: Any, timing: Timing) -> Generated:
-        """Return a failure with the code and the message of a record's error."""
-        fields = error if isinstance(error, Mapping) else {"errorMessage": error}
-        code = first_line(str(fields.get("errorCode", ""))) or "Refused"
-        message = first_line(redact(str(fields.get("errorMessage", "")), self._account.secrets))
-        info = ErrorInfo(
-            type=code,
-            message=message or "the service gave no reason",
-            retryable=record_policy(code, message).retryable,
-        )
-        return Generated(model=self._api.model_id, timing=timing, error=info)
-
-    def _compare(self, job_id: str, counts: Mapping[str, int]) -> None:
-        """Warn of result lines that cannot be read, and of a manifest that counts others."""
-        if counts["unreadable"]:
-            log.warning("job %s: %d lines of its results cannot be read: skipped", job_id, counts["unreadable"])
-        manifest = self._storage.manifest(job_id)
-        listed = {name: manifest.get(f"{name}RecordCount") for name in ("success", "error")}
-        if manifest and any(listed[name] != counts[name] for name in listed):
-            log.warning(
-                "job %s: its manifest counts %s answers and %s errors, its files of results have %d and %d",
-                job_id, listed["success"], listed["error"], counts["success"], counts["error"],
-            )  # fmt: skip
+        self._jobs.close()

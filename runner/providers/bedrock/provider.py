@@ -18,9 +18,12 @@ from runner.config.schema import STRICT, Address, BatchMode, GenerationParams, M
 from runner.errors import ConfigError
 from runner.providers.bedrock.account import AwsAccount
 from runner.providers.bedrock.errors import GENERATING, LISTING
+from runner.providers.bedrock.invocations import ModelInvocations
 from runner.providers.bedrock.job_settings import JobSettings
-from runner.providers.bedrock.jobs import ModelInvocationJobs
+from runner.providers.bedrock.job_storage import JobStorage
+from runner.providers.bedrock.jobs import BedrockJobs, JobApi
 from runner.providers.bedrock.model_api import AnswerReader, Api, ModelApi
+from runner.providers.bedrock.openai_batches import OpenAIBatches
 from runner.providers.bedrock.receive import RequestThreads, bound_bodies, check_size, stream_bodies, whole_body
 from runner.providers.bedrock.wire import Body, ResponseAccumulator, family_of
 from runner.providers.errors import RETRY, CallError, ErrorPolicy
@@ -39,7 +42,7 @@ _TOKEN_HEADERS = {
 }
 
 
-class BedrockProvider(ModelInvocationJobs):
+class BedrockProvider(BedrockJobs):
     """Requests to Bedrock's runtime, and its batch jobs.
 
     Credentials are looked up as in every AWS tool; none is a configuration value.
@@ -72,9 +75,14 @@ class BedrockProvider(ModelInvocationJobs):
         job: JobSettings,
     ) -> None:
         account = AwsAccount(region=region, profile=profile)
-        model_api = ModelApi(model_id=model.id, api=api, family=family_of(model.id))
-        super().__init__(account, model_api, AnswerReader(model.id, account.secrets), job)
+        self._account, self._reader = account, AnswerReader(model.id, account.secrets)
+        self._api = ModelApi(model_id=model.id, api=api, family=family_of(model.id))
         self._model, self._endpoint_url, self._stream = model, endpoint_url, stream
+        storage = JobStorage(account, job)
+        jobs: JobApi = ModelInvocations(account, storage, self._api, self._reader, job)
+        if job.api == "openai":
+            jobs = OpenAIBatches(lambda: str(self._client.meta.endpoint_url), storage, model, job)
+        super().__init__(jobs, storage, job)
         self._client: Any = None
         self._threads = RequestThreads()
         self._read_timeout_s = _READ_TIMEOUT_S

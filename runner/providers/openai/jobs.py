@@ -26,7 +26,7 @@ from runner.providers.responses import max_answer_bytes, shape_errors
 from runner.text import excerpt, first_line
 from runner.types import Prompt, Timing
 
-_NAME_KEY = "runner_job"
+NAME_KEY = "runner_job"
 """The key of a job's metadata that has the job's name: OpenAI has no idempotency key for jobs."""
 _NOT_READY = ("pending", "running")
 """States of an uploaded file that Azure still checks."""
@@ -133,7 +133,7 @@ class JobRequestProvider(RequestProvider):
                 raise CallError("FileNotReady", message, RETRY, retry_after_s=_READY_WAIT_S)
             try:
                 batch = client.batches.create(
-                    input_file_id=source, endpoint=endpoint, completion_window=window, metadata={_NAME_KEY: name}
+                    input_file_id=source, endpoint=endpoint, completion_window=window, metadata={NAME_KEY: name}
                 )
             except openai.BadRequestError as error:
                 if "token_limit_exceeded" in f"{error.code} {error}":  # Azure, before it reads the file
@@ -148,7 +148,7 @@ class JobRequestProvider(RequestProvider):
         """
         refused: str | None = None
         for batch in self._job_client.recent_batches():
-            if metadata_of(batch).get(_NAME_KEY) != name:
+            if metadata_of(batch).get(NAME_KEY) != name:
                 continue
             if batch.status != "failed":
                 return batch.id
@@ -193,7 +193,7 @@ class JobRequestProvider(RequestProvider):
             return
         batch = self._job_client.batch(job_id)
         self._job_client.delete(filter(None, (source, batch.output_file_id, batch.error_file_id)))
-        name = f"{metadata_of(batch).get(_NAME_KEY)}.jsonl"
+        name = f"{metadata_of(batch).get(NAME_KEY)}.jsonl"
         with self._job_client.requests() as client:
             files = islice(client.files.list(purpose="batch"), _MAX_FILES)
             lost = {file.id for file in files if file.filename == name}
