@@ -143,9 +143,7 @@ class JobRequestProvider(RequestProvider):
         return _id_of(batch)
 
     def find(self, name: str) -> str | None:
-        """Return the id of a job with this name that was not refused, or else of a refused one; None if there is none of
-        the last 30 days.
-        """
+        """Return the id of a job with this name, before that of a refused one; None if none is younger than 30 days."""
         refused: str | None = None
         for batch in self._job_client.recent_batches():
             if metadata_of(batch).get(NAME_KEY) != name:
