@@ -91,7 +91,6 @@ class JobSender:
         job = JobRecord(
             number=number,
             name=f"runner-{self._context.run_key}-{number}",
-            segment=self._pending.segment,
             prompts=as_ranges(numbers),
             planned_at=datetime.now(UTC),
         )

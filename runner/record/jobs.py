@@ -14,7 +14,6 @@ class JobRecord:
     Attributes:
         number: within the run, from 0; `Outcome.batch` of its prompts.
         name: at the service, unique.
-        segment: number of the process that formed the job.
         prompts: numbers of its prompts in the run's prompt set, as pairs of the first and the last of a range.
         planned_at: when the job was formed, by this machine's clock.
         attempts: how often its creation was tried: a service that refused the name does not take it again.
@@ -28,7 +27,6 @@ class JobRecord:
 
     number: int
     name: str
-    segment: int
     prompts: tuple[tuple[int, int], ...]
     planned_at: datetime
     attempts: int = 1
