@@ -167,6 +167,17 @@ def test_a_time_that_never_settles_ends_the_warm_up_after_twenty_calls(config: C
     assert warmed(config, provider, texts=numbers(8000)) == 30.0
 
 
+def test_a_batch_that_raises_is_not_tried_again(config: Compose):
+    class Broken(TimedProvider):
+        def generate_batch(self, prompts: Sequence[Prompt], params: GenerationParams) -> Sequence[Generated]:
+            super().generate_batch(prompts, params)
+            raise LookupError("a token outside of the embedding")
+
+    provider = Broken(list(itertools.islice(itertools.cycle([1.0, 2.0]), 50)))
+    warmed(config, provider, texts=numbers(8000))
+    assert len(provider.calls) == 1
+
+
 def test_a_number_is_that_many_batches(config: Compose):
     provider = TimedProvider([1.0])
     assert warmed(config, provider, "batch.warmup=3", texts=numbers(4)) == 3.0
