@@ -19,7 +19,7 @@ unless too few return for another job.
 
 import logging
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from runner.batching.base import Mode, PendingPrompts
@@ -169,8 +169,11 @@ class _Jobs:
     def _clean(self, job: JobRecord) -> None:
         """Remove a collected job's files from the service."""
         if job.source and job.job_id and not job.is_cleaned:
-            with suppress(CallError):  # a credential may have no right to it, and the results are there
+            try:
                 self._requests.send(self._provider.remove_files, job.source, job.job_id)
+            except CallError as error:  # a credential may have no right to it, and the results are there
+                log.warning("the files of job %s are left at the service: %s", job.job_id, error)
+            else:
                 self._log.save(job, is_cleaned=True)
 
     def _fail_unsendable(self) -> Iterator[Sequence[Outcome]]:

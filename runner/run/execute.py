@@ -215,7 +215,8 @@ def _generate(
     except KeyboardInterrupt:
         stop.interrupt()
     except GracePeriodExpired:
-        log.warning("requests still in flight after %.0f s were cancelled", run.waits.grace_s)
+        in_flight = "open batch jobs go on at the service" if mode.is_job else "requests still in flight are cancelled"
+        log.warning("after %.0f s: %s", run.waits.grace_s, in_flight)
     return end - start
 
 
