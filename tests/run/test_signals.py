@@ -116,7 +116,7 @@ def test_requests_in_flight_for_longer_than_the_grace_period_are_cancelled(serve
     running = Running(tmp_path, server, "tracking=off", "prompts.limit=24", waits=SHORT)
     running.wait_for_requests(12)
     running.process.send_signal(signal.SIGTERM)
-    running.wait_for_message("requests still in flight after 2 s were cancelled")
+    running.wait_for_message("after 2 s: requests still in flight are cancelled")
     assert running.end() == 130, running.messages
     assert_closed(tmp_path / "r", completed=8)
     assert summary_of(tmp_path / "r").metrics["duration_s"] > SHORT.grace_s
