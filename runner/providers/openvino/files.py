@@ -12,6 +12,8 @@ from runner.providers.openvino.gguf import read_metadata
 _IR = "openvino_model.xml"
 _CONTROL = 3
 """`tokenizer.ggml.token_type` of tokens that are no part of a text."""
+_MOSTLY_Q4_1 = 3
+"""`general.file_type` of files whose weights openvino-genai 2026.4 rounds: see `ModelFiles.rounds_weights`."""
 _NO_LIMIT = 2**62
 
 
@@ -24,12 +26,15 @@ class ModelFiles:
         context_length: tokens that the model can attend to.
         special_ids: tokens that are no part of a text.
         has_byte_tokens: whether the tokens of a GGUF file are bytes of texts (byte-level BPE).
+        rounds_weights: whether the engine changes the weights as it reads them. A block of Q4_1 is `scale * q + minimum`.
+            The engine has `scale * (q - zero)` instead, where zero is a whole number of 4 bits.
     """
 
     path: Path
     context_length: int
     special_ids: frozenset[int]
     has_byte_tokens: bool = False
+    rounds_weights: bool = False
 
     @property
     def is_gguf(self) -> bool:
@@ -77,6 +82,7 @@ def _read_gguf(path: Path) -> ModelFiles:
         context_length=metadata.get(f"{metadata.get('general.architecture')}.context_length", _NO_LIMIT),
         special_ids=frozenset(token for token, type_ in enumerate(token_types) if type_ == _CONTROL),
         has_byte_tokens=metadata.get("tokenizer.ggml.model") == "gpt2",
+        rounds_weights=metadata.get("general.file_type") == _MOSTLY_Q4_1,
     )
 
 

@@ -1,6 +1,7 @@
 """OpenVINO GenAI, in this process: continuous batching by the engine, kept full with `batch.size` sequences."""
 
 import gc
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -22,6 +23,8 @@ from runner.types import Generated, Prompt
 
 if TYPE_CHECKING:
     from openvino_genai import ContinuousBatchingPipeline, SchedulerConfig
+
+log = logging.getLogger(__name__)
 
 Device = Annotated[str, StringConstraints(pattern=r"^(CPU|GPU(\.\d+)?)$")]
 
@@ -82,6 +85,12 @@ class OpenVinoProvider:
 
         check_device(self._device, self._precision)
         self._files = files.read(self._config.id)
+        if self._files.rounds_weights:
+            log.warning(
+                "%s: OpenVINO rounds the weights of a Q4_1 file as it reads them: its texts differ from those that other "
+                "engines generate from the same file, as another model's do",
+                self._config.id,
+            )
         with self._model_errors():
             self._loaded_pipeline = ContinuousBatchingPipeline(
                 str(self._files.path), self._scheduler(), self._device, self._properties
@@ -109,6 +118,7 @@ class OpenVinoProvider:
             "max_batch_tokens": self._max_batch_tokens,
             "chat_template": self._codec.uses_template,
             "model_format": "gguf" if self._files.is_gguf else "openvino",
+            "rounds_weights": self._files.rounds_weights,
             "context_length": self._files.context_length,
         }
 

@@ -97,6 +97,7 @@ def test_the_embedded_model_answers_and_says_what_was_resolved(smollm2: OpenVino
     described = smollm2.describe()
     assert described["context_length"] == 8192
     assert (described["device"], described["model_format"], described["chat_template"]) == ("CPU", "gguf", True)
+    assert described["rounds_weights"] is True
     assert described["dtype"] in ("bfloat16", "float32")
     assert described["kv_cache_dtype"] == "uint8"
 
@@ -115,6 +116,7 @@ def test_f32_computes_everything_in_float32_and_the_caches_precision_can_be_chos
     assert (small["dtype"], small["kv_cache_dtype"], small["cache_gb"]) == ("float32", "uint8", 1)
     assert (chosen["kv_cache_dtype"], chosen["dynamic_quantization_group_size"]) == ("uint8", 32)
     assert exact["threads"] >= 1
+    assert exact["rounds_weights"] is False, "half floats are read as they are"
 
 
 def test_a_model_without_a_template_and_chat_template_false_take_the_plain_text(
