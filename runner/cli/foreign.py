@@ -28,6 +28,7 @@ _HARMLESS = frozenset(
     f"provider.{name}"
     for name in (
         *("api", "api_version", "chat_template", "compile", "device", "dtype", "endpoint", "fail_on", "latency_s"),
+        *("cache_gb", "kv_cache_precision", "max_batch_tokens", "precision"),
         *("max_tokens_field", "prediction", "reasoning_effort", "seed", "service_tier", "stream", "unsupported_params"),
         *("job", "job.api", "job.completion_window", "job.endpoint", "job.keep_files", "job.line_url"),
         *("job.max_requests", "job.min_records", "job.timeout_hours"),
@@ -35,6 +36,8 @@ _HARMLESS = frozenset(
 )
 """Settings that change what is computed and not where: any other setting of a provider, known or new, needs consent."""
 _EMBEDDED = "embedded/"
+_LOADING = ("provider.trust_remote_code", "provider.kv_cache_precision")
+"""Settings that only providers have whose `model.id` names files that are loaded."""
 
 
 def refuse_foreign(folder: RunFolder, *, accepted: bool, changed: Set[str] = frozenset()) -> None:
@@ -77,7 +80,7 @@ def _destinations(config: RunConfig) -> dict[str, Any]:
     """Return what decides where a run sends to, and what it loads or runs, by the keys of the configuration."""
     flat = config.flat()
     chosen = {key: value for key, value in flat.items() if key.startswith("provider.") and key not in _HARMLESS}
-    if "provider.trust_remote_code" in flat and not config.model.id.startswith(_EMBEDDED):
+    if any(key in flat for key in _LOADING) and not config.model.id.startswith(_EMBEDDED):
         chosen["model.id"] = config.model.id  # a folder or a repository with files that are loaded
     return {**chosen, "tracking.uri": config.tracking.uri}
 

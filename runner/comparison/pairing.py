@@ -21,8 +21,9 @@ _REQUEST = ("generation.",)
 _MODEL = ("model.id", "model.revision")
 _FACTS = (
     *(f"provider.{name}" for name in ("device", "gpu", "cpu_capability", "threads", "dtype", "attn_implementation")),
+    *(f"provider.{name}" for name in ("kv_cache_dtype", "dynamic_quantization_group_size")),
     *("cpu.model", "os", "settings.OMP_NUM_THREADS", "settings.MKL_NUM_THREADS"),
-    *("provider.model_revision", "packages.torch", "packages.transformers", "git.commit"),
+    *("provider.model_revision", "packages.openvino-genai", "packages.torch", "packages.transformers", "git.commit"),
 )
 SYSTEMS = "provider.system_fingerprint"
 """The fact that says which systems of a service answered."""

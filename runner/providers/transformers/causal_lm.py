@@ -1,25 +1,18 @@
-"""Encodes prompts, generates rows of tokens with a loaded causal language model, and decodes each row.
+"""Encodes prompts, and generates rows of tokens with a loaded causal language model.
 
 Source: transformers 5.23 `generation/utils.py` (padding, inherited generation configs).
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from runner.config.schema import GenerationParams
+from runner.providers.answer_tokens import AnswerTokens
 from runner.providers.transformers.row_ends import RowEnds
-from runner.types import FinishReason, Prompt, Stopwatch
+from runner.types import Prompt, Stopwatch
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecodedRow:
-    """One row, decoded up to its end or its stop sequence."""
-
-    text: str
-    finish_reason: FinishReason
 
 
 class PromptEncoder:
@@ -48,7 +41,7 @@ class PromptEncoder:
 
 
 class CausalLM:
-    """A model with its tokenizer: generates rows of tokens and decodes them.
+    """A model with its tokenizer: generates rows of tokens.
 
     Attributes:
         model: in evaluation mode, on its device.
@@ -59,13 +52,14 @@ class CausalLM:
         self.model = model
         self._tokenizer = tokenizer
         self._eos = _end_of_sequence_ids(model, tokenizer)
+        self._special_ids = frozenset(tokenizer.all_special_ids)
         self.context_length = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**62
         # generate() takes every parameter that a call does not set from the checkpoint's generation config (top_k,
         # repetition penalty ...), which is emptied, so that the run's configuration alone decides.
         model.generation_config = type(model.generation_config)()
 
-    def generate(self, encoded: list[list[int]], params: GenerationParams, watch: Stopwatch) -> list[list[int]]:
-        """Return the new tokens of `n` adjacent rows per prompt, each up to and including the row's end.
+    def generate(self, encoded: list[list[int]], params: GenerationParams, watch: Stopwatch) -> Sequence[AnswerTokens]:
+        """Return the new tokens of `n` adjacent rows per prompt.
 
         Args:
             encoded: token ids of each prompt, without padding.
@@ -79,15 +73,8 @@ class CausalLM:
             return []
         inputs = self._tokenizer.pad({"input_ids": encoded}, padding_side="left", return_tensors="pt")
         inputs = inputs.to(self.model.device)
-        ends = RowEnds(
-            rows=len(encoded) * params.n,
-            prompt_width=inputs["input_ids"].shape[1],
-            end_ids=self._eos,
-            special_ids=frozenset(self._tokenizer.all_special_ids),
-            stop_sequences=params.stop_sequences,
-            decode=self._text,
-            watch=watch,
-        )
+        rows = [self._new_row(params) for _ in range(len(encoded) * params.n)]
+        ends = RowEnds(rows=rows, prompt_width=inputs["input_ids"].shape[1], watch=watch)
         with torch.inference_mode():
             self.model.generate(
                 input_ids=inputs["input_ids"],
@@ -95,15 +82,15 @@ class CausalLM:
                 generation_config=self._generation_config(params),
                 stopping_criteria=StoppingCriteriaList([ends]),
             )
-        return ends.rows
+        return rows
 
-    def decode(self, row: list[int], params: GenerationParams) -> DecodedRow:
-        """Decode one row, which ends where `generate` ended it, up to its first stop sequence."""
-        text = self._text(row)
-        stop = min((start for stop in params.stop_sequences if (start := text.find(stop)) >= 0), default=None)
-        if stop is not None:
-            return DecodedRow(text=text[:stop], finish_reason="stop")
-        return DecodedRow(text=text, finish_reason="stop" if row[-1] in self._eos else "length")
+    def _new_row(self, params: GenerationParams) -> AnswerTokens:
+        return AnswerTokens(
+            end_ids=self._eos,
+            special_ids=self._special_ids,
+            stop_sequences=params.stop_sequences,
+            decode=self._text,
+        )
 
     def _text(self, tokens: list[int]) -> str:
         text: str = self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)

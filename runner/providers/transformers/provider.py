@@ -5,6 +5,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -13,13 +14,15 @@ from pydantic import StringConstraints, validate_call
 
 from runner.config.schema import STRICT, BatchMode, GenerationParams, ModelConfig, NonEmptyStr
 from runner.errors import ConfigError, MissingPackageError, ModelError, OutOfMemoryError
-from runner.providers.errors import UNSENDABLE, invalid_utf8, require_packages
+from runner.providers import embedded
+from runner.providers.errors import require_packages
+from runner.providers.in_process import prompt_error, refuse_greedy_copies
 from runner.providers.protocols import Continuation, ModelInfo
-from runner.providers.transformers import embedded
 from runner.providers.transformers.causal_lm import CausalLM, PromptEncoder
+from runner.providers.transformers.embedded import resolve
 from runner.providers.transformers.gaps import measure_gap, measure_gap_changes
 from runner.text import first_line
-from runner.types import Answer, ErrorInfo, Generated, Prompt, Stopwatch, Usage
+from runner.types import Answer, Generated, Prompt, Stopwatch, Usage
 
 if TYPE_CHECKING:
     import torch
@@ -72,11 +75,7 @@ class TransformersProvider:
 
     def validate(self, params: GenerationParams) -> None:
         """Raise ConfigError for several answers to a prompt without sampling: all would be the same text."""
-        if params.n > 1 and params.temperature == 0:
-            raise ConfigError(
-                f"generation.n={params.n} with temperature=0: greedy gives the same text {params.n} times: "
-                "set generation.temperature above 0 or generation.n=1"
-            )
+        refuse_greedy_copies(params)
 
     def check(self) -> None:
         """Raise UsageError where a package is missing, that of an embedded model's weights included."""
@@ -195,23 +194,25 @@ class TransformersProvider:
 
         watch = Stopwatch()
         encoded = [self._encoder.encode(prompt) for prompt in prompts]
-        errors = [self._refusal(prompt, len(ids), params) for prompt, ids in zip(prompts, encoded, strict=True)]
+        model = self._model
+        error_of = partial(prompt_error, params=params, context_length=model.context_length, model_id=self._config.id)
+        errors = [error_of(prompt, len(ids)) for prompt, ids in zip(prompts, encoded, strict=True)]
         accepted = [ids for ids, error in zip(encoded, errors, strict=True) if error is None]
         set_seed(params.seed)
-        with _memory_errors(len(prompts), max(map(len, encoded)), params, self._model.model.device.type):
-            rows = self._model.generate(accepted, params, watch)
-        decoded = iter([(row, self._model.decode(row, params)) for row in rows])
+        with _memory_errors(len(prompts), max(map(len, encoded)), params, model.model.device.type):
+            rows = model.generate(accepted, params, watch)
+        read = iter([(row.token_ids, *row.read()) for row in rows])
         timing = watch.stop()
         results = []
         for ids, error in zip(encoded, errors, strict=True):
             answers = tuple(
                 Answer(
-                    text=answer.text,
-                    finish_reason=answer.finish_reason,
-                    usage=Usage(input_tokens=len(ids), output_tokens=len(row)),
-                    token_ids=tuple(row),
+                    text=text,
+                    finish_reason=finish_reason,
+                    usage=Usage(input_tokens=len(ids), output_tokens=len(token_ids)),
+                    token_ids=tuple(token_ids),
                 )
-                for row, answer in itertools.islice(decoded, 0 if error else params.n)
+                for token_ids, text, finish_reason in itertools.islice(read, 0 if error else params.n)
             )
             results.append(Generated(model=self._config.id, timing=timing, answers=answers, error=error))
         return results
@@ -249,7 +250,7 @@ class TransformersProvider:
     @property
     def _source(self) -> dict[str, Any]:
         revision = {} if self._config.revision is None else {"revision": self._config.revision}
-        folder = embedded.resolve(self._config.id)
+        folder = resolve(self._config.id)
         return {"pretrained_model_name_or_path": folder, "trust_remote_code": self._trust_remote_code, **revision}
 
     def _load(self) -> CausalLM:
@@ -266,24 +267,6 @@ class TransformersProvider:
         if self._compile:
             model.forward = torch.compile(model.forward, dynamic=True)
         return CausalLM(model, self._encoder.tokenizer)
-
-    def _refusal(self, prompt: Prompt, input_tokens: int, params: GenerationParams) -> ErrorInfo | None:
-        """Return why the model cannot answer a prompt; None if it can."""
-        context_length = self._model.context_length
-        if 0 < input_tokens <= context_length - params.max_tokens:
-            return None
-        if input_tokens:
-            message = (
-                f"{input_tokens} input tokens and generation.max_tokens={params.max_tokens} are more than the "
-                f"{context_length} that model {self._config.id!r} can attend to"
-            )
-            return ErrorInfo(type="ContextLengthExceeded", message=message, retryable=False)
-        message = "the tokenizer makes no token of the prompt"
-        try:
-            prompt.text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            message = invalid_utf8(error)
-        return ErrorInfo(type=UNSENDABLE, message=message, retryable=False)
 
 
 def _import_libraries() -> None:

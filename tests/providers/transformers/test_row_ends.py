@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from runner.config.schema import RunConfig
+from runner.providers.answer_tokens import AnswerTokens
 from runner.providers.transformers import TransformersProvider
 from runner.providers.transformers.row_ends import RowEnds
 from runner.types import Answer, Generated, Stopwatch
@@ -111,12 +112,11 @@ def row_of(tokens: list[int]) -> list[int]:
     """Return the row that `tokens` leave, one step after the other, behind the prompt STO."""
     import torch
 
-    stops = ["STOP", "é"]
-    criterion = RowEnds(rows=1, prompt_width=3, end_ids={END}, special_ids={SPECIAL, END}, stop_sequences=stops,
-                        decode=decode, watch=Stopwatch())  # fmt: skip
+    row = AnswerTokens(end_ids={END}, special_ids={SPECIAL, END}, stop_sequences=["STOP", "é"], decode=decode)
+    criterion = RowEnds(rows=[row], prompt_width=3, watch=Stopwatch())
     for count in range(1, len(tokens) + 1):
         criterion(torch.tensor([[*b"STO", *tokens[:count]]]), None)
-    return criterion.rows[0]
+    return row.token_ids
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,3 @@
+"""`provider=openvino`."""
+
+from runner.providers.openvino.provider import OpenVinoProvider as OpenVinoProvider
