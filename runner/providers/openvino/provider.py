@@ -87,8 +87,8 @@ class OpenVinoProvider:
         self._files = files.read(self._config.id)
         if self._files.rounds_weights:
             log.warning(
-                "%s: OpenVINO rounds the weights of a Q4_1 file as it reads them: its texts differ from those that other "
-                "engines generate from the same file, as another model's do",
+                "%s: OpenVINO rounds the weights of a Q4_1 file as it reads them: its texts differ from those that "
+                "other engines generate from the same file, as another model's do",
                 self._config.id,
             )
         with self._model_errors():
