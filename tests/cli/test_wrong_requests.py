@@ -26,7 +26,7 @@ WRONG = {
     "batch.mode=quick": ["batch.mode='quick'", "'static'"],
     "batch.mode=job": ["batch.mode='job'", "'echo'", "concurrent"],
     "provider=transformers batch.mode=concurrent": ["batch.mode='concurrent'", "'transformers'", "it has: static"],
-    "provider=opnai": ["provider='opnai'", "openai, transformers"],
+    "provider=opnai": ["provider='opnai'", "openai, openvino, transformers"],
     "provider=transformers model=transformers/nope": ["'nope'", "default, gpt2"],
     "provider._target_=os.getcwd": ["provider._target_='os.getcwd'"],
     "provider._target_=runner.providers.echo.Nope": ["runner.providers.echo.Nope", "no such provider"],

@@ -26,8 +26,8 @@ class ModelFiles:
         context_length: tokens that the model can attend to.
         special_ids: tokens that are no part of a text.
         has_byte_tokens: whether the tokens of a GGUF file are bytes of texts (byte-level BPE).
-        rounds_weights: whether the engine changes the weights as it reads them. A block of Q4_1 is `scale * q +
-            minimum`. The engine has `scale * (q - zero)` instead, where zero is a whole number of 4 bits.
+        rounds_weights: whether the engine changes the weights as it reads them. A block of Q4_1 is
+            `scale * q + minimum`; the engine has `scale * (q - zero)`, where zero is a whole number of 4 bits.
     """
 
     path: Path
