@@ -37,10 +37,10 @@ def test_a_signal_while_a_sweep_is_compared_ends_the_comparison_and_the_parent(
 
 
 def test_a_sweep_none_of_whose_jobs_was_closed_ends_its_parent(tracked: Compose, store: str, tmp_path: Path):
-    sweep_run.join(tmp_path, open_store(store, "no-summary"), tracked("name=no-summary"))
+    sweep_run.join(tmp_path, open_store(store, "no-job-closed"), tracked("name=no-job-closed"))
     with handle_signals() as signals:
         assert sweep.finish(tmp_path, [1], signals, interrupted=False) == 1
-    assert statuses(store, "no-summary") == ["FAILED"]
+    assert statuses(store, "no-job-closed") == ["FAILED"]
 
 
 def test_a_killed_sweep_leaves_no_parent_running(store: str, tmp_path: Path):
