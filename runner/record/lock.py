@@ -33,13 +33,25 @@ def sweep_lock(directory: Path) -> Iterator[None]:
 
 def is_abandoned(directory: Path) -> bool:
     """Return whether the process of a sweep is gone for certain; of earlier versions' sweeps nobody knows."""
+    return _is_held(directory) is False
+
+
+def is_running(directory: Path) -> bool:
+    """Return whether a process of this machine runs the jobs of a sweep."""
+    return _is_held(directory) is True
+
+
+def _is_held(directory: Path) -> bool | None:
+    """Return whether a process holds a sweep's lock; None where that cannot be known."""
     if not (directory / _SWEEP_LOCK).is_file():
-        return False
+        return None
     try:
         with FileLock(directory / _SWEEP_LOCK, timeout=0, preserve_lock_file=True):
-            return True
-    except (Timeout, OSError, NotImplementedError):
-        return False
+            return False
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return None
 
 
 def forget_sweep(directory: Path) -> None:
