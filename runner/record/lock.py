@@ -20,7 +20,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @contextmanager
 def sweep_lock(directory: Path) -> Iterator[None]:
-    """Hold the lock of a sweep's folder while its jobs run. The system releases it when the process ends, however."""
+    """Hold the lock of a sweep's folder while its jobs run or are collected. The system releases it at any end."""
     directory.mkdir(parents=True, exist_ok=True)
     lock = FileLock(directory / _SWEEP_LOCK, preserve_lock_file=True)
     with suppress(OSError, NotImplementedError):  # not every file system has locks
@@ -37,7 +37,7 @@ def is_abandoned(directory: Path) -> bool:
 
 
 def is_running(directory: Path) -> bool:
-    """Return whether a process of this machine runs the jobs of a sweep."""
+    """Return whether a process of this machine runs, collects or compares the jobs of a sweep."""
     return _is_held(directory) is True
 
 
@@ -55,9 +55,8 @@ def _is_held(directory: Path) -> bool | None:
 
 
 def forget_sweep(directory: Path) -> None:
-    """Remove the lock of a sweep that nobody holds, once its parent run has ended: nothing of it is left to be done."""
-    if is_abandoned(directory):
-        (directory / _SWEEP_LOCK).unlink(missing_ok=True)
+    """Remove the lock of a sweep whose parent run has ended: the sweep itself, or whoever found the lock free, does."""
+    (directory / _SWEEP_LOCK).unlink(missing_ok=True)
 
 
 @contextmanager
