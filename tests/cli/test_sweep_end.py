@@ -69,9 +69,7 @@ def test_jobs_that_lack_a_key_leave_no_run_in_mlflow(store: str, run_command: Ru
     assert statuses(store, "no-key") == []
 
 
-def test_a_sweep_that_collects_its_batch_jobs_still_runs(
-    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_sweep_that_collects_its_batch_jobs_still_runs(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Its jobs have ended in MLflow; its parent run is not ended by a comparison meanwhile."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
