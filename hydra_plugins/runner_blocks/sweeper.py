@@ -30,7 +30,7 @@ class BlockSweeper(BasicSweeper):
         """Run the jobs but those that are wrong, for which nothing is made.
 
         None runs, and nothing is written, where the configuration of one holds a secret. While jobs run the sweep's
-        folder is locked: who finds it unlocked knows that the sweep has ended.
+        folder is locked, and then while `cli.main` finishes: who finds it unlocked knows that the sweep has ended.
         """
         overrides = OverridesParser.create(self.hydra_context.config_loader).parse_overrides(arguments)
         composed = {}

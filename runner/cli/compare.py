@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from runner.cli import common, terminal
 from runner.cli.compose import compose_config
 from runner.errors import TrackingError, UsageError
+from runner.record.lock import is_running
 from runner.record.relocate import absolute_uri
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def compare(
         terminal.print_json(as_data(comparison))
         return
     print_comparison(comparison, files, title=title)
-    if is_one_sweep and files and (publish or _publishes_unasked(paths[0])):
+    if is_one_sweep and files and _is_to_be_published(paths[0], publish):
         sweep.publish(paths[0], comparison, files)
 
 
@@ -151,18 +152,22 @@ def _is_configured(store: str) -> bool:
     return absolute_uri(store, here) in [absolute_uri(uri, here) for uri in uris if uri]
 
 
-def _publishes_unasked(directory: Path) -> bool:
-    """Return whether a sweep's comparison goes to MLflow: the user's own sweep, to the store that is configured.
+def _is_to_be_published(directory: Path, asked: bool) -> bool:
+    """Return whether a sweep's comparison goes to MLflow: as asked for, or the user's own to the configured store.
 
-    A sweep's folder names a store, to which MLflow would send the user's credentials, and a run in it.
+    A sweep's folder names a store, to which MLflow would send the user's credentials, and a run in it. A sweep that
+    still runs publishes its comparison itself.
     """
     from runner.tracking import sweep_run
 
     store = sweep_run.store_of(directory)
     if store is None:
         return False
+    if is_running(directory):
+        terminal.print_line("Not in MLflow: the sweep still runs, and publishes its comparison at its end")
+        return False
     is_configured = _is_configured(store)
-    if is_configured and sweep_run.is_own(directory):
+    if asked or (is_configured and sweep_run.is_own(directory)):
         return True
     reason = "that is not the store of your configuration" if not is_configured else "you did not run the sweep here"
     terminal.print_line(f"Not in MLflow: --publish writes the comparison to {store!r} ({reason})")

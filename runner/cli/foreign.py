@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from runner.cli.compose import compose_config
 from runner.config.schema import CONF_DIR, RunConfig
 from runner.errors import RecordError
-from runner.record.folder import MANIFEST, RunFolder, parse_recorded
+from runner.record.folder import JOBS, MANIFEST, RunFolder, parse_recorded
 from runner.record.relocate import base_of, with_absolute_paths
 from runner.text import one_line
 
@@ -56,7 +56,7 @@ def refuse_foreign(folder: RunFolder, *, accepted: bool, changed: Set[str] = fro
     manifest = folder.read_manifest()
     config = parse_recorded(folder.path / MANIFEST, manifest.config)
     recorded = with_absolute_paths(config, base_of(folder, manifest))
-    destinations = {key: value for key, value in _destinations(recorded).items() if key not in changed}
+    destinations = {key: value for key, value in _destinations(recorded).items() if key not in changed} | _jobs(folder)
     differing = destinations
     keys: set[str] = set()
     for local in _local_destinations(recorded):
@@ -83,6 +83,12 @@ def _destinations(config: RunConfig) -> dict[str, Any]:
     if any(key in flat for key in _LOADING) and not config.model.id.startswith(_EMBEDDED):
         chosen["model.id"] = config.model.id  # a folder or a repository with files that are loaded
     return {**chosen, "tracking.uri": config.tracking.uri}
+
+
+def _jobs(folder: RunFolder) -> dict[str, str]:
+    """Return the batch jobs that a record names: a resume collects them, and deletes their files at the service."""
+    ids = [job.job_id or job.name for job in folder.read_jobs() if job.is_open or not job.is_cleaned]
+    return {JOBS: ", ".join(ids)} if ids else {}
 
 
 def _local_destinations(recorded: RunConfig) -> Iterator[Mapping[str, Any]]:

@@ -25,6 +25,7 @@ from runner.config.schema import CONF_DIR
 from runner.config.secrets import refuse_secrets
 from runner.errors import ConfigError, Interrupted, RunnerError
 from runner.record.folder import RunFolder
+from runner.record.lock import sweep_lock
 from runner.run.signals import handle_signals
 from runner.text import first_line
 
@@ -42,7 +43,7 @@ def main() -> None:
             _run_hydra(lambda cfg: codes.append(_run_job(cfg)))
         finally:
             if (sweep_dir := RequestGuard.sweep_dir) is not None and sweep_dir.is_dir():
-                with handle_signals() as signals:  # before the import, which takes a second
+                with handle_signals() as signals, sweep_lock(sweep_dir):  # before the import, which takes a second
                     from runner.cli.sweep import finish  # here, so that --help answers at once
 
                     interrupted = isinstance(sys.exception(), KeyboardInterrupt)

@@ -11,9 +11,11 @@ from typing import Any
 
 import yaml
 from hydra._internal.utils import get_args_parser
+from yaml.constructor import ConstructorError
 
 from runner.config.bounded_yaml import AliasError, load_yaml
 from runner.errors import ConfigError
+from runner.text import first_line
 
 TRUST_FLAG = "--trust-config"
 _PROVIDERS = "runner.providers."
@@ -21,6 +23,10 @@ _HYDRA_VALUES = frozenset({"help", "verbose", "mode", "run", "sweep"})
 """Parts of Hydra's own configuration that hold values only. Loggers are built from class names."""
 _VALUES_WITHIN = {"sweeper": "params", "job": "name"}
 """The key that holds a value only, in sections where others are code."""
+_HYDRA = "hydra"
+_NAMES_HYDRA = re.compile(r"\bhydra\b")
+"""In a package, an entry of the defaults or an override: Hydra's own configuration, wherever it stands in the name."""
+_CONFIGURATION = re.compile(r"\.y.*ml")
 _SEARCH_PATH = re.compile(r"(?:file://)?([^,\[\]'\"]+)")
 
 
@@ -43,7 +49,7 @@ def refuse_code_in(folder: Path) -> None:
     Raises:
         ConfigError: as for `refuse_code`.
     """
-    for path in sorted(folder.rglob("*.y*ml")):
+    for path in sorted(folder.rglob("*")):
         for finding in _findings(path, path.relative_to(folder)):
             raise ConfigError(
                 f"{path}: {finding}, which Hydra would run as code: remove it, or add {TRUST_FLAG} if you have read "
@@ -62,18 +68,26 @@ def _folders(arguments: list[str]) -> Iterator[Path]:
 
 
 def _findings(path: Path, relative: Path) -> Iterator[str]:
-    """Yield what a file has that is code."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    if relative.parts[0] == "hydra":
+    """Yield what a file has that is code.
+
+    Raises:
+        ConfigError: the file cannot be read, or Hydra may read what we cannot.
+    """
+    if path.is_symlink() and path.is_dir():
+        yield "it is a link to a folder whose files are not looked at"
+    if not _CONFIGURATION.fullmatch(path.suffix) or path.is_dir():
+        return
+    if _HYDRA in (*relative.parts, path.stem):
         yield "it is an option of Hydra's own configuration"
-    if any(line.lstrip("# ").startswith("@package hydra") for line in text.splitlines()):
-        yield "its @package header is Hydra's own configuration"
     try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if any("@package" in line and _NAMES_HYDRA.search(line) for line in text.splitlines()):
+            yield "its @package header is Hydra's own configuration"
         values = load_yaml(text)
-    except AliasError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    except (yaml.YAMLError, RecursionError):
-        return  # Hydra reports a file that cannot be read, if it is used
+    except (OSError, AliasError, ConstructorError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: {first_line(error)}: correct the file, or remove it") from None
+    except yaml.YAMLError:
+        return  # no YAML: Hydra reports the file, if it is used
     if isinstance(values, Mapping):
         yield from _hydra_findings(values)
     yield from _target_findings(values)
@@ -81,16 +95,14 @@ def _findings(path: Path, relative: Path) -> Iterator[str]:
 
 def _hydra_findings(values: Mapping[Any, Any]) -> Iterator[str]:
     for key, value in values.items():
-        if key == "hydra" and isinstance(value, Mapping):
+        if key == _HYDRA and isinstance(value, Mapping):
             yield from (f"it sets hydra.{name}" for name in _code_settings(value))
-        elif str(key).startswith("hydra"):
+        elif str(key).startswith(_HYDRA):
             yield f"it sets {key}"
-    for entry in values.get("defaults") or ():
-        group = (
-            str(next(iter(entry), "") if isinstance(entry, Mapping) else entry).removeprefix("override ").strip("/ ")
-        )
-        if group.startswith("hydra"):
-            yield f"its defaults have {group}"
+    defaults = values.get("defaults")
+    for entry in defaults if isinstance(defaults, list) else ():
+        if _NAMES_HYDRA.search(str(entry)):
+            yield f"its defaults have {entry}"
 
 
 def _code_settings(hydra: Mapping[Any, Any]) -> Iterator[str]:
@@ -99,6 +111,9 @@ def _code_settings(hydra: Mapping[Any, Any]) -> Iterator[str]:
         parts = value if isinstance(value, Mapping) else {"": value}
         if name in _VALUES_WITHIN:
             yield from (f"{name}.{part}" for part in parts if part != _VALUES_WITHIN[name])
+            params = parts.get("params")
+            keys = params if isinstance(params, Mapping) else [params]
+            yield from (f"{name}.params: {key}" for key in keys if _NAMES_HYDRA.search(str(key)))
         elif name not in _HYDRA_VALUES:
             yield str(name)
 

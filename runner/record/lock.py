@@ -20,7 +20,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @contextmanager
 def sweep_lock(directory: Path) -> Iterator[None]:
-    """Hold the lock of a sweep's folder while its jobs run. The system releases it when the process ends, however."""
+    """Hold the lock of a sweep's folder while its jobs run or are collected. The system releases it at any end."""
     directory.mkdir(parents=True, exist_ok=True)
     lock = FileLock(directory / _SWEEP_LOCK, preserve_lock_file=True)
     with suppress(OSError, NotImplementedError):  # not every file system has locks
@@ -33,19 +33,30 @@ def sweep_lock(directory: Path) -> Iterator[None]:
 
 def is_abandoned(directory: Path) -> bool:
     """Return whether the process of a sweep is gone for certain; of earlier versions' sweeps nobody knows."""
+    return _is_held(directory) is False
+
+
+def is_running(directory: Path) -> bool:
+    """Return whether a process of this machine runs, collects or compares the jobs of a sweep."""
+    return _is_held(directory) is True
+
+
+def _is_held(directory: Path) -> bool | None:
+    """Return whether a process holds a sweep's lock; None where that cannot be known."""
     if not (directory / _SWEEP_LOCK).is_file():
-        return False
+        return None
     try:
         with FileLock(directory / _SWEEP_LOCK, timeout=0, preserve_lock_file=True):
-            return True
-    except (Timeout, OSError, NotImplementedError):
-        return False
+            return False
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return None
 
 
 def forget_sweep(directory: Path) -> None:
-    """Remove the lock of a sweep that nobody holds, once its parent run has ended: nothing of it is left to be done."""
-    if is_abandoned(directory):
-        (directory / _SWEEP_LOCK).unlink(missing_ok=True)
+    """Remove the lock of a sweep whose parent run has ended: the sweep itself, or whoever found the lock free, does."""
+    (directory / _SWEEP_LOCK).unlink(missing_ok=True)
 
 
 @contextmanager

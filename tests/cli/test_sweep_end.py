@@ -15,6 +15,9 @@ from runner.tracking import sweep_run
 from runner.tracking.store import open_store
 from tests import processes
 from tests.conftest import Compose, Runner
+from tests.factories import prompts_file
+from tests.servers.batch_service import BatchService
+from tests.servers.openai_server import KEY
 from tests.tracking import forked
 
 
@@ -64,3 +67,23 @@ def test_jobs_that_lack_a_key_leave_no_run_in_mlflow(store: str, run_command: Ru
     assert done.returncode == 2
     assert "OPENAI_API_KEY" in done.stderr
     assert statuses(store, "no-key") == []
+
+
+def test_a_sweep_that_collects_its_batch_jobs_still_runs(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its jobs have ended in MLflow; its parent run is not ended by a comparison meanwhile."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    with BatchService(states=lambda _: ("validating", "in_progress")) as service:
+        jobs = (*service.overrides(), *prompts_file(tmp_path, 2), "batch.mode=job", "seed=1", "name=collects")
+        command = ["runner", "-m", *jobs, f"tracking.uri={store}", "hydra.sweep.dir=s"]
+        with processes.start(command, cwd=tmp_path) as running:
+            assert running.stderr is not None
+            while "collecting the jobs of" not in (line := running.stderr.readline()):
+                assert line
+            compared = processes.run(["runner.compare", "s", "--json"], cwd=tmp_path)
+            found = statuses(store, "collects")
+            running.kill()
+            running.communicate()
+    assert compared.returncode == 0, compared.stderr
+    assert "is gone" not in compared.stderr
+    assert "RUNNING" in found

@@ -20,6 +20,17 @@ CODE = {
     "experiment/path.yaml": ("hydra:\n  searchpath: [file:///x]", "hydra.searchpath"),
     "experiment/package.yml": ("# @package hydra.callbacks\nx: {a: 1}", "@package"),
     "hydra/launcher/mine.yaml": ("n_jobs: 1", "Hydra's own configuration"),
+    "experiment/blanks.yaml": ("#   @package   hydra.job_logging\nx: 1", "@package"),
+    "experiment/below_global.yaml": ("# @package _global_.hydra.job_logging\nx: 1", "@package"),
+    "experiment/hydra.yaml": ("# @package _name_\nx: 1", "Hydra's own configuration"),
+    "experiment/entry.yaml": ("defaults:\n  - /stuff@hydra.job_logging: x", "defaults have"),
+    "experiment/swept.yaml": ("hydra:\n  sweeper:\n    params: {+hydra.job.env_set.A: b}", "sweeper.params"),
+    "experiment/tag.yaml": (
+        "p: !!python/object/apply:pathlib.PosixPath [x]\nhydra:\n  callbacks: {x: {_target_: os.mkdir}}",
+        "constructor",
+    ),
+    "experiment/date.yaml": ("p: 2026-13-45\nhydra:\n  callbacks: {x: {_target_: os.mkdir}}", "month must be in"),
+    "experiment/digits.yaml": (f"p: {'9' * 5000}", "digits"),
     "provider/interpolated.yaml": ("_target_: ${oc.env:X}", "oc.env"),
 }
 
@@ -36,6 +47,19 @@ def test_code_in_a_configuration_folder_is_refused(name: str, tmp_path: Path):
         assert named in str(refused.value)
         assert str(path) in str(refused.value)
     assert refuse_code(["--config-dir", str(tmp_path), "--trust-config"]) == ["--config-dir", str(tmp_path)]
+
+
+def test_a_link_to_a_folder_is_refused_and_one_to_nothing_is_named(tmp_path: Path):
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "experiment").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="experiment: it is a link to a folder"):
+        refuse_code_in(folder)
+    (folder / "experiment").unlink()
+    (folder / "x.yaml").symlink_to(tmp_path / "absent")
+    with pytest.raises(ConfigError, match=r"x\.yaml: .*No such file"):
+        refuse_code_in(folder)
 
 
 @pytest.mark.parametrize("command", [plan.main, models.main])
@@ -58,6 +82,8 @@ def test_values_in_a_configuration_folder_are_accepted(tmp_path: Path):
         "    params:\n      batch.size: 1,4\n"
     )
     (tmp_path / "provider.yaml").write_text("_target_: runner.providers.echo.EchoProvider\nlatency_s: 0\n")
+    (tmp_path / "odd.yaml").write_text("defaults: 5\n")
+    (tmp_path / "folder.yaml").mkdir()
     (tmp_path / "damaged.yaml").write_text("a: [1")
     refuse_code_in(tmp_path)
 

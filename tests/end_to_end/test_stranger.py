@@ -11,13 +11,16 @@ from pathlib import Path
 import pytest
 
 from runner import app
+from runner.config.waits import Waits
 from runner.record.folder import RunFolder
 from tests import processes
 from tests.conftest import Compose
 from tests.factories import prompts_file
+from tests.servers.batch_service import BatchService
 from tests.servers.openai_server import KEY, OpenAIServer
 from tests.tracking import forked
 
+QUICK = Waits(min_poll_s=0.05, max_poll_s=0.2)
 SECRET = "planted-aws-secret-7d21"  # noqa: S105 - planted
 PLANTED = "import pathlib, sys\npathlib.Path({canary!r}).write_text(f'{{__name__}} ran in {{sys.argv}}')\n"
 MODULES = ("filelock.py", "mlflow.py", "sitecustomize.py", "psutil.py", "torch.py", "json.py", "sqlalchemy.py")
@@ -150,6 +153,30 @@ def test_everything_that_sends_or_loads_is_listed(change: dict[str, object], lis
     assert code == 2
     assert re.search(listed, printed), printed
     assert _is_untouched(stranger)
+
+
+def test_jobs_that_a_stranger_names_are_asked_about_deleted_and_collected_with_consent_only(
+    config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """jobs.json names files of the user's own account; provider and address are those of the configuration."""
+    with BatchService() as service:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{service.url}/v1")
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        run = tmp_path / "run"
+        app.run(config("provider=openai", "batch.mode=job", *prompts_file(tmp_path, 2)), run, waits=QUICK)
+        (run / "run.hmac").unlink()
+        (job,) = json.loads((run / "jobs.json").read_bytes())
+        service.files["file-of-the-user"] = {}
+        victim = {"source": "file-of-the-user", "is_cleaned": False}
+        (run / "jobs.json").write_text(json.dumps([job | victim]))
+        outcomes = run / "outcomes.jsonl"
+        outcomes.write_bytes(outcomes.read_bytes().splitlines(keepends=True)[0])
+        service.steps.clear()
+        done = processes.run(["runner.resume", "run"], cwd=tmp_path)
+        assert done.returncode == 2, done.stderr
+        assert f"jobs.json='{job['job_id']}'" in " ".join(done.stderr.split())
+        assert not service.steps
+        assert "file-of-the-user" in service.files
 
 
 def test_a_record_that_names_what_is_configured_here_needs_no_consent(config: Compose, tmp_path: Path):

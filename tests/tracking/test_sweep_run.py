@@ -221,3 +221,23 @@ def test_a_comparison_ends_the_parent_that_a_killed_sweep_of_ours_left_running(
     ended = {"gone": "FAILED" if not flags else "KILLED"}
     assert opened.client.get_run(run_id).info.status == ended.get(case, "RUNNING")
     assert (sweep / ".sweep.lock").exists() == (case != "gone"), "an ended sweep is not asked about again"
+
+
+@pytest.mark.parametrize("flags", [(), ("--publish",)], ids=["unasked", "asked"])
+def test_a_comparison_of_a_sweep_that_still_runs_neither_publishes_nor_ends_its_parent(
+    flags: tuple[str, ...], tracked: Compose, config: Compose, store: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+):  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    sweep, opened = tmp_path / "sweep", open_store(store, "still-runs")
+    app.run(config("provider=echo", "prompts.limit=2"), sweep / "0")
+    with sweep_lock(sweep):
+        run_id = parent(sweep, opened, tracked("name=still-runs"))
+        compare.main([str(sweep), *flags])
+        run = opened.client.get_run(run_id)
+        assert run.info.status == "RUNNING"
+        assert "mlflow.note.content" not in run.data.tags
+        assert "the sweep still runs" in " ".join(capsys.readouterr().out.split())
+    compare.main([str(sweep), *flags])
+    assert opened.client.get_run(run_id).info.status != "RUNNING"
