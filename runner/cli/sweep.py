@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from runner.cli import terminal
+from runner.cli.common import log_into
 from runner.cli.observer import TerminalObserver
 from runner.cli.report import print_comparison
 from runner.comparison.compare import Comparison, compare_folders
@@ -22,7 +23,6 @@ from runner.comparison.present.tables import speed_table
 from runner.errors import Interrupted, RunnerError, TrackingError, UsageError
 from runner.record.folder import RunFolder, relative_to_start
 from runner.record.manifest import Status
-from runner.run.result import RunResult
 from runner.run.signals import Signals
 from runner.tracking import sweep_run
 from runner.tracking.sweep_run import SweepReport
@@ -58,14 +58,14 @@ def finish(
     Returns:
         130 if a job was interrupted, 2 if every job was refused, 1 if any job failed or was refused, else 0.
     """
-    collected = _collect_jobs(directory) if not interrupted else []
-    summaries = [RunFolder(folder).read_summary() for folder in sweep_folders(directory)]
-    interrupted = interrupted or any(result.is_interrupted for result in collected)
+    collected = _collect_jobs(directory) if not interrupted else {}
+    summaries = {folder: RunFolder(folder).read_summary() for folder in sweep_folders(directory)}
+    interrupted = interrupted or Interrupted.exit_code in collected.values()
     codes = () if collected else codes  # the summaries have them
     is_compared = False
     try:
         with signals.interruptible():
-            if any(summaries):
+            if any(summaries.values()):
                 _compare(directory, interrupted=interrupted, is_whole=not has_refused_jobs)
                 is_compared = True
     except KeyboardInterrupt:
@@ -74,31 +74,38 @@ def finish(
     finally:
         if not is_compared:
             _end_parent(directory, signals, "KILLED" if interrupted else "FAILED")
-    recorded = (summary.exit_code if summary else RunnerError.exit_code for summary in summaries)
+    written = {path: summary.exit_code if summary else RunnerError.exit_code for path, summary in summaries.items()}
+    recorded = {**written, **collected}.values()
     distinct = {*(codes or recorded), *([UsageError.exit_code] if has_refused_jobs else [])}
     if interrupted or Interrupted.exit_code in distinct:
         return Interrupted.exit_code
     return max(distinct, default=0) if len(distinct) < 2 else RunnerError.exit_code
 
 
-def _collect_jobs(directory: Path) -> list[RunResult]:
-    """Collect the batch jobs that the sweep's runs have submitted, run by run; at an interrupt, leave the rest."""
+def _collect_jobs(directory: Path) -> dict[Path, int]:
+    """Collect the batch jobs that the sweep's runs have submitted, run by run; at an interrupt, leave the rest.
+
+    Returns:
+        The exit code of each run that was collected or failed to be, by its folder.
+    """
     from runner import app
 
-    results: list[RunResult] = []
+    codes: dict[Path, int] = {}
     for path in sweep_folders(directory):
         folder = RunFolder(path)
         summary = folder.read_summary()
         if summary is None or summary.status != "SUBMITTED" or folder.read_config()["batch"]["detach"]:
             continue
-        if any(result.is_interrupted for result in results):
+        if Interrupted.exit_code in codes.values():
             break
-        log.info("collecting the jobs of %s", folder.display_path)
         try:
-            results.append(app.resume(path, observer=TerminalObserver()))
+            log_into(path)  # Hydra's logging has gone back to its own
+            log.info("collecting the jobs of %s", folder.display_path)
+            codes[path] = app.resume(path, observer=TerminalObserver()).exit_code
         except RunnerError as error:
             log.error("%s", error)  # noqa: TRY400 - a RunnerError is one message
-    return results
+            codes[path] = error.exit_code
+    return codes
 
 
 def _compare(directory: Path, *, interrupted: bool, is_whole: bool) -> None:

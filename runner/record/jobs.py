@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 
@@ -39,6 +39,18 @@ class JobRecord:
     is_collected: bool = False
     is_cleaned: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse what no job of ours has.
+
+        Raises:
+            ValueError: a number below 0, a range that ends before it begins, or a time without zone.
+        """
+        if self.number < 0 or any(not 0 <= first <= last for first, last in self.prompts):
+            raise ValueError(f"job {self.number} has no such prompts: {self.prompts}")
+        times = (self.planned_at, self.created_at, self.started_at, self.ended_at)
+        if any(time is not None and time.tzinfo is None for time in times):
+            raise ValueError(f"job {self.number} has a time without zone")
+
     @property
     def is_open(self) -> bool:
         """Whether results of the job may still come."""
@@ -53,6 +65,22 @@ class JobRecord:
     def count(self) -> int:
         """How many prompts it has."""
         return sum(last - first + 1 for first, last in self.prompts)
+
+
+def check_jobs(jobs: Sequence[JobRecord], prompts: int) -> None:
+    """Check that these may be the jobs of a run with so many prompts.
+
+    Raises:
+        ValueError: a number is given twice, a job has a prompt that the run does not have, or two open jobs share one.
+    """
+    if len({job.number for job in jobs}) < len(jobs):
+        raise ValueError("two jobs have the same number")
+    for job in jobs:
+        if any(last >= prompts for _, last in job.prompts):
+            raise ValueError(f"job {job.number} has prompts that the run, of {prompts} prompts, does not have")
+    ranges = sorted(chain.from_iterable(job.prompts for job in jobs if job.is_open))
+    if any(following <= last for (_, last), (following, _) in pairwise(ranges)):
+        raise ValueError("a prompt is in two open jobs")
 
 
 def as_ranges(numbers: Iterable[int]) -> tuple[tuple[int, int], ...]:

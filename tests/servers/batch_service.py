@@ -1,4 +1,4 @@
-"""A local service with OpenAI's files and batches, in the paths of OpenAI and of both of Azure's APIs.
+"""A local service with OpenAI's files, batches and single requests, in the paths of OpenAI and of both of Azure's APIs.
 
 A job's state moves with every poll. Answers are the prompt's words, as those of `openai_server`. The service keeps every
 request, refuses what the services refuse, and checks the key as each of them does.
@@ -59,7 +59,7 @@ class BatchService:
         executed: whether the service comes to a request before the job expires or is cancelled.
         rearrange: changes the lines of a job's results.
         errors: of a job that ends as failed.
-        fault: what to do instead of a step: upload, file, files, create, list, poll, cancel, download, delete.
+        fault: what to do instead of a step: upload, file, files, create, list, poll, cancel, download, delete, answer.
         body: changes the body of an answer of 200.
         lists_oldest_first: the order of the list of jobs; OpenAI's is newest first.
         token: the token of Entra ID that requests must have; None for the key.
@@ -236,6 +236,10 @@ class BatchService:
         jobs = list(self.jobs.values()) if self.lists_oldest_first else reversed(self.jobs.values())
         return Reply(200, _page([_public(job.batch) for job in jobs], query))
 
+    def _answer(self, parts: list[str], _query: Any, headers: dict[str, str], content: bytes) -> "Reply":
+        asked = Asked(path=f"/v1/{'/'.join(parts)}", headers=headers, body=json.loads(content), arrived=0.0)
+        return Reply(200, whole_answer(asked))
+
     # what becomes of a job
 
     def _validation_errors(self, requests: list[Line], endpoint: str) -> Iterator[dict[str, Any]]:
@@ -346,6 +350,8 @@ _STEPS = {
     ("GET", "batches", 1): "list",
     ("GET", "batches", 2): "poll",
     ("POST", "batches", 3): "cancel",
+    ("POST", "completions", 1): "answer",
+    ("POST", "chat", 2): "answer",
 }
 """By method, kind of object, and number of the path's parts."""
 
