@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from runner import app
 from runner.cli import compare, resume
+from runner.record.repair import DAMAGED
 from tests.conftest import Compose
 
 FILES = (
@@ -98,10 +100,22 @@ ALIASES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "aliases of aliases": ("config.yaml", lambda path: path.write_bytes(LAUGHS)),
     "an alias of itself": ("config.yaml", lambda path: path.write_bytes(b"a: &a\n  b: *a\n")),
 }
+TAGS = (
+    "!!bool maybe",
+    "!!timestamp soon",
+    "!!int ''",
+    "!!float x",
+    "!!binary QQ==",
+    "!!set {a}",
+    "2001-01-01",
+    "2001-99-99",
+)
+"""What no tag fits, and what is no value of JSON: a configuration has neither."""
 DAMAGES = (
     {f"{name} is {kind}": (name, damage) for name in FILES for kind, damage in KINDS.items()}
     | {f"{name} has {kind}": (name, _edit(change)) for kind, (name, change) in WRONG_VALUES.items()}
     | {f"{name} has {kind}": (name, damage) for kind, (name, damage) in ALIASES.items()}
+    | {f"config.yaml has {tag}": ("config.yaml", partial(Path.write_text, data=f"batch: {tag}\n")) for tag in TAGS}
 )
 
 
@@ -167,6 +181,21 @@ def assert_one_message(code: object, messages: str, name: str) -> None:
         assert messages.count("error: ") == 1, messages
         assert name in messages, "the message names the file"
         assert code in (1, 2)
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a pipe", "a link"])
+def test_what_is_set_aside_goes_into_a_file_of_the_folder_or_nowhere(
+    kind: str, recorded: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(recorded / "run", tmp_path / "run")
+    with (tmp_path / "run" / "outcomes.jsonl").open("ab") as file:
+        file.write(b"damaged\n")
+    KINDS[kind](tmp_path / "run" / DAMAGED)
+    with pytest.raises(SystemExit) as ended:
+        resume.main(["run", "--repair"])
+    assert_one_message(ended.value.code, capfd.readouterr().err, DAMAGED)
+    assert (tmp_path / "run" / "outcomes.jsonl").read_bytes().endswith(b"damaged\n"), "nothing was set aside"
 
 
 @contextmanager
