@@ -1,6 +1,7 @@
 """Encodes values as lines of JSON and decodes them: an outcome's fields in outcomes.jsonl, and any other line."""
 
 import json
+from array import array
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -27,6 +28,8 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("chunk_gaps_s", "token_ids"), (list, *_ABSENT)),
 }
 """The types of an outcome's fields in JSON."""
+_MAX_NUMBER = 10**9
+"""Of tokens, of attempts, of seconds (32 years)."""
 
 
 def encode_line(value: Any) -> bytes:
@@ -86,6 +89,7 @@ def from_record(record: dict[str, Any]) -> Outcome:
         ValueError, KeyError, TypeError: `record` does not have the fields of an outcome.
     """
     _check_types(record)
+    _check_bounds(record)
     timing = Timing(
         started_at=_time(record["started_at"]),
         latency_s=record["latency_s"],
@@ -124,6 +128,20 @@ def _check_types(record: Mapping[str, Any]) -> None:
         isinstance(value, _NUMBER) for name in ("chunk_gaps_s", "token_ids") for value in record.get(name) or ()
     ):
         raise TypeError("chunk_gaps_s or token_ids holds something else than numbers")
+
+
+def _check_bounds(record: Mapping[str, Any]) -> None:
+    """Check that counts and durations are what can be counted and measured: from 0 on, finite, and no NaN."""
+    for name, value in record.items():
+        if type(value) in (int, float) and not 0 <= value <= _MAX_NUMBER:
+            raise ValueError(f"{name} is {shorten(repr(value), 40)}")
+    gaps = record.get("chunk_gaps_s") or (0.0,)
+    if not (min(gaps) >= 0 and sum(gaps) <= _MAX_NUMBER):
+        raise ValueError("chunk_gaps_s holds something else than durations")
+    try:
+        array("I", record.get("token_ids") or ())
+    except (TypeError, OverflowError):
+        raise ValueError("token_ids holds something else than token ids") from None
 
 
 def _time(text: str) -> datetime:

@@ -3,7 +3,9 @@
 import ctypes
 import json
 import logging
+import math
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -72,6 +74,14 @@ WRONG_VALUES: dict[str, tuple[str, Callable[[Any], object]]] = {
     "an error that is a text": ("outcomes.jsonl", lambda line: line.update(error="it failed")),
     "tokens that are texts": ("outcomes.jsonl", lambda line: line.update(token_ids=["a"])),
     "neither text nor error": ("outcomes.jsonl", lambda line: line.update(text=None)),
+    "tokens below 0": ("outcomes.jsonl", lambda line: line.update(output_tokens=-5)),
+    "more tokens than there are": ("outcomes.jsonl", lambda line: line.update(output_tokens=10**12)),
+    "a segment beyond all": ("outcomes.jsonl", lambda line: line.update(segment=10**20)),
+    "an endless latency": ("outcomes.jsonl", lambda line: line.update(latency_s=math.inf)),
+    "a latency that is no number": ("outcomes.jsonl", lambda line: line.update(latency_s=math.nan)),
+    "gaps that are no numbers": ("outcomes.jsonl", lambda line: line.update(chunk_gaps_s=[0.1, math.nan])),
+    "token ids that are fractions": ("outcomes.jsonl", lambda line: line.update(token_ids=[0.5])),
+    "token ids beyond all": ("outcomes.jsonl", lambda line: line.update(token_ids=[10**30])),
     "a prompt without messages": ("prompts.jsonl", lambda line: line.pop("messages")),
     "a message that is a number": (
         "prompts.jsonl",
@@ -181,6 +191,17 @@ def assert_one_message(code: object, messages: str, name: str) -> None:
         assert messages.count("error: ") == 1, messages
         assert name in messages, "the message names the file"
         assert code in (1, 2)
+
+
+def test_endless_metrics_are_none(
+    recorded: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(recorded / "run", tmp_path / "run")
+    summary = tmp_path / "run" / "summary.json"
+    summary.write_text(re.sub(r'(_prompts": )[0-9.]+', r"\g<1>1e999", summary.read_text()))
+    compare.main(["run", str(recorded / "other")])
+    assert "no result" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["a folder", "a pipe", "a link"])
