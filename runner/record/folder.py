@@ -166,7 +166,7 @@ class RunFolder:
     def read_environments(self) -> list[dict[str, Any]]:
         """Return the environments of the run's processes, in order; only one where none changed."""
         numbers = [path.stem.rpartition(".")[2] for path in self.path.glob("environment.*.json")]
-        kept = [f"environment.{number}.json" for number in sorted(filter(str.isdigit, numbers), key=int)]
+        kept = [f"environment.{number}.json" for number in sorted(filter(str.isdecimal, numbers), key=int)]
         read = [self._read_environment(name) for name in (*kept, ENVIRONMENT)]
         return [environment for environment in read if environment]
 

@@ -125,6 +125,7 @@ DAMAGES = (
     {f"{name} is {kind}": (name, damage) for name in FILES for kind, damage in KINDS.items()}
     | {f"{name} has {kind}": (name, _edit(change)) for kind, (name, change) in WRONG_VALUES.items()}
     | {f"{name} has {kind}": (name, damage) for kind, (name, damage) in ALIASES.items()}
+    | {f"{name} is there": (name, partial(Path.write_text, data="{}")) for name in ("environment.²³.json",)}
     | {f"config.yaml has {tag}": ("config.yaml", partial(Path.write_text, data=f"batch: {tag}\n")) for tag in TAGS}
 )
 
