@@ -16,6 +16,8 @@ _OPTIONAL_TIMES = ("time_to_first_answer_token_s", "queued_s", "last_attempt_lat
 _OPTIONAL_COUNTS = ("cached_input_tokens", "cache_written_tokens", "reasoning_tokens")
 _MIN_COUNTS = {"cached_input_tokens": 1, "cache_written_tokens": 1}
 """Counts below these are not written: 0 is what an absent field means."""
+_MAX_NUMBER = 10**9
+"""Of tokens, of attempts, of seconds (32 years)."""
 
 
 _NUMBER, _COUNT, _TEXT, _ABSENT = (int, float), (int,), (str,), (type(None),)
@@ -28,8 +30,6 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("chunk_gaps_s", "token_ids"), (list, *_ABSENT)),
 }
 """The types of an outcome's fields in JSON."""
-_MAX_NUMBER = 10**9
-"""Of tokens, of attempts, of seconds (32 years)."""
 
 
 def encode_line(value: Any) -> bytes:
@@ -130,6 +130,13 @@ def _check_types(record: Mapping[str, Any]) -> None:
         raise TypeError("chunk_gaps_s or token_ids holds something else than numbers")
 
 
+def _time(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError(f"started_at is {text!r}, without a time zone")
+    return time
+
+
 def _check_bounds(record: Mapping[str, Any]) -> None:
     """Check that counts and durations are what can be counted and measured: from 0 on, finite, and no NaN."""
     for name, value in record.items():
@@ -142,13 +149,6 @@ def _check_bounds(record: Mapping[str, Any]) -> None:
         array("I", record.get("token_ids") or ())
     except (TypeError, OverflowError):
         raise ValueError("token_ids holds something else than token ids") from None
-
-
-def _time(text: str) -> datetime:
-    time = datetime.fromisoformat(text)
-    if time.tzinfo is None:
-        raise ValueError(f"started_at is {text!r}, without a time zone")
-    return time
 
 
 def _usage(record: dict[str, Any]) -> Usage | None:
