@@ -176,6 +176,8 @@ def _recorded_prompts(folder: RunFolder, config: RunConfig, manifest: RunManifes
     recorded = folder.read_prompts()
     if recorded.sha256 != manifest.prompts["sha256"]:
         raise RecordError(f"{folder.path} has other prompts than the run began with: restore {PROMPTS}")
+    if not folder.is_own:
+        return recorded  # the path may be that of any file on this machine, whose lines a message would show
     current_sha256 = file_sha256(config.prompts)
     if current_sha256 == manifest.prompts["file_sha256"]:
         return recorded

@@ -48,7 +48,8 @@ class UnforeseenErrors:
             if not (failed := list(prompts)):
                 raise  # no prompt was taken: there is nothing to go on with
             return self._failures(error, failed, watch)
-        self._in_row = 0
+        if finished:  # a continuous call that has raised ends without a result
+            self._in_row = 0
         return finished
 
     def raise_if_recurring(self) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import yaml
+from yaml.constructor import ConstructorError
 
 _MAX_NODES = 100_000
 """Values, keys and sections, with what each alias stands for: a configuration has a few hundred."""
@@ -28,6 +29,8 @@ def load_yaml(text: str | bytes) -> Any:
         if (nodes := _count_nodes(document, {})) > _MAX_NODES:
             raise AliasError(f"its aliases stand for {nodes:.1g} values: write them out, at most {_MAX_NODES:,}")
         return loader.construct_document(document)
+    except (AttributeError, IndexError, KeyError) as error:  # PyYAML's own, of a scalar whose tag does not fit
+        raise ConstructorError(problem=f"a value does not fit its tag: {error}") from error
     finally:
         loader.dispose()
 

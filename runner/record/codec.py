@@ -1,6 +1,7 @@
 """Encodes values as lines of JSON and decodes them: an outcome's fields in outcomes.jsonl, and any other line."""
 
 import json
+from array import array
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -15,6 +16,8 @@ _OPTIONAL_TIMES = ("time_to_first_answer_token_s", "queued_s", "last_attempt_lat
 _OPTIONAL_COUNTS = ("cached_input_tokens", "cache_written_tokens", "reasoning_tokens")
 _MIN_COUNTS = {"cached_input_tokens": 1, "cache_written_tokens": 1}
 """Counts below these are not written: 0 is what an absent field means."""
+_MAX_NUMBER = 10**9
+"""Of tokens, of attempts, of seconds (32 years)."""
 
 
 _NUMBER, _COUNT, _TEXT, _ABSENT = (int, float), (int,), (str,), (type(None),)
@@ -87,6 +90,7 @@ def from_record(record: dict[str, Any]) -> Outcome:
         ValueError, KeyError, TypeError: `record` does not have the fields of an outcome.
     """
     _check_types(record)
+    _check_bounds(record)
     timing = Timing(
         started_at=_time(record["started_at"]),
         latency_s=record["latency_s"],
@@ -133,6 +137,20 @@ def _time(text: str) -> datetime:
     if time.tzinfo is None:
         raise ValueError(f"started_at is {text!r}, without a time zone")
     return time
+
+
+def _check_bounds(record: Mapping[str, Any]) -> None:
+    """Check that counts and durations are what can be counted and measured: from 0 on, finite, and no NaN."""
+    for name, value in record.items():
+        if type(value) in (int, float) and not 0 <= value <= _MAX_NUMBER:
+            raise ValueError(f"{name} is {shorten(repr(value), 40)}")
+    gaps = record.get("chunk_gaps_s") or (0.0,)
+    if not (min(gaps) >= 0 and sum(gaps) <= _MAX_NUMBER):
+        raise ValueError("chunk_gaps_s holds something else than durations")
+    try:
+        array("I", record.get("token_ids") or ())
+    except (TypeError, OverflowError):
+        raise ValueError("token_ids holds something else than token ids") from None
 
 
 def _usage(record: dict[str, Any]) -> Usage | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from runner.config.bounded_yaml import load_yaml
 from runner.config.parse import parse
@@ -45,7 +45,7 @@ _MAX_REASON = 300
 """Characters that a message repeats of why a file cannot be read."""
 _PROMPT_FACTS = frozenset({"name", "source", "sha256", "count", "file_sha256"})
 _ENVIRONMENT_SECTIONS = ("git", "cpu", "packages", "settings", "provider", "machine_load", "price")
-_MANIFEST, _SECTION = TypeAdapter(RunManifest), TypeAdapter(dict[str, Any])
+_MANIFEST, _SECTION = TypeAdapter(RunManifest), TypeAdapter(dict[str, JsonValue])
 _JOBS = TypeAdapter(list[JobRecord])
 _SUMMARY, _MLFLOW_RUN, _SEGMENTS = (
     TypeAdapter(Summary),
@@ -166,7 +166,7 @@ class RunFolder:
     def read_environments(self) -> list[dict[str, Any]]:
         """Return the environments of the run's processes, in order; only one where none changed."""
         numbers = [path.stem.rpartition(".")[2] for path in self.path.glob("environment.*.json")]
-        kept = [f"environment.{number}.json" for number in sorted(filter(str.isdigit, numbers), key=int)]
+        kept = [f"environment.{number}.json" for number in sorted(filter(str.isdecimal, numbers), key=int)]
         read = [self._read_environment(name) for name in (*kept, ENVIRONMENT)]
         return [environment for environment in read if environment]
 

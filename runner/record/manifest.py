@@ -4,12 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pydantic import FiniteFloat
+
 from runner import errors
 from runner.errors import Interrupted, RunnerError, Submitted
 
 Status = Literal["FINISHED", "FAILED", "KILLED", "SUBMITTED"]
 """MLflow's words for how a run ended, and SUBMITTED for one whose batch jobs were left at the service."""
-Series = Mapping[str, Sequence[tuple[int, float]]]
+Series = Mapping[str, Sequence[tuple[int, FiniteFloat]]]
 """Metrics that change during a run: pairs of step and value, by name."""
 
 
@@ -86,7 +88,7 @@ class Summary:
 
     status: Status
     mlflow_run_id: str | None
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, FiniteFloat]
     series: Series = field(default_factory=dict)
     error: Mapping[str, str] | None = None
 

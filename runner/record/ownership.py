@@ -3,6 +3,7 @@
 A record that came from elsewhere, or whose signed file was edited, has no signature that verifies: it is foreign.
 """
 
+import errno
 import hashlib
 import hmac
 import os
@@ -16,6 +17,8 @@ import platformdirs
 from runner.record.atomic import atomic_write
 
 _KEY_BYTES = 32
+_SIGNATURE_BYTES = 65
+"""A hexadecimal SHA-256 and the end of its line."""
 
 
 def signature_file(path: Path) -> Path:
@@ -37,10 +40,22 @@ def is_signed(path: Path) -> bool:
     """Return whether a file's content is what this user has signed."""
     key = _key(create=False)
     try:
-        recorded = signature_file(path).read_bytes()
-        return key is not None and hmac.compare_digest(recorded, _digest(key, path.read_bytes()))
+        recorded = _read_file(signature_file(path), max_bytes=_SIGNATURE_BYTES)
+        return key is not None and hmac.compare_digest(recorded, _digest(key, _read_file(path)))
     except OSError:
         return False
+
+
+def _read_file(path: Path, *, max_bytes: int = -1) -> bytes:
+    """Return a file's content. A link is not followed, and a pipe, a device or a longer file is not waited for.
+
+    Raises:
+        OSError: it is no file, or cannot be read.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
+        return file.read(max_bytes)
 
 
 def _digest(key: bytes, content: bytes) -> bytes:

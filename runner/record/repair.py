@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from runner.record.atomic import atomic_write
+from runner.record.atomic import atomic_write, refuse_what_is_no_file
 from runner.record.codec import decode_line, from_record
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,7 @@ def set_damaged_lines_aside(path: Path) -> None:
 
     Raises:
         JournalError: a file cannot be written.
+        RecordError: outcomes.damaged.jsonl is no file.
     """
     if not path.exists():
         return
@@ -31,6 +32,7 @@ def set_damaged_lines_aside(path: Path) -> None:
         log.info("%s: every line is an outcome: nothing to repair", path)
         return
     aside = path.with_name(DAMAGED)
+    refuse_what_is_no_file(aside)
     earlier = aside.read_bytes() if aside.exists() else b""
     atomic_write(aside, earlier + b"".join(line.rstrip(b"\n") + b"\n" for _, line, _ in damaged))
     numbers = {number for number, _, _ in damaged}

@@ -144,10 +144,14 @@ def end_if_abandoned(job: RunFolder, store: Store) -> None:
 
 
 def _end_others_abandoned(store: Store) -> None:
-    """End the parent runs that sweeps of this machine left running in the experiment."""
+    """End the parent runs that this user's sweeps left running in the experiment, which others may share.
+
+    A tag says where a sweep's folder is: on another machine, or of another user, that folder says nothing of this run.
+    """
     for run in store.client.search_runs([store.experiment_id], "attributes.status = 'RUNNING'", max_results=1000):
-        directory = run.data.tags.get("sweep.dir")
-        if directory and is_abandoned(Path(directory)):
+        directory = Path(run.data.tags.get("sweep.dir", ""))
+        parent = _read_parent(directory) if is_own(directory) else None
+        if parent and parent.run_id == run.info.run_id and is_abandoned(directory):
             store.client.set_terminated(run.info.run_id, "KILLED")
 
 

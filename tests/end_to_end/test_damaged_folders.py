@@ -3,11 +3,14 @@
 import ctypes
 import json
 import logging
+import math
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import pytest
 
 from runner import app
 from runner.cli import compare, resume
+from runner.record.repair import DAMAGED
 from tests.conftest import Compose
 
 FILES = (
@@ -70,6 +74,14 @@ WRONG_VALUES: dict[str, tuple[str, Callable[[Any], object]]] = {
     "an error that is a text": ("outcomes.jsonl", lambda line: line.update(error="it failed")),
     "tokens that are texts": ("outcomes.jsonl", lambda line: line.update(token_ids=["a"])),
     "neither text nor error": ("outcomes.jsonl", lambda line: line.update(text=None)),
+    "tokens below 0": ("outcomes.jsonl", lambda line: line.update(output_tokens=-5)),
+    "more tokens than there are": ("outcomes.jsonl", lambda line: line.update(output_tokens=10**12)),
+    "a segment beyond all": ("outcomes.jsonl", lambda line: line.update(segment=10**20)),
+    "an endless latency": ("outcomes.jsonl", lambda line: line.update(latency_s=math.inf)),
+    "a latency that is no number": ("outcomes.jsonl", lambda line: line.update(latency_s=math.nan)),
+    "gaps that are no numbers": ("outcomes.jsonl", lambda line: line.update(chunk_gaps_s=[0.1, math.nan])),
+    "token ids that are fractions": ("outcomes.jsonl", lambda line: line.update(token_ids=[0.5])),
+    "token ids beyond all": ("outcomes.jsonl", lambda line: line.update(token_ids=[10**30])),
     "a prompt without messages": ("prompts.jsonl", lambda line: line.pop("messages")),
     "a message that is a number": (
         "prompts.jsonl",
@@ -98,10 +110,23 @@ ALIASES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "aliases of aliases": ("config.yaml", lambda path: path.write_bytes(LAUGHS)),
     "an alias of itself": ("config.yaml", lambda path: path.write_bytes(b"a: &a\n  b: *a\n")),
 }
+TAGS = (
+    "!!bool maybe",
+    "!!timestamp soon",
+    "!!int ''",
+    "!!float x",
+    "!!binary QQ==",
+    "!!set {a}",
+    "2001-01-01",
+    "2001-99-99",
+)
+"""What no tag fits, and what is no value of JSON: a configuration has neither."""
 DAMAGES = (
     {f"{name} is {kind}": (name, damage) for name in FILES for kind, damage in KINDS.items()}
     | {f"{name} has {kind}": (name, _edit(change)) for kind, (name, change) in WRONG_VALUES.items()}
     | {f"{name} has {kind}": (name, damage) for kind, (name, damage) in ALIASES.items()}
+    | {f"{name} is there": (name, partial(Path.write_text, data="{}")) for name in ("environment.²³.json",)}
+    | {f"config.yaml has {tag}": ("config.yaml", partial(Path.write_text, data=f"batch: {tag}\n")) for tag in TAGS}
 )
 
 
@@ -167,6 +192,32 @@ def assert_one_message(code: object, messages: str, name: str) -> None:
         assert messages.count("error: ") == 1, messages
         assert name in messages, "the message names the file"
         assert code in (1, 2)
+
+
+def test_endless_metrics_are_none(
+    recorded: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(recorded / "run", tmp_path / "run")
+    summary = tmp_path / "run" / "summary.json"
+    summary.write_text(re.sub(r'(_prompts": )[0-9.]+', r"\g<1>1e999", summary.read_text()))
+    compare.main(["run", str(recorded / "other")])
+    assert "no result" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a pipe", "a link"])
+def test_what_is_set_aside_goes_into_a_file_of_the_folder_or_nowhere(
+    kind: str, recorded: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(recorded / "run", tmp_path / "run")
+    with (tmp_path / "run" / "outcomes.jsonl").open("ab") as file:
+        file.write(b"damaged\n")
+    KINDS[kind](tmp_path / "run" / DAMAGED)
+    with pytest.raises(SystemExit) as ended:
+        resume.main(["run", "--repair"])
+    assert_one_message(ended.value.code, capfd.readouterr().err, DAMAGED)
+    assert (tmp_path / "run" / "outcomes.jsonl").read_bytes().endswith(b"damaged\n"), "nothing was set aside"
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,7 @@ class Stranger:
     def run(self) -> Path:
         return self.base / "outputs" / "runs" / "1"
 
-    def edit(self, change: Callable[[dict[str, object]], object]) -> None:
+    def edit(self, change: Callable[[dict[str, Any]], object]) -> None:
         """Change run.json and config.yaml alike, as their maker can."""
         manifest = json.loads((self.run / "run.json").read_bytes())
         change(manifest["config"])
@@ -100,6 +101,14 @@ def _is_untouched(stranger: Stranger) -> bool:
     return not stranger.canary.exists() and not stranger.server.asked and not list(stranger.home.iterdir())
 
 
+def test_a_file_that_a_strangers_record_names_as_its_prompts_is_not_read(stranger: Stranger, tmp_path: Path):
+    (tmp_path / "mine.txt").write_text("a line of mine\n")
+    stranger.edit(lambda config: config.update(prompts=config["prompts"] | {"path": str(tmp_path / "mine.txt")}))
+    code, printed = stranger.command("runner.resume", str(stranger.run), "--accept-endpoint")
+    assert "a line of mine" not in printed + str(stranger.server.asked)
+    assert code == 0, "it goes on with the prompts of its own copy"
+
+
 def test_a_strangers_address_is_shown_and_refused_until_it_is_accepted(stranger: Stranger):
     code, printed = stranger.command("runner.resume", str(stranger.run))
     assert code == 2, printed
@@ -119,7 +128,7 @@ def test_a_strangers_address_is_shown_and_refused_until_it_is_accepted(stranger:
 def test_no_other_key_than_the_providers_leaves_whatever_is_accepted(
     variable: str, flags: tuple[str, ...], stranger: Stranger
 ):
-    stranger.edit(lambda config: config["provider"].update(api_key_env=variable))  # type: ignore[attr-defined]
+    stranger.edit(lambda config: config["provider"].update(api_key_env=variable))
     code, printed = stranger.command("runner.resume", str(stranger.run), *flags)
     assert code == 2
     assert re.search(rf"provider\.api_key_env='{variable}'.*no key of its provider: it has OPENAI_API_KEY", printed)

@@ -1,5 +1,6 @@
 """A record is this user's own where a signature by the user's key verifies."""
 
+import os
 import stat
 from pathlib import Path
 
@@ -55,6 +56,19 @@ def test_what_was_changed_is_foreign(change: str, signed: Path, state: Path):
     else:
         key.rename(state / "elsewhere")
         key.symlink_to(state / "elsewhere")
+    assert not is_signed(signed)
+
+
+@pytest.mark.parametrize("name", ["run.json", "run.hmac"])
+@pytest.mark.parametrize("kind", ["a pipe", "a link"])
+def test_what_is_no_file_is_foreign_and_not_read(kind: str, name: str, signed: Path):
+    path = signed.with_name(name)
+    if kind == "a pipe":
+        path.unlink()
+        os.mkfifo(path)  # whoever opened it would wait for ever
+    else:
+        path.rename(path.with_suffix(".elsewhere"))
+        path.symlink_to(path.with_suffix(".elsewhere"))
     assert not is_signed(signed)
 
 

@@ -103,6 +103,22 @@ def test_prompts_that_are_alive_in_continuous_batching_fail_and_the_others_are_g
     }
 
 
+def test_three_calls_in_a_row_that_raise_the_same_end_continuous_batching(config: Compose):
+    class Broken(EchoProvider):
+        def _generate(self, prompt: Prompt, params: GenerationParams, timing: Timing) -> Generated:
+            raise LookupError("no slot")
+
+    echo = config("provider=echo", "batch.mode=continuous", "batch.size=2")
+    provider = Broken(model=echo.model, **echo.provider.settings)
+    calls = MODES["continuous"].generate(
+        provider, PendingPrompts(prompts=numbered(40), model_id="m"), echo.params(), echo.batch
+    )
+    ended: list[Outcome] = []
+    with pytest.raises(UnforeseenError, match="3 batches in a row failed with LookupError: no slot"):
+        ended.extend(outcome for call in calls for outcome in call)
+    assert [outcome.prompt_id for outcome in ended] == [f"p{number}" for number in range(6)], "3 calls with 2 alive"
+
+
 def test_a_provider_that_raises_before_it_takes_a_prompt_ends_the_run_with_its_error(config: Compose):
     class Broken(EchoProvider):
         def generate_continuously(self, *_: object) -> Iterator[tuple[Prompt, Generated]]:

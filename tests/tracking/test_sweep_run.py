@@ -87,6 +87,19 @@ def test_the_next_sweep_ends_the_parent_of_one_whose_process_is_gone(tracked: Co
     assert statuses == {"gone": "KILLED", "ended": "FINISHED", **running}
 
 
+def test_the_next_sweep_leaves_the_parent_of_a_colleague_running(tracked: Compose, store: str, tmp_path: Path):
+    opened, config = open_store(store, "shared"), tracked("name=shared")
+    for name in ("colleague", "ours", "next"):
+        (tmp_path / name).mkdir()
+    with sweep_lock(tmp_path / "colleague"), sweep_lock(tmp_path / "ours"):
+        colleague, ours = (parent(tmp_path / name, opened, config) for name in ("colleague", "ours"))
+    (tmp_path / "colleague" / "sweep.hmac").unlink()
+    other = opened.client.create_run(opened.experiment_id, tags={"sweep.dir": str(tmp_path / "ours")}).info.run_id
+    parent(tmp_path / "next", opened, config)
+    statuses = [opened.client.get_run(run_id).info.status for run_id in (colleague, other, ours)]
+    assert statuses == ["RUNNING", "RUNNING", "KILLED"], "the other is of a machine with a folder of the same name"
+
+
 def test_a_sweep_that_no_job_joined_has_no_parent_to_end(tmp_path: Path):
     assert sweep_run.finish(tmp_path, REPORT, status="FAILED") is None
 
